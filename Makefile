@@ -1,0 +1,85 @@
+# `make` alone prints what there is. Everything lives in .venv and var/; nothing outside is touched.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --progress-bar off -c constraints.txt
+
+# What `make demo` can be told; passed on through the environment, so that quoting survives.
+export DATA TEXT KEY BOOTSTRAP_SERVERS
+
+BENCHMARKS := $(patsubst tests/benchmarks/%.py,%,$(filter-out tests/benchmarks/_%,$(wildcard tests/benchmarks/*.py)))
+
+help:
+	@echo 'make demo    streams a demo set of tickets through the pipeline and searches them'
+	@echo '             on your data: make demo DATA=my.csv TEXT="{title} {body}" KEY=id'
+	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
+	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
+	@echo 'make check   lint, format, types, layers, spelling, unit tests'
+	@echo 'make bench   runs the benchmarks and writes var/bench/*.json'
+	@echo 'make clean   removes what the other targets made, except .venv and the broker'
+	@echo 'Needs Python 3.11 or later; name another with PYTHON=python3.12'
+
+# An interpreter is looked for only when there is no .venv yet.
+$(BIN)/python:
+	@python=$${PYTHON:-}; \
+	if [[ -z $$python ]]; then \
+	  for candidate in python3 python3.13 python3.12 python3.11; do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	  done; \
+	fi; \
+	if [[ -z $$python ]]; then echo 'make: no Python 3.11 or later found; name one with PYTHON=...' >&2; exit 1; fi; \
+	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "make: $$python cannot create environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "make: creating $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV)
+
+# A stamp each, so that an install is done once, and again when the versions change.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'make: installing refract[$*] (the first time this downloads torch: a few minutes)'
+	@$(INSTALL) -e '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	@$(BIN)/refract demo $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} $${KEY:+--key "$$KEY"} \
+	  $${BOOTSTRAP_SERVERS:+--bootstrap-servers "$$BOOTSTRAP_SERVERS"}
+
+check: $(VENV)/.installed-dev
+	@echo 'make: ruff';          $(BIN)/ruff check .
+	@echo 'make: ruff format';   $(BIN)/ruff format --check .
+	@echo 'make: mypy';          $(BIN)/mypy
+	@echo 'make: import-linter'; $(BIN)/lint-imports
+	@echo 'make: codespell';     $(BIN)/codespell
+	@echo 'make: unit tests';    $(BIN)/python -m pytest tests/unit -q
+
+test: $(VENV)/.installed-dev
+	@echo 'make: Kafka broker';  infra/kafka.sh fetch
+	@$(BIN)/coverage erase
+	@echo 'make: every test';    $(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@echo 'make: coverage of pipeline/, at least 90 % of lines and branches'
+	@$(BIN)/coverage report --fail-under=90
+	@echo 'make: coverage of the watermark and the version guard, 100 %'
+	@$(BIN)/coverage report --skip-empty --no-skip-covered --fail-under=100 \
+	  --include='pipeline/offsets.py,pipeline/stores/guard.py'
+
+bench: $(VENV)/.installed-dev $(VENV)/.installed-bench
+	@mkdir -p var/bench
+	@for name in $(BENCHMARKS); do \
+	  echo "make: benchmark $$name"; \
+	  $(BIN)/python -m "tests.benchmarks.$$name" --json "var/bench/$$name.json"; \
+	done
+	@echo 'make: results are in var/bench/'
+
+# var/tickets and its like may hold somebody's real data; only what the targets above made goes.
+clean:
+	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf var/demo var/null var/bench var/tests
+	find pipeline actors tests -name __pycache__ -type d -prune -exec rm -rf {} +

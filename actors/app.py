@@ -1,0 +1,95 @@
+"""The live pipeline as one Ray Serve application: ingestors, embedders, an embedded store's owner, the API.
+
+`build` is what `serve deploy` and RayService name as the import path; `refract run` calls the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from actors.api import Api
+from actors.context import ConfigTree
+from actors.embedder import Embedder
+from actors.ingestor import DRAIN_S, Ingestor
+from actors.monitor import Monitor
+from actors.store_owner import StoreOwner
+from pipeline.config.app import Config
+from pipeline.config.model import ModelConfig
+from pipeline.errors import ConfigError
+
+APP_NAME = "refract"
+
+PLENTY = 10_000
+"""max_ongoing_requests of deployments that queue by themselves: at its limit Serve backs off to 16 calls a second."""
+
+TARGET_BATCHES = 2.0
+"""Autoscaling aims at so many transport batches per embedder: one computed, one waiting."""
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """Builds the application from `args: {config: FILE}` of a Serve config. Raises ConfigError."""
+    if set(args) != {"config"}:
+        raise ConfigError(f"args: expected exactly `config`, found {sorted(args)}")
+    return build_app(ConfigTree.read(Path(args["config"])))
+
+
+def build_app(source: ConfigTree) -> serve.Application:
+    """Builds the application. Raises ConfigError."""
+    config = source.load()
+    monitor = _deploy(Monitor, ray_actor_options={"num_cpus": 0}).bind()
+    embedders = {name: _embedder(name, model).bind(source, name, monitor) for name, model in config.models.items()}
+    store = _deploy(StoreOwner, ray_actor_options={"num_cpus": 0}).bind(source) if config.store.type == "edge" else None
+    ingestor = _deploy(
+        Ingestor,
+        num_replicas=config.ray.ingestors,
+        ray_actor_options={"num_cpus": config.ray.ingestor_cpus},
+        graceful_shutdown_timeout_s=DRAIN_S + 5,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+    ).bind(source, embedders, store, monitor)
+    api = Api.options(  # type: ignore[attr-defined]  # serve.ingress returns a class, serve.deployment a Deployment
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=config.api.max_concurrent_requests * 2 + 64,
+        logging_config=QUIET,
+    )
+    application: serve.Application = api.bind(source, embedders, store, monitor, ingestor)
+    return application
+
+
+def required_resources(config: Config) -> dict[str, float]:
+    """Returns the CPUs and GPUs that must be free for every replica to start."""
+    models = config.models.values()
+    return {
+        "CPU": config.ray.ingestors * config.ray.ingestor_cpus
+        + sum(model.replicas * model.num_cpus for model in models),
+        "GPU": sum(model.replicas * model.num_gpus for model in models),
+    }
+
+
+def _embedder(name: str, model: ModelConfig) -> serve.Deployment:
+    scaling: dict[str, Any] = {"num_replicas": model.replicas}
+    if model.max_replicas is not None and model.max_replicas > model.replicas:
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": model.replicas,
+                "initial_replicas": max(model.replicas, 1),
+                "max_replicas": model.max_replicas,
+                "target_ongoing_requests": TARGET_BATCHES,
+            }
+        }
+    return _deploy(
+        Embedder,
+        name=f"Embedder-{name}",
+        ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": model.num_gpus},
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        **scaling,
+    )
+
+
+def _deploy(cls: type, **options: Any) -> serve.Deployment:
+    made: serve.Deployment = serve.deployment(max_ongoing_requests=PLENTY, logging_config=QUIET, **options)(cls)
+    return made

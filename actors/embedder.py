@@ -1,0 +1,42 @@
+"""One replica of a model: its queue and its engine, with a future for every batch."""
+
+import asyncio
+import time
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from actors.context import ConfigTree, Context
+from actors.reporting import Reporter
+from pipeline.engine.load import load_engine
+from pipeline.engine.scheduler import EmbedScheduler
+from pipeline.metrics import EmbedMetrics
+from pipeline.records import Embeddings, Priority, TokenBatch
+
+HANG_S = 120.0
+"""A forward batch takes milliseconds to seconds; one that takes so long will not come back."""
+
+
+class Embedder:
+    """A Serve replica around an engine. Serve replaces it when a forward batch hangs."""
+
+    def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:
+        context = Context(source)
+        model = context.config.models[name]
+        tasks = {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
+        threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
+        engine = load_engine(model, tasks, threads=threads)
+        self._scheduler = EmbedScheduler(name, engine, EmbedMetrics(context.registry))
+        self._reporter = Reporter("embedder", monitor, context.registry, lambda: (True, ""))
+
+    async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:
+        """See pipeline.interfaces.Embedder."""
+        return await asyncio.wrap_future(self._scheduler.submit(batch, priority))
+
+    def check_health(self) -> None:
+        """Raises when a forward batch hangs or the engine's thread has ended."""
+        if not self._scheduler.alive:
+            raise RuntimeError("the engine's thread has ended")
+        busy_since_s = self._scheduler.busy_since_s
+        if busy_since_s is not None and time.monotonic() - busy_since_s > HANG_S:
+            raise RuntimeError(f"a forward batch has not returned for {HANG_S:.0f} s")

@@ -1,0 +1,127 @@
+"""The store and the embedders as the core loop sees them, when they live in other actors.
+
+Ray's failures become the classes of `pipeline.errors` here and nowhere else.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from pipeline.errors import EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
+from pipeline.interfaces import Filters, StoredPoint, Written
+from pipeline.records import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.tasks import Task
+
+STORE_TIMEOUT_S = 60.0
+EMBED_TIMEOUT_S = 600.0
+"""A batch waits behind others; a hung model is found by the embedder's own health check, long before."""
+
+
+def translate(error: BaseException, what: str) -> NoReturn:
+    """Raises the pipeline's class for a failed actor call.
+
+    An actor that died or an answer that did not come leaves the outcome unknown: the call may have run.
+    """
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, RefractError):
+            raise cause from None
+        raise EnvironmentFault(f"{what} failed unexpectedly: {type(cause).__name__}") from error
+    if isinstance(error, RefractError):
+        raise error
+    if isinstance(error, (BackPressureError, DeploymentUnavailableError)):
+        raise TransientError(f"{what} has no room or no replica") from error
+    if isinstance(error, (TimeoutError, GetTimeoutError, RayActorError, RayError, RayServeException)):
+        raise UnknownOutcomeError(f"{what} did not answer: {type(error).__name__}") from error
+    raise error
+
+
+def call(what: str, timeout_s: float, remote: Callable[[], Any]) -> Any:
+    """Returns the answer of a Serve handle call made from a plain thread, its failures translated."""
+    try:
+        return remote().result(timeout_s=timeout_s)
+    except Exception as error:  # noqa: BLE001 - `translate` raises everything again, under the right name
+        translate(error, what)
+
+
+async def call_async(what: str, remote: Callable[[], Any]) -> Any:
+    """The same from an event loop."""
+    try:
+        return await remote()
+    except Exception as error:  # noqa: BLE001 - as above
+        translate(error, what)
+
+
+class RemoteStore:
+    """`pipeline.interfaces.Store` over the actor that owns an embedded store's directory."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """See Store."""
+        call("store", STORE_TIMEOUT_S, lambda: self._handle.open.remote(list(tasks)))
+
+    def upsert(self, batch: PointBatch) -> Written:
+        """See Store."""
+        written: Written = call("store", STORE_TIMEOUT_S, lambda: self._handle.upsert.remote(batch))
+        return written
+
+    def flush(self) -> None:
+        """See Store."""
+        call("store", STORE_TIMEOUT_S, self._handle.flush.remote)
+
+    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
+        """See Store."""
+        found: list[StoredPoint] = call(
+            "store", STORE_TIMEOUT_S, lambda: self._handle.search.remote(task, vector, limit, dict(filters))
+        )
+        return found
+
+    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
+        """See Store."""
+        found: list[StoredPoint] = call(
+            "store",
+            STORE_TIMEOUT_S,
+            lambda: self._handle.retrieve.remote(collection, list(ids), with_vectors=with_vectors),
+        )
+        return found
+
+    def scroll(
+        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
+    ) -> list[StoredPoint]:
+        """See Store."""
+        found: list[StoredPoint] = call(
+            "store",
+            STORE_TIMEOUT_S,
+            lambda: self._handle.scroll.remote(collection, after, limit, with_vectors=with_vectors),
+        )
+        return found
+
+    def count(self, collection: str) -> int:
+        """See Store."""
+        return int(call("store", STORE_TIMEOUT_S, lambda: self._handle.count.remote(collection)))
+
+    def check(self) -> str:
+        """See Store."""
+        return str(call("store", STORE_TIMEOUT_S, self._handle.check.remote))
+
+    def close(self) -> None:
+        """The owner closes itself; this end holds nothing."""
+
+
+class RemoteEmbedder:
+    """`pipeline.interfaces.Embedder` over one Serve deployment per model."""
+
+    def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+        self._handles = handles
+
+    def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
+        """See Embedder."""
+        rows: Embeddings = call(
+            f"embedder {model}", EMBED_TIMEOUT_S, lambda: self._handles[model].embed.remote(batch, priority)
+        )
+        return rows

@@ -1,0 +1,172 @@
+"""Starts the app on a Ray cluster, watches it, and takes it down in order: what `refract run` does."""
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.handle import DeploymentHandle
+
+from actors.app import APP_NAME, build_app, required_resources
+from actors.context import ConfigTree
+from actors.ingestor import DRAIN_S
+from actors.monitor import Report
+from actors.status import readiness, status
+from pipeline.config.app import Config
+from pipeline.engine.load import check_tasks
+from pipeline.errors import ConfigError, RefractError, TransientError
+
+OBJECT_STORE_BYTES = 1 << 29
+"""Shared memory of a cluster started here: many times what is in flight between the actors."""
+
+Progress = Callable[[str], None]
+
+
+class RunningApp:
+    """The app of one configuration file, on a cluster of its own or on one that is there.
+
+    Use from one thread: `start`, then `state` as often as wanted, then `stop`.
+    """
+
+    def __init__(self, path: Path, address: str | None = None) -> None:
+        self._source = ConfigTree.read(path)
+        self.config: Config = self._source.load()
+        self._address = address or self.config.ray.address
+        self._monitor: DeploymentHandle[Any] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API listens."""
+        return f"http://{self.config.api.host}:{self.config.api.port}"
+
+    def start(self, progress: Progress) -> None:
+        """Starts Ray if need be, deploys, and returns once every replica is up.
+
+        Raises:
+            ConfigError: nothing was started; the message says what to mend.
+            TransientError: the cluster cannot be reached.
+            RefractError: a replica could not start, with its reason.
+        """
+        for name, model in self.config.models.items():
+            check_tasks(name, model, {task: made for task, made in self.config.tasks.items() if made.model == name})
+        _check_port(self.config.api.host, self.config.api.port)
+        progress(f"joining Ray at {self._address}" if self._address else "starting Ray on this machine")
+        self._connect()
+        self._check_resources()
+        progress("starting the actors and loading the models")
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": self.config.api.host, "port": self.config.api.port},
+                logging_config={"log_level": "WARNING", "enable_access_log": False},
+            )
+            serve.run(build_app(self._source), name=APP_NAME, route_prefix="/")
+        except RefractError:
+            self.stop(progress)
+            raise
+        except (RuntimeError, RayError) as error:
+            self.stop(progress)
+            raise RefractError(_root_cause(str(error))) from None
+        self._monitor = serve.get_deployment_handle("Monitor", APP_NAME)
+
+    def ready(self) -> tuple[bool, str]:
+        """Returns whether records flow and queries are answered, and what is missing if not."""
+        return readiness(self.config, self._reports())
+
+    def state(self) -> dict[str, Any]:
+        """Returns what `/v1/status` answers."""
+        return status(self.config, self._reports())
+
+    def stop(self, progress: Progress) -> None:
+        """Lets the ingestors finish what is in flight, commit and leave the group; then takes everything down."""
+        if not ray.is_initialized():
+            return
+        if self._monitor is not None:
+            progress("finishing what is in flight")
+            self._drain()
+        progress("stopping the actors")
+        if self._address:
+            serve.delete(APP_NAME)
+        else:
+            serve.shutdown()
+        ray.shutdown()
+
+    def _connect(self) -> None:
+        # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name in ("ray", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            if self._address:
+                ray.init(self._address, namespace=self.config.ray.namespace, logging_level=logging.WARNING)
+                return
+            needed = required_resources(self.config)["CPU"]
+            ray.init(
+                num_cpus=max(math.ceil(needed), os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                namespace=self.config.ray.namespace,
+                logging_level=logging.WARNING,
+            )
+        except (ConnectionError, RuntimeError, RayError) as error:
+            where = f"at {self._address!r} (ray.address, or --address)" if self._address else "on this machine"
+            raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
+
+    def _check_resources(self) -> None:
+        """Refuses what the cluster will never have, rather than waiting for ever."""
+        present = ray.cluster_resources()
+        for resource, needed in required_resources(self.config).items():
+            if needed > present.get(resource, 0):
+                ray.shutdown()
+                raise ConfigError(
+                    f"the configuration asks for {needed:g} {resource}s in all (models.*.replicas x num_{resource.lower()}s"
+                    f" and ray.ingestors), the cluster has {present.get(resource, 0):g}: lower them, or add nodes"
+                )
+
+    def _reports(self) -> list[Report]:
+        if self._monitor is None:
+            return []
+        try:
+            reports: list[Report] = self._monitor.reports.remote().result(timeout_s=5)
+        except Exception as error:  # noqa: BLE001 - Serve is restarting it, or the cluster is gone; `ready` says which
+            raise TransientError(f"the app's monitor does not answer: {type(error).__name__}") from None
+        return reports
+
+    def _drain(self) -> None:
+        """Waits until every ingestor has reported that it left the group, or the grace period is over."""
+        try:
+            self._monitor.drain.remote().result(timeout_s=5)  # type: ignore[union-attr]  # checked by the caller
+            deadline_s = time.monotonic() + DRAIN_S
+            while time.monotonic() < deadline_s:
+                ingestors = [report for report in self._reports() if report.snapshot.process == "ingestor"]
+                if all(report.drained for report in ingestors):
+                    return
+                time.sleep(0.2)
+        except (RayError, RefractError, RuntimeError, TimeoutError):
+            return  # whatever is unfinished is read again by the next run
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"api.port: {host}:{port} cannot be used ({error.strerror}). Is another pipeline running? Choose another port"
+            ) from None
+
+
+def _root_cause(message: str) -> str:
+    """The line of a Serve failure that names our error; all of it where none does."""
+    lines = [line.strip() for line in message.splitlines() if "pipeline.errors." in line]
+    return lines[-1].split("pipeline.errors.", 1)[-1] if lines else message.strip()

@@ -1,0 +1,76 @@
+"""The one process that holds an embedded store's directory, and serves it to the others."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from actors.context import ConfigTree, Context
+from pipeline.interfaces import Filters, StoredPoint, Written
+from pipeline.records import Float32, PointBatch
+from pipeline.stores.open import open_store
+from pipeline.tasks import Task
+
+NUM_WRITE_THREADS = 2
+NUM_READ_THREADS = 4
+
+Result = TypeVar("Result")
+
+
+class StoreOwner:
+    """A single Serve replica around an embedded store. Writes and reads have threads of their own.
+
+    A search must not wait behind a queue of writes, and a write not behind a long scroll.
+    """
+
+    def __init__(self, source: ConfigTree) -> None:
+        context = Context(source)
+        self._store = open_store(context.config.store, context.config.pipeline, context.filterable)
+        self._writers = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="write")
+        self._readers = ThreadPoolExecutor(NUM_READ_THREADS, thread_name_prefix="read")
+
+    def __del__(self) -> None:
+        self._store.close()
+
+    async def open(self, tasks: list[Task]) -> None:
+        """See Store."""
+        await self._on(self._writers, lambda: self._store.open(tasks))
+
+    async def upsert(self, batch: PointBatch) -> Written:
+        """See Store."""
+        return await self._on(self._writers, lambda: self._store.upsert(batch))
+
+    async def flush(self) -> None:
+        """See Store."""
+        await self._on(self._writers, self._store.flush)
+
+    async def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
+        """See Store."""
+        return await self._on(self._readers, lambda: self._store.search(task, np.asarray(vector), limit, filters))
+
+    async def retrieve(self, collection: str, ids: list[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
+        """See Store."""
+        return await self._on(self._readers, lambda: self._store.retrieve(collection, ids, with_vectors=with_vectors))
+
+    async def scroll(
+        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
+    ) -> list[StoredPoint]:
+        """See Store."""
+        return await self._on(
+            self._readers, lambda: self._store.scroll(collection, after, limit, with_vectors=with_vectors)
+        )
+
+    async def count(self, collection: str) -> int:
+        """See Store."""
+        return await self._on(self._readers, lambda: self._store.count(collection))
+
+    async def check(self) -> str:
+        """See Store."""
+        return await self._on(self._readers, self._store.check)
+
+    @staticmethod
+    async def _on(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        """See Store."""
+        return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -1,0 +1,98 @@
+"""`refract check`: everything that can be found wrong before anything starts."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.exits import ExitCode
+from pipeline.cli.options import AsJson, ConfigFile
+from pipeline.cli.output import print_error, print_json, print_note, print_table
+from pipeline.cli.plan import FaultKind, Plan, make_plan
+from pipeline.errors import ConfigError
+
+
+def check(
+    config: ConfigFile,
+    *,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask neither brokers nor store.", show_default=False)
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a configuration and print the resolved plan. Starts and creates nothing.
+
+    Exit code 2: something must be changed. Exit code 3: only brokers or store could not be reached.
+    """
+    try:
+        plan = make_plan(config, offline=offline)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"ok": False, "faults": [{"kind": "config", "message": line} for line in str(error).splitlines()]})
+        raise typer.Exit(ExitCode.CONFIG) from None
+    if as_json:
+        print_json({"ok": not plan.faults, **asdict(plan)})
+    else:
+        _print_plan(plan)
+    raise typer.Exit(_exit_code(plan))
+
+
+def _exit_code(plan: Plan) -> ExitCode:
+    kinds = {fault.kind for fault in plan.faults}
+    if FaultKind.CONFIG in kinds:
+        return ExitCode.CONFIG
+    return ExitCode.UNREACHABLE if kinds else ExitCode.OK
+
+
+def _print_plan(plan: Plan) -> None:
+    columns = [
+        "topic",
+        "task",
+        "mode",
+        "model",
+        "dim",
+        "collection",
+        "in the store",
+        "a record becomes",
+        "a query becomes",
+    ]
+    print_table(
+        f"pipeline {plan.pipeline}",
+        columns,
+        [
+            [
+                task.topic,
+                task.task,
+                task.mode,
+                task.model,
+                task.dimension,
+                task.collection or task.alias,
+                task.state,
+                _visible(task.record_prompt),
+                _visible(task.query_prompt),
+            ]
+            for task in plan.tasks
+        ],
+    )
+    _print_facts("brokers", plan.source)
+    if plan.store:
+        typer.echo(f"store: {plan.store}")
+    for line in plan.skipped:
+        print_note(f"not checked: {line}")
+    for line in plan.advice:
+        print_note(f"advice: {line}")
+    for fault in plan.faults:
+        print_error(fault.message)
+    if not plan.faults:
+        typer.echo("No fault found.")
+
+
+def _print_facts(title: str, facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        typer.echo(f"{title}: {name}: {value}")
+
+
+def _visible(prompt: str) -> str:
+    """Line ends shown as such: a prompt's blanks and lines decide its vector."""
+    return prompt.replace("\n", "\\n")

@@ -1,0 +1,87 @@
+"""`refract search`: asks the running app."""
+
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.options import AsJson, ConfigFile
+from pipeline.cli.output import print_json, print_table
+from pipeline.errors import ConfigError, nearest
+
+_MAX_CELL = 80
+
+
+def search(
+    config: ConfigFile,
+    text: Annotated[str | None, typer.Argument(help="What to look for.", show_default=False)] = None,
+    *,
+    task: Annotated[str, typer.Option("--task", "-t", help="Which task's collection to search.", show_default=False)],
+    key: Annotated[
+        str | None, typer.Option("--id", help="Instead of TEXT: find neighbours of this record.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many hits.")] = 10,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--filter", "-f", metavar="FIELD=VALUE", help="Only hits with this payload; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the running app under one task."""
+    from pipeline.cli.client import AppClient
+    from pipeline.config.load import load_config
+
+    loaded = load_config(config)
+    if task not in loaded.tasks:
+        raise ConfigError(
+            f"no task {task!r} in {config}.{nearest(task, loaded.tasks)} Tasks: {', '.join(loaded.tasks)}"
+        )
+    if (text is None) == (key is None):
+        raise ConfigError("give either TEXT or --id")
+    body: dict[str, Any] = {"task": task, "limit": limit, "filter": parse_filters(where or [])}
+    body |= {"text": text} if key is None else {"id": key}
+    with AppClient(loaded) as app:
+        answer = app.post("/v1/search", body)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_hits(answer)
+
+
+def parse_filters(conditions: list[str]) -> dict[str, Any]:
+    """Turns `field=value` into what the API takes; a field named twice matches any of its values.
+
+    Numbers, true and false are sent as such; a value in double quotes stays a string.
+    """
+    wanted: dict[str, list[Any]] = {}
+    for condition in conditions:
+        field, equals, value = condition.partition("=")
+        if not equals or not field:
+            raise ConfigError(f"--filter {condition!r}: expected field=value")
+        wanted.setdefault(field, []).append(_scalar(value))
+    return {field: values[0] if len(values) == 1 else values for field, values in wanted.items()}
+
+
+def _scalar(value: str) -> str | int | float | bool:
+    import orjson
+
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+    return parsed if isinstance(parsed, str | int | float | bool) else value
+
+
+def _print_hits(answer: dict[str, Any]) -> None:
+    hits = answer["hits"]
+    fields = list(dict.fromkeys(name for hit in hits for name in hit["payload"] if not name.startswith("_")))
+    print_table(
+        f"{answer['task']} ({answer['collection']})",
+        ["score", "key", *fields],
+        [[f"{hit['score']:.3f}", hit["key"], *(_cell(hit["payload"].get(name)) for name in fields)] for hit in hits],
+    )
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str) or len(value) <= _MAX_CELL:
+        return value
+    return f"{value[: _MAX_CELL - 1]}…"

@@ -1,0 +1,91 @@
+"""What `refract check` says about a valid configuration: files that cannot be used, and habits that end badly."""
+
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.app import Config
+from pipeline.config.load import VARIABLE
+from pipeline.config.source import SecurityConfig
+from pipeline.config.store import QdrantStoreConfig
+
+_SECRET_KEYS = frozenset({"password", "key_password", "oauth_client_secret", "api_key"})
+_LOOPBACK = ("127.", "localhost", "[::1]", "::1", "auto", "local")
+
+
+def file_faults(config: Config) -> list[str]:
+    """Returns a line for every certificate or key file that cannot be read or does not fit."""
+    security = config.source.security
+    faults = _authority_faults("source.security.ca_file", security.ca_file) + _pair_faults(security)
+    if isinstance(config.store, QdrantStoreConfig):
+        faults += _authority_faults("store.ca_file", config.store.ca_file)
+    return faults
+
+
+def advice(config: Config, tree: Mapping[str, Any], *, ray_token: bool) -> list[str]:
+    """Returns a line for everything that is allowed and still worth a word.
+
+    Args:
+        config: The validated file.
+        tree: The file as written, variables not replaced: shows which secrets stand in it.
+        ray_token: Whether this environment carries a token for Ray's own authentication.
+    """
+    lines = [f"{place}: the secret is written in the file; use ${{NAME}}" for place in _inline_secrets(tree, "")]
+    lines += [
+        f"models.{name}.revision: absent, so a new upload to the hub changes the model; pin the commit in production"
+        for name, model in config.models.items()
+        if model.revision is None and ":" not in model.model and not Path(model.model).exists()
+    ]
+    used_tasks = {task for topic in config.source.topics.values() for task in topic.tasks}
+    lines += [
+        f"tasks.{name}: no topic names it, so nothing will be written for it"
+        for name in config.tasks.keys() - used_tasks
+    ]
+    used_models = {task.model for task in config.tasks.values()}
+    lines += [f"models.{name}: no task names it" for name in config.models.keys() - used_models]
+    address = config.ray.address
+    if address and not address.removeprefix("ray://").startswith(_LOOPBACK) and not ray_token:
+        lines.append(
+            f"ray.address: {address} is reached without a token; whoever reaches a Ray cluster can run code on it. "
+            "Set RAY_AUTH_MODE=token on both sides"
+        )
+    return sorted(lines)
+
+
+def _inline_secrets(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            inner = f"{place}.{key}" if place else str(key)
+            if key in _SECRET_KEYS and isinstance(item, str) and not VARIABLE.search(item):
+                yield inner
+            yield from _inline_secrets(item, inner)
+
+
+def _authority_faults(place: str, path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return [f"{place}: {path} holds no PEM certificate"]
+    except OSError as error:
+        return [f"{place}: {path} cannot be read ({error.strerror})"]
+    return []
+
+
+def _pair_faults(security: SecurityConfig) -> list[str]:
+    if security.cert_file is None or security.key_file is None:
+        return []
+    password = security.key_password.get_secret_value() if security.key_password else ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        # The password is a function, so that a missing one fails instead of asking at the terminal.
+        context.load_cert_chain(security.cert_file, security.key_file, lambda: password)
+    except ssl.SSLError as error:
+        reason = "the key does not belong to the certificate" if error.reason == "KEY_VALUES_MISMATCH" else "not usable"
+        return [f"source.security.cert_file, key_file: {security.cert_file} and {security.key_file}: {reason}"]
+    except OSError as error:
+        return [f"source.security.cert_file, key_file: cannot be read ({error.strerror})"]
+    return []

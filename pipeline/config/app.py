@@ -1,0 +1,177 @@
+"""The whole configuration of one pipeline, and its API, limits and actors."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Name, Secret, Section
+from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.source import SourceConfig
+from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
+from pipeline.errors import nearest
+
+
+class ApiConfig(Section):
+    """The search API."""
+
+    host: str = Field("127.0.0.1", description="Anything but loopback needs api_key.")
+    port: int = Field(8000, ge=1, le=65_535, description="HTTP port of the whole app: search, health, status, metrics.")
+    api_key: Secret | None = Field(
+        None, description="Clients send it as `Authorization: Bearer` or `api-key`; write it as ${NAME}."
+    )
+    max_query_bytes: int = Field(
+        32_768,
+        ge=1,
+        le=10_000_000,
+        description="A longer query is refused with 413. Raising it lets one request hold an embedder longer.",
+    )
+    max_limit: int = Field(
+        1_000, ge=1, le=100_000, description="Most hits of one search. Raising it lets one request cost the store more."
+    )
+    max_concurrent_requests: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Requests at work; above it the answer is 429 at once. Raising it "
+        "lets a burst wait in line instead.",
+    )
+
+    @model_validator(mode="after")
+    def _loopback_without_key(self) -> Self:
+        if self.api_key is None and self.host not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError(f"host {self.host!r} is reachable from outside: set api.api_key, or use 127.0.0.1")
+        return self
+
+
+class LimitsConfig(Section):
+    """Bounds that keep one bad record or a long outage from taking the machine."""
+
+    max_record_bytes: int = Field(
+        4_194_304,
+        ge=1_024,
+        le=104_857_600,
+        description="A larger key plus value is a dead letter. "
+        "Raising it lets one record take more memory in every process it passes.",
+    )
+    max_key_bytes: int = Field(
+        4_096,
+        ge=1,
+        le=1_048_576,
+        description="A longer key is a dead letter. Raising it makes every payload and log line that names the key "
+        "longer.",
+    )
+    max_text_bytes: int = Field(
+        1_048_576,
+        ge=16,
+        le=104_857_600,
+        description="A longer assembled text is a dead letter; below it, truncation is by tokens. Raising it costs "
+        "tokenizer time that truncation then throws away.",
+    )
+    max_payload_bytes: int = Field(
+        65_536,
+        ge=16,
+        le=16_777_216,
+        description="A larger stored payload is a dead letter. Raising it makes points, and so the store, bigger.",
+    )
+    max_payload_fields: int = Field(
+        256,
+        ge=0,
+        le=10_000,
+        description="More values in a stored payload, nested ones counted, is a dead letter. Raising it costs time "
+        "per write.",
+    )
+    max_depth: int = Field(
+        64,
+        ge=2,
+        le=500,
+        description="Deeper nested JSON is a dead letter. No honest record comes near it, so raising it helps "
+        "nobody's data.",
+    )
+    max_in_flight_bytes: int = Field(
+        33_554_432,
+        ge=65_536,
+        le=17_179_869_184,
+        description="Record bytes held by one ingestor; at the bound its partitions are paused and polling goes on. "
+        "Raising it costs memory and rides out longer pauses of the store.",
+    )
+    max_batch_records: int = Field(
+        512,
+        ge=1,
+        le=4_096,
+        description="Most records of one call to an embedder. Raising it saves calls (some ms each) and, when busy, "
+        "makes each record wait for more others.",
+    )
+    max_concurrent_batches: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Calls one ingestor has under way: one computed, one written, the rest waiting. Raising it "
+        "keeps more "
+        "embedders busy and costs memory.",
+    )
+    max_dead_letter_share: float = Field(
+        0.5,
+        gt=0,
+        le=1.0,
+        description="Above this share of dead letters over the last 1,000 records the ingestor stops: that is no "
+        "bad record but a wrong configuration. Raising it forgives worse input; 1.0 never stops.",
+    )
+
+
+class RayConfig(Section):
+    """The Ray side."""
+
+    address: str | None = Field(
+        None, description="auto, or host:port of a running cluster. Absent: `refract run` starts a local one."
+    )
+    ingestors: int = Field(
+        1,
+        ge=1,
+        le=1_000,
+        description="Members of the consumer group. Raising it shares the partitions among more processes; "
+        "more of them than partitions stay idle.",
+    )
+    ingestor_cpus: float = Field(
+        0.25, ge=0, le=64, description="CPUs Ray reserves for one ingestor. Raising it puts fewer on a machine."
+    )
+    namespace: Name = Field("refract", description="Ray namespace of named actors.")
+
+
+class Config(Section):
+    """The whole file."""
+
+    pipeline: Name = Field(
+        description="Name of the pipeline. Part of every point id: renaming makes every point a new one."
+    )
+    source: SourceConfig = Field(description="Kafka.")
+    models: dict[Name, ModelConfig] = Field(min_length=1, description="Models by name.")
+    tasks: dict[Name, TaskConfig] = Field(min_length=1, description="Tasks by name.")
+    store: EdgeStoreConfig | QdrantStoreConfig = Field(discriminator="type", description="Where the points go.")
+    api: ApiConfig = Field(default_factory=ApiConfig, description="Search over HTTP.")
+    limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds.")
+    ray: RayConfig = Field(default_factory=RayConfig, description="Actors.")
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        for name, task in self.tasks.items():
+            if task.model not in self.models:
+                raise ValueError(
+                    f"tasks.{name}.model: no model {task.model!r} in this file.{nearest(task.model, self.models)}"
+                )
+        for topic, config in self.source.topics.items():
+            for task_name in config.tasks:
+                if task_name not in self.tasks:
+                    raise ValueError(
+                        f"source.topics.{topic}.tasks: no task {task_name!r} in this "
+                        f"file.{nearest(task_name, self.tasks)}"
+                    )
+        owner: dict[str, str] = {}
+        for name, task in self.tasks.items():
+            other = owner.setdefault(task.collection or name, name)
+            if other != name:
+                raise ValueError(
+                    f"tasks {other!r} and {name!r} both write collection {task.collection or name!r}: "
+                    f"vectors of two tasks "
+                    f"must never share a collection; give one of them another `collection`"
+                )
+        return self

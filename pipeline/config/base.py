@@ -1,0 +1,48 @@
+"""What every section of the configuration shares: strictness, and the rules for names, paths and secrets."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
+_TOPIC_NAME = r"^[A-Za-z0-9._-]{1,249}$"
+_FIELD_PATH = r"^[^.\s][^.]*(\.[^.]+)*$"
+_URL = r"^https?://[^@\s]+$"
+_BROKER = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+"""Names of pipelines, tasks, models and collections: safe in a URL, a file name and a metric label."""
+
+TopicName = Annotated[str, StringConstraints(pattern=_TOPIC_NAME)]
+"""Kafka's own rule for topic names."""
+
+FieldPath = Annotated[str, StringConstraints(pattern=_FIELD_PATH, max_length=256)]
+"""Where a value is inside a record: `id`, or `customer.name`."""
+
+FilePath = Annotated[Path, Field(strict=False)]
+
+Secret = Annotated[SecretStr, Field(min_length=1)]
+"""Shown as `**********` everywhere. An empty one is refused: an empty variable must not switch a check off."""
+
+Url = Annotated[str, StringConstraints(pattern=_URL)]
+"""An http(s) address without user or password, which would end up in logs."""
+
+Broker = Annotated[str, StringConstraints(pattern=_BROKER)]
+"""`host:port` of a Kafka broker."""
+
+PATTERN_MEANINGS = {
+    _NAME: "a name begins with a letter and holds up to 63 letters, digits, _ and -",
+    _TOPIC_NAME: "a topic name holds up to 249 letters, digits, dots, _ and -. Patterns are not supported, because a "
+    "pattern could match the dead-letter topic: name every topic",
+    _FIELD_PATH: "a field path is names joined by single dots, for example customer.name",
+    _URL: "expected http://host:port or https://host:port, without user or password",
+    _BROKER: "expected host:port, for example kafka-1.example.org:9092",
+}
+"""What a pattern asks for, in words, for messages."""
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False)

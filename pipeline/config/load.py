@@ -1,0 +1,81 @@
+"""Reads a YAML file into a `Config`: safe YAML, `${NAME}` from the environment, messages that name the fix."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config.app import Config
+from pipeline.config.explain import explain
+from pipeline.config.yaml_loader import load_yaml
+from pipeline.errors import ConfigError
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+"""`${NAME}` or `${NAME:-default}`."""
+
+
+def load_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Reads, expands and validates a configuration file.
+
+    `${NAME}` and `${NAME:-default}` in string values are replaced from `environ` (default: the
+    process's). Relative paths stay relative to the working directory.
+
+    Raises:
+        ConfigError: one line per fault, each with the file, the key and what was expected.
+    """
+    return parse_config(read_tree(path), environ=os.environ if environ is None else environ, origin=str(path))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """Returns the file as plain mappings and lists, variables not yet replaced. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    try:
+        tree = load_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys {', '.join(Config.model_fields)}")
+    return tree
+
+
+def parse_config(tree: Mapping[str, Any], *, environ: Mapping[str, str], origin: str) -> Config:
+    """Validates an already loaded tree; `origin` names it in messages. Raises ConfigError."""
+    missing: list[str] = []
+    expanded = _expand(tree, environ, "", missing)
+    if missing:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in missing))
+    try:
+        return Config.model_validate(expanded)
+    except ValidationError as error:
+        # `from None`: the validation error keeps the values it refused, and one of them may be a secret.
+        raise ConfigError("\n".join(explain(origin, detail) for detail in error.errors(include_url=False))) from None
+
+
+def _expand(value: Any, environ: Mapping[str, str], place: str, missing: list[str]) -> Any:
+    """Returns the tree with its variables replaced; adds a line to `missing` for each that has no value."""
+    if isinstance(value, Mapping):
+        return {
+            key: _expand(item, environ, f"{place}.{key}" if place else str(key), missing) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_expand(item, environ, f"{place}.{index}", missing) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        found: str | None = environ[name] if name in environ else match.group(2)
+        if found is None:
+            missing.append(f"{place}: the environment variable {name} is not set")
+            return ""
+        return found
+
+    return VARIABLE.sub(replace, value)

@@ -1,0 +1,253 @@
+"""The Kafka side: brokers, security, and how each topic is read."""
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url
+
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+"""A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
+
+
+class SecurityConfig(Section):
+    """How to reach the brokers. Kafka's own names and values."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Kafka's security.protocol."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="Needed with SASL_PLAINTEXT and SASL_SSL."
+    )
+    username: str | None = Field(None, description="For PLAIN and SCRAM.")
+    password: Secret | None = Field(None, description="For PLAIN and SCRAM; write it as ${NAME}.")
+    oauth_token_url: Url | None = Field(
+        None, description="OAUTHBEARER: where client credentials are exchanged for a token."
+    )
+    oauth_client_id: str | None = Field(None, description="OAUTHBEARER: client id.")
+    oauth_client_secret: Secret | None = Field(None, description="OAUTHBEARER: client secret; write it as ${NAME}.")
+    oauth_scope: str | None = Field(None, description="OAUTHBEARER: scope asked for.")
+    ca_file: FilePath | None = Field(
+        None, description="PEM file of the authority that signed the brokers' certificates."
+    )
+    cert_file: FilePath | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
+    key_file: FilePath | None = Field(None, description="PEM key of cert_file.")
+    key_password: Secret | None = Field(None, description="Password of key_file; write it as ${NAME}.")
+    check_hostname: bool = Field(True, description="Refuses brokers whose certificate names another host.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.protocol.startswith("SASL") != (self.sasl_mechanism is not None):
+            raise ValueError("sasl_mechanism is needed with a SASL_* protocol, and only there")
+        if self.sasl_mechanism in {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} and not (self.username and self.password):
+            raise ValueError(f"{self.sasl_mechanism} needs username and password")
+        if self.sasl_mechanism == "OAUTHBEARER" and not (
+            self.oauth_token_url and self.oauth_client_id and self.oauth_client_secret
+        ):
+            raise ValueError("OAUTHBEARER needs oauth_token_url, oauth_client_id and oauth_client_secret")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
+
+class DeleteMarker(Section):
+    """A record whose field has this value deletes its key, as a record with a null value does."""
+
+    field: FieldPath = Field(description="Path of the field to look at.")
+    equals: str | int | bool = Field(description="The value that means deleted.")
+
+
+class TopicConfig(Section):
+    """How one topic's records become a key, a text, a version and a payload, and which tasks embed them."""
+
+    format: Literal["json"] = Field("json", description="How record values are encoded.")
+    key: FieldPath | None = Field(
+        None, description="Path of the field that identifies a record. Absent: the Kafka message key, as UTF-8."
+    )
+    key_type: Literal["string", "integer"] = Field(
+        "string",
+        description='What keys are: 1 and "1" are two keys, so a field of the other type is a dead letter. It also '
+        "says how the Kafka message key is read, which names what a record with a null value deletes.",
+    )
+    binary_key: bool = Field(False, description="Kafka keys are not text: use their bytes, as hex.")
+    text: str = Field(
+        min_length=1,
+        max_length=4096,
+        description='What is embedded: "{title}\\n\\n{body}" replaces each {path} literally by that field; '
+        "{path?} may be null or absent.",
+    )
+    on_empty_text: Literal["dead_letter", "delete"] = Field(
+        "dead_letter", description="What a record whose text is empty after stripping means."
+    )
+    version: FieldPath | None = Field(
+        None,
+        description="Path of the field that says how new a record is: an integer, or an RFC 3339 time. "
+        "Absent: the generation and Kafka offset.",
+    )
+    version_type: Literal["integer", "time"] | None = Field(
+        None,
+        description="integer: `version` counts, and a null value must carry its version in the header "
+        "refract-version. time: `version` is RFC 3339 or milliseconds, and a null value's is Kafka's timestamp. "
+        "Absent: both pass, and a null value needs the header.",
+    )
+    generation: int = Field(
+        0,
+        ge=0,
+        le=8190,
+        description="Raise it by one after the topic was recreated or repartitioned, when `version` is absent.",
+    )
+    max_version_ahead_s: int = Field(
+        300,
+        ge=0,
+        le=10**9,
+        description="A time version further in the future is a dead letter: it would block its key until then. "
+        "Raising it "
+        "forgives producers whose clocks are ahead.",
+    )
+    delete_when: DeleteMarker | None = Field(None, description="A marker, besides the null value, that deletes a key.")
+    payload: dict[str, FieldPath] | list[FieldPath] = Field(
+        default_factory=list,
+        description="Fields stored beside the vector: a list of paths, or {stored name: path}. Searches can "
+        "filter on them.",
+    )
+    payload_headers: list[str] = Field(
+        default_factory=list, description="Kafka headers stored in the payload, as text."
+    )
+    payload_timestamp: bool = Field(False, description="Stores Kafka's timestamp as `timestamp_ms`.")
+    schema_version: dict[str, FieldPath | int] | None = Field(
+        None,
+        description="{field: path, max: n}: a record with a larger number is a dead letter, to replay after an "
+        "upgrade.",
+    )
+    tasks: list[Name] = Field(min_length=1, description="Tasks that embed this topic's records.")
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The field paths named by `text`, in order, without the `?` of optional ones."""
+        return tuple(path.removesuffix("?") for path in PLACEHOLDER.findall(self.text))
+
+    @property
+    def payload_fields(self) -> dict[str, str]:
+        """Stored name -> path."""
+        return dict(self.payload) if isinstance(self.payload, dict) else {path: path for path in self.payload}
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if not self.placeholders:
+            raise ValueError(f"text {self.text!r} names no field; write for example '{{title}}\\n\\n{{body}}'")
+        reserved = [name for name in self.payload_fields if name.startswith("_")]
+        if reserved:
+            raise ValueError(
+                f"payload name {reserved[0]!r} begins with '_', which is kept for _key, _version, "
+                f"_state and their like; "
+                f"store it under another name: payload: {{{reserved[0].lstrip('_') or 'name'}: "
+                f"{self.payload_fields[reserved[0]]}}}"
+            )
+        self._check_header_names()
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("tasks names a task twice")
+        if self.schema_version is not None and set(self.schema_version) != {"field", "max"}:
+            raise ValueError("schema_version needs exactly `field` and `max`")
+        if self.binary_key and self.key is not None:
+            raise ValueError("binary_key speaks of the Kafka key, but `key` names a field; drop one of them")
+        if self.binary_key and self.key_type == "integer":
+            raise ValueError("binary_key takes bytes as they are; drop key_type: integer")
+        if self.version_type is not None and self.version is None:
+            raise ValueError("version_type speaks of the field `version`, which is not given")
+        return self
+
+    def _check_header_names(self) -> None:
+        taken = set(self.payload_fields) | ({"timestamp_ms"} if self.payload_timestamp else set())
+        for name in self.payload_headers:
+            if name.startswith("_") or name in taken:
+                raise ValueError(f"payload_headers {name!r} would overwrite the payload field of that name")
+            taken.add(name)
+
+
+class SourceConfig(Section):
+    """The Kafka side. Names as Kafka spells them."""
+
+    bootstrap_servers: list[Broker] = Field(
+        min_length=1, description="host:port of some brokers; one item may hold several, with commas."
+    )
+    group_id: str = Field(min_length=1, max_length=249, description="Consumer group; offsets are committed under it.")
+    group_instance_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Static membership: each ingestor appends its number. A restart within session_timeout_ms "
+        "moves no partition.",
+    )
+    client_id: str = Field("refract", description="Shown in the brokers' logs.")
+    security: SecurityConfig = Field(default_factory=SecurityConfig, description="TLS and SASL.")
+    topics: dict[TopicName, TopicConfig] = Field(min_length=1, description="Topics by name.")
+    dead_letter_topic: TopicName = Field(
+        description="Receives the records that can never be stored, with a reason. Must exist, or be creatable.",
+    )
+    start_from: Literal["earliest", "latest"] = Field(
+        "earliest",
+        description="Where a group without committed offsets starts. Later, a vanished offset is never skipped "
+        "silently.",
+    )
+    api_version: list[int] | None = Field(
+        None, min_length=2, max_length=3, description="Skips the version probe; only for brokers that do not answer it."
+    )
+    session_timeout_ms: int = Field(
+        45_000,
+        ge=1_000,
+        le=1_800_000,
+        description="Raising it tolerates longer pauses and finds a dead ingestor later.",
+    )
+    heartbeat_interval_ms: int = Field(
+        3_000,
+        ge=100,
+        le=600_000,
+        description="At most a third of session_timeout_ms. Raising it saves requests and makes a rebalance start "
+        "later.",
+    )
+    max_poll_interval_ms: int = Field(
+        300_000,
+        ge=10_000,
+        le=86_400_000,
+        description="The loop polls several times a second, so this only fires when it hangs. Raising it finds that "
+        "later.",
+    )
+    max_poll_records: int = Field(2_000, ge=1, le=100_000, description="Raising it costs memory and saves calls.")
+    max_partition_fetch_bytes: int = Field(
+        4_194_304,
+        ge=1_024,
+        le=104_857_600,
+        description="Raising it speeds up catching up and costs memory per partition.",
+    )
+    commit_interval_s: float = Field(
+        1.0, gt=0, le=60, description="Raising it saves commits and repeats more after a crash."
+    )
+
+    @field_validator("bootstrap_servers", mode="before")
+    @classmethod
+    def _comma_lists(cls, value: Any) -> Any:
+        """Kafka's own spelling `a:9092,b:9092`, which is what an environment variable holds."""
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return [server.strip() for item in value for server in item.split(",")]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
+            raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
+        if self.max_poll_interval_ms < self.session_timeout_ms:
+            raise ValueError(
+                "max_poll_interval_ms must be at least session_timeout_ms: else the group waits for a member "
+                "that has already been told to leave"
+            )
+        if self.dead_letter_topic in self.topics:
+            raise ValueError(
+                f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
+                f"would circle for ever"
+            )
+        for topic in (*self.topics, self.dead_letter_topic):
+            if topic.startswith("__"):
+                raise ValueError(f"topic {topic!r} is internal to Kafka")
+            if topic in {".", ".."}:
+                raise ValueError(f"{topic!r} is no topic name")
+        return self

@@ -1,0 +1,159 @@
+"""What everybody else calls: a model's identity, its tokenizer, its engine, and whether its tasks can work.
+
+`identify`, `load_tokenizer` and `check_tasks` never import torch: they run in small processes.
+"""
+
+from collections.abc import Mapping
+from importlib import metadata
+
+from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.engine import Engine
+from pipeline.engine.files import ModelFiles, sha256_of
+from pipeline.engine.null import NullEngine, NullTokenizer, is_null, null_dimension, null_identity, null_prompts
+from pipeline.engine.spec import ModelSpec, resolve
+from pipeline.engine.st_files import Dense
+from pipeline.errors import ConfigError, TransientError
+from pipeline.interfaces import Tokenizer
+from pipeline.tasks import ModelIdentity
+
+
+def identify(model: ModelConfig) -> ModelIdentity:
+    """Returns what decides this model's vectors, from its files alone: no weights are loaded.
+
+    A hub model is known by its commit, a folder by the sha256 of its weights. Precision is left out:
+    bfloat16 and float32 vectors of one model may share a collection.
+
+    Raises:
+        ConfigError: the model cannot work as configured.
+        TransientError: the hub does not answer and nothing is cached.
+    """
+    if is_null(model):
+        return null_identity(model)
+    spec = resolve(model)
+    parts = {
+        "weights": _weights(spec.files),
+        "tokenizer": _tokenizer(spec.files),
+        "templates": repr(_templates(spec)),
+        "pooling": "+".join(spec.pooling),
+        "exclude_instruction": str(spec.exclude_instruction),
+        "after_pooling": repr(spec.after_pooling),
+        "dense": ",".join(_dense_hashes(spec)),
+        "text": f"strip={spec.strip_text} lowercase={spec.lowercase}",
+        "append_eos": str(spec.append_eos),
+        "bidirectional": str(spec.bidirectional),
+        "layer_norm_before_truncation": str(spec.layer_norm_before_truncation),
+        "max_length": str(spec.max_length),
+    }
+    if spec.adapter is not None:
+        parts["adapter"] = spec.adapter.commit or sha256_of(sorted(spec.adapter.folder.rglob("adapter_*")))
+    return ModelIdentity(spec.dimension, parts)
+
+
+def load_tokenizer(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> Tokenizer:
+    """Returns the tokenizer with the prompts of the model's tasks. Raises ConfigError, TransientError."""
+    if is_null(model):
+        return NullTokenizer(tasks)
+    from pipeline.engine.tokenizer import PromptTokenizer  # noqa: PLC0415 - the null tokenizer needs no vocabulary
+
+    return PromptTokenizer(resolve(model), tasks)
+
+
+def load_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads: int | None = None) -> Engine:
+    """Loads the weights, tests them, and returns the engine.
+
+    Args:
+        model: The model.
+        tasks: Its tasks by name.
+        threads: Threads of torch in this process; None leaves torch's choice.
+
+    Raises:
+        ConfigError: the model cannot work as configured.
+        TransientError: the hub does not answer and nothing is cached.
+        EnvironmentFault: no such device, or the self-test failed.
+    """
+    if is_null(model):
+        return NullEngine(model, tasks)
+    from pipeline.engine.build import build_engine  # noqa: PLC0415 - torch
+
+    return build_engine(model, tasks, threads=threads)
+
+
+def check_tasks(model_name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> None:
+    """Checks that the model can do what its tasks ask, without loading it.
+
+    Raises:
+        ConfigError: names the key, what was given and what is possible.
+    """
+    try:
+        if is_null(model):
+            _check_null(model, tasks)
+            return
+        from pipeline.engine.tokenizer import PromptTokenizer  # noqa: PLC0415 - as in load_tokenizer
+
+        spec = resolve(model)
+        PromptTokenizer(spec, tasks)
+        if model.dtype in spec.forbidden_dtypes:
+            raise ConfigError(f"dtype is {model.dtype}, in which {model.model} overflows; use bfloat16 or float32")
+        if spec.adapter is not None:
+            _check_peft()
+        if spec.files.commit is None:
+            spec.files.weight_files()
+            _check_dense(spec)
+    except ConfigError as error:
+        raise ConfigError(f"models.{model_name}: {error}") from None
+    except TransientError as error:
+        raise ConfigError(f"models.{model_name}: {error}. Connect once to download it, or name a folder") from error
+
+
+def _check_null(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> None:
+    dimension = null_dimension(model)
+    null_prompts(tasks)
+    for name, task in tasks.items():
+        if task.dimension is not None and task.dimension > dimension:
+            raise ConfigError(f"tasks.{name}.dimension is {task.dimension}; vectors of {model.model} have {dimension}")
+
+
+def _check_peft() -> None:
+    try:
+        metadata.version("peft")
+    except metadata.PackageNotFoundError:
+        raise ConfigError("adapter: needs the package peft; pip install 'refract[adapters]'") from None
+
+
+def _check_dense(spec: ModelSpec) -> None:
+    for module in spec.after_pooling:
+        if isinstance(module, Dense) and not (spec.files.folder / module.path / "model.safetensors").is_file():
+            raise ConfigError(
+                f"{spec.files.name}: {module.path} has no model.safetensors; pickled weights are never read, convert them"
+            )
+
+
+def _weights(files: ModelFiles) -> str:
+    """The commit names a hub model's weights; a folder's are hashed."""
+    return f"{files.name}@{files.commit}" if files.commit else sha256_of(files.weight_files())
+
+
+def _tokenizer(files: ModelFiles) -> str:
+    found = [files.folder / name for name in ("tokenizer.json", "vocab.txt") if (files.folder / name).is_file()]
+    return sha256_of(found[:1]) if found else ""
+
+
+def _dense_hashes(spec: ModelSpec) -> list[str]:
+    if spec.files.commit is not None:
+        return []
+    files = [
+        spec.files.folder / module.path / "model.safetensors"
+        for module in spec.after_pooling
+        if isinstance(module, Dense)
+    ]
+    return [sha256_of([file]) for file in files if file.is_file()]
+
+
+def _templates(spec: ModelSpec) -> tuple[str | None, ...]:
+    return (
+        spec.query_template,
+        spec.query_template_plain,
+        spec.document_template,
+        spec.document_template_plain,
+        spec.symmetric_template,
+    )

@@ -1,0 +1,159 @@
+"""One queue per priority before an engine: merges what waits, lets queries overtake between forward batches."""
+
+import time
+from collections import deque
+from concurrent.futures import Future
+from threading import Condition, Thread
+
+from pipeline.engine.engine import Engine
+from pipeline.errors import RefractError
+from pipeline.metrics import EmbedMetrics
+from pipeline.records import Embeddings, Priority, TokenBatch
+
+MERGED_ITEMS = 1_024
+"""Items of one job: enough to pack by length, few enough that the first batch of a job does not wait long."""
+
+WINDOW_S = 2.0
+
+Waiting = tuple[TokenBatch, "Future[Embeddings]"]
+
+
+class EmbedScheduler:
+    """Runs an engine in a thread of its own. `submit` may be called from any thread.
+
+    Batches of one priority that wait together are computed together, packed by length across all
+    their tasks. Between two forward batches a higher priority is served first, so a query waits for
+    one forward batch, not for a backlog.
+    """
+
+    def __init__(self, model: str, engine: Engine, metrics: EmbedMetrics) -> None:
+        self._model = model
+        self._engine = engine
+        self._metrics = metrics
+        self._changed = Condition()
+        self._waiting: dict[Priority, deque[Waiting]] = {priority: deque() for priority in Priority}
+        self._closed = False
+        self._window = _Window(metrics, model)
+        self.busy_since_s: float | None = None
+        """Monotonic time at which the current forward batch began; None while nothing is computed."""
+        self._thread = Thread(target=self._run, name=f"engine-{model}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread.is_alive()
+
+    def submit(self, batch: TokenBatch, priority: Priority) -> "Future[Embeddings]":
+        """Returns a future of the batch's embeddings; it fails with the engine's errors for this batch alone."""
+        future: Future[Embeddings] = Future()
+        with self._changed:
+            self._waiting[priority].append((batch, future))
+            self._observe()
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Ends the thread after the current job; what waits is cancelled."""
+        with self._changed:
+            self._closed = True
+            for waiting in self._waiting.values():
+                for _, future in waiting:
+                    future.cancel()
+                waiting.clear()
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not any(self._waiting.values()):
+                    self._changed.wait(WINDOW_S)
+                    self._window.close_if_due()
+                if self._closed:
+                    return
+            self._serve(below=None)
+
+    def _serve(self, below: Priority | None) -> bool:
+        """Computes one job of the highest priority that waits, if it is higher than `below`; False if none is."""
+        taken, priority = self._take(below)
+        if not taken:
+            return False
+        try:
+            job = self._engine.begin([batch for batch, _ in taken])
+            while not job.done:
+                self.busy_since_s = began_s = time.monotonic()
+                job.step()
+                self.busy_since_s = None
+                self._window.add(time.monotonic() - began_s, 0)
+                self._metrics.batches.labels(self._model).inc()
+                while self._serve(below=priority):
+                    pass
+            results = job.results()
+        except BaseException as error:  # noqa: BLE001 - every waiting caller must hear of it
+            self.busy_since_s = None
+            for _, future in taken:
+                future.set_exception(error)
+            return True
+        for (batch, future), result in zip(taken, results, strict=True):
+            self._count(batch, priority)
+            if isinstance(result, RefractError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        return True
+
+    def _take(self, below: Priority | None) -> tuple[list[Waiting], Priority]:
+        with self._changed:
+            for priority in Priority:
+                if priority is below:
+                    break
+                waiting, num_items = self._waiting[priority], 0
+                taken: list[Waiting] = []
+                while waiting and (not taken or num_items + _num_items(waiting[0][0]) <= MERGED_ITEMS):
+                    entry = waiting.popleft()
+                    if entry[1].set_running_or_notify_cancel():
+                        taken.append(entry)
+                        num_items += _num_items(entry[0])
+                if taken:
+                    self._observe()
+                    return taken, priority
+        return [], Priority.BACKFILL
+
+    def _observe(self) -> None:
+        for priority, waiting in self._waiting.items():
+            self._metrics.queued.labels(self._model, priority).set(len(waiting))
+
+    def _count(self, batch: TokenBatch, priority: Priority) -> None:
+        num_tokens = batch.num_tokens * len(batch.prompts)
+        self._metrics.items.labels(self._model, priority).inc(_num_items(batch))
+        self._metrics.tokens.labels(self._model).inc(num_tokens)
+        self._window.add(0.0, num_tokens)
+
+
+class _Window:
+    """Occupancy and token rate over the last couple of seconds. One thread."""
+
+    def __init__(self, metrics: EmbedMetrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._began_s = time.monotonic()
+        self._busy_s = 0.0
+        self._num_tokens = 0
+
+    def add(self, busy_s: float, num_tokens: int) -> None:
+        self._busy_s += busy_s
+        self._num_tokens += num_tokens
+        self._metrics.busy.labels(self._model).inc(busy_s)
+        self.close_if_due()
+
+    def close_if_due(self) -> None:
+        elapsed_s = time.monotonic() - self._began_s
+        if elapsed_s >= WINDOW_S:
+            self._metrics.occupancy.labels(self._model).set(min(self._busy_s / elapsed_s, 1.0))
+            self._metrics.tokens_per_s.labels(self._model).set(self._num_tokens / elapsed_s)
+            self._began_s, self._busy_s, self._num_tokens = time.monotonic(), 0.0, 0
+
+
+def _num_items(batch: TokenBatch) -> int:
+    return len(batch.prompts) * batch.num_texts

@@ -1,0 +1,179 @@
+"""The engine over a transformer: packs items into groups, runs them, and survives what does not fit or overflows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor
+
+from pipeline.batching import Indices, exact_length_groups, halves
+from pipeline.engine.budget import TokenBudget
+from pipeline.engine.engine import Engine, Job, Result
+from pipeline.engine.forward import Forward, finish
+from pipeline.engine.items import Items, assemble
+from pipeline.engine.spec import ModelSpec
+from pipeline.engine.tokenizer import PromptIds
+from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
+from pipeline.records import Float32, TokenBatch
+
+log = structlog.get_logger(__name__)
+
+
+class TransformerEngine(Engine):
+    """One loaded model."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        prompts: Mapping[str, PromptIds],
+        forward: Forward,
+        budget: TokenBudget,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.dimension = spec.dimension
+        self.spec = spec
+        self.prompts = prompts
+        self.forward = forward
+        self.budget = budget
+        self._facts = facts
+
+    @property
+    def max_batch_tokens(self) -> int:  # type: ignore[override] # moves with the budget
+        """Tokens of one forward batch at present."""
+        return self.budget.tokens
+
+    def begin(self, batches: Sequence[TokenBatch]) -> "TransformerJob":
+        """Returns the job."""
+        return TransformerJob(self, assemble(batches, self.prompts))
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the resolved model, and what was measured at load."""
+        return {**self._facts, "max_batch_tokens": self.budget.tokens}
+
+
+class TransformerJob(Job):
+    """Groups of items, longest first; the rows of one group are fetched while the next one computes."""
+
+    def __init__(self, engine: TransformerEngine, items: Items) -> None:
+        self._engine = engine
+        self._items = items
+        self._groups = self._pack()[::-1]
+        self._running: tuple[Indices, Tensor] | None = None
+        self._rows = np.full((len(items.lengths), engine.dimension), np.nan, np.float32)
+        self._errors: dict[int, RefractError] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether every item has its row or its error."""
+        return not self._groups and self._running is None
+
+    def step(self) -> None:
+        """Starts the next group, then fetches the rows of the one before it."""
+        started = self._start(self._groups.pop()) if self._groups else None
+        if self._engine.forward.device.type == "cpu" and started is not None:
+            self._fetch(started)
+            return
+        before, self._running = self._running, started
+        if before is not None:
+            self._fetch(before)
+
+    def results(self) -> list[Result]:
+        """Returns one result per batch: its embeddings, or the error of an item that fits nowhere."""
+        while not self.done:
+            self.step()
+        return [
+            self._errors[number] if number in self._errors else self._embeddings(number)
+            for number in range(len(self._items.batches))
+        ]
+
+    def _pack(self) -> list[Indices]:
+        """Items of one length, and of one adapter, within the budget. Empty items keep their NaN."""
+        adapters = self._items.adapters()
+        groups = []
+        for adapter in np.unique(adapters):
+            members = np.flatnonzero((adapters == adapter) & (self._items.lengths > 0))
+            packed = exact_length_groups(self._items.lengths[members], self._engine.budget.tokens)
+            groups += [members[group] for group in packed]
+        return groups
+
+    def _start(self, group: Indices) -> tuple[Indices, Tensor] | None:
+        """Runs a group. One that does not fit goes back in halves; one item that does not is its batch's error."""
+        items, engine = self._items, self._engine
+        num_tokens = int(items.lengths[group].sum())
+        try:
+            rows = engine.forward.run(items.ids(group), items.excluded(group), items.adapter(group[0]))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        else:
+            engine.budget.succeeded(num_tokens)
+            return group, rows
+        engine.budget.failed(num_tokens)
+        if engine.forward.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(group) > 1:
+            self._groups += halves(group)
+        else:
+            self._too_large(int(group[0]))
+        return None
+
+    def _too_large(self, item: int) -> None:
+        number, num_tokens = int(self._items.batch[item]), int(self._items.lengths[item])
+        detail = f"one prompt of {num_tokens} tokens does not fit in the memory of {self._engine.forward.device}"
+        if self._items.batches[number].num_texts == 1:
+            self._errors[number] = RecordError(Reason.TOO_LARGE_FOR_MODEL, detail)
+        else:
+            self._errors[number] = BatchShapeError(detail)
+
+    def _fetch(self, running: tuple[Indices, Tensor]) -> None:
+        group, rows = running
+        self._rows[group] = rows.cpu().numpy()
+        bad = group[~_finite(self._rows[group])]
+        for item in bad:
+            self._alone(int(item))
+
+    def _alone(self, item: int) -> None:
+        """A row that is not finite is computed once more, alone and in float32, before it is called bad."""
+        group = np.array([item])
+        items = self._items
+        try:
+            rows = self._engine.forward.run_in_float32(items.ids(group), items.excluded(group), items.adapter(item))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            self._too_large(item)
+            return
+        self._rows[item] = rows.cpu().numpy()[0]
+        finite = bool(_finite(self._rows[group])[0])
+        log.warning(
+            "A row was not finite and was computed again in float32",
+            model=self._engine.spec.files.name,
+            num_tokens=int(items.lengths[item]),
+            finite_now=finite,
+        )
+
+    def _embeddings(self, number: int) -> list[Float32]:
+        batch = self._items.batches[number]
+        first, _ = self._items.rows[number]
+        count, layer_norm = batch.num_texts, self._engine.spec.layer_norm_before_truncation
+        return [
+            finish(
+                self._rows[first + row * count : first + (row + 1) * count],
+                self._engine.prompts[name].prompt.dimension,
+                layer_norm=layer_norm,
+            )
+            for row, name in enumerate(batch.prompts)
+        ]
+
+
+def _finite(rows: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Rows that can be normalised."""
+    finite: np.ndarray[Any, np.dtype[np.bool_]] = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+    return finite
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class for it; the CPU allocator only a message."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

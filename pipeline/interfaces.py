@@ -1,0 +1,152 @@
+"""The seams: what the core loop and the search ask of a source, an embedder and a store.
+
+Implementations live behind them (`sources`, `engine` through `actors`, `stores`); their contracts
+are written here, once. Every method may raise the classes of `pipeline.errors` and nothing else:
+an implementation translates its vendor's exceptions.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.records import DeadLetter, Delivery, Embeddings, Float32, Partition, PointBatch, Priority, TokenBatch
+from pipeline.tasks import Task
+
+
+class Source(Protocol):
+    """An ordered, replayable stream of deliveries. All methods are called from one thread."""
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        """Returns what has arrived, in offset order per partition, possibly nothing.
+
+        Must be called several times a second, paused or not: it also keeps the membership alive.
+        Receipts are registered with the tracker before they are returned.
+        """
+
+    def set_paused(self, *, paused: bool) -> None:
+        """Stops or resumes fetching for every partition held now or assigned later. Cheap to repeat."""
+
+    def commit(self) -> None:
+        """Commits the watermark of every partition that moved since the last call.
+
+        A lost ownership is no error here: its offsets are simply not committed.
+        """
+
+    def lag(self) -> Mapping[Partition, int]:
+        """Returns records between the position and the end of each held partition, as last heard from the broker."""
+
+    def close(self) -> None:
+        """Commits what is finished, leaves the group and frees the sockets. Safe to call twice."""
+
+
+class DeadLetters(Protocol):
+    """Where records go that can never be stored. Thread-safe."""
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Returns when every letter is acknowledged by all in-sync replicas.
+
+        Raises TransientError when it is not; the caller repeats all of them, copies are harmless.
+        """
+
+    def close(self) -> None:
+        """Flushes and frees the producer."""
+
+
+class Tokenizer(Protocol):
+    """Turns texts into token batches. Thread-safe."""
+
+    def encode(self, texts: Sequence[str], prompts: Sequence[str]) -> TokenBatch:
+        """Tokenises every text once and counts what will not fit.
+
+        Raises ConfigError for an unknown prompt name.
+        """
+
+
+class Embedder(Protocol):
+    """Computes embeddings, somewhere. Thread-safe: callers overlap work by calling from several threads."""
+
+    def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
+        """Returns one (num_texts, dimension) float32 array per prompt of the batch; blocks until they are there.
+
+        A row of NaN is an item without a finite embedding. Raises BatchShapeError (too large),
+        TransientError (nobody there) or EnvironmentFault.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did."""
+
+    stale: Mapping[str, int]
+    """Collection -> points that lost against a stored newer version."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """A point as read back."""
+
+    id: bytes
+    version: int
+    deleted: bool
+    payload: Mapping[str, Any]
+    vector: Float32 | None = None
+    score: float = 0.0
+
+
+Filters = Mapping[str, Any]
+"""Payload field -> a value to equal, a list of values to match any of, or {gt, gte, lt, lte: number}."""
+
+
+class Store(Protocol):
+    """Collections of versioned points. Thread-safe.
+
+    The guarantee of `upsert`: for every id the stored version never goes down, whoever writes, in
+    whatever order, however often. Tombstones count as points until they are purged.
+    """
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """Creates or checks the physical collection and alias of every task.
+
+        Raises EnvironmentFault where a collection exists with another size, distance or fingerprint.
+        """
+
+    def upsert(self, batch: PointBatch) -> Written:
+        """Writes every point whose version is newer than the stored one, into each collection of the batch.
+
+        Returns when the points are readable and logged by the store.
+
+        Raises:
+            BatchShapeError: too many or too large points; send halves.
+            RecordError: the batch holds one point and the store refuses it for good.
+            TransientError, UnknownOutcomeError, EnvironmentFault: see `pipeline.errors`.
+        """
+
+    def flush(self) -> None:
+        """Returns when everything written so far survives a power loss. Called before offsets are committed."""
+
+    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
+        """Returns live points by falling cosine similarity, read through the task's alias.
+
+        Raises EnvironmentFault when the alias points to a collection of another fingerprint.
+        """
+
+    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
+        """Returns the stored points among `ids`, tombstones included, in no particular order."""
+
+    def scroll(
+        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
+    ) -> list[StoredPoint]:
+        """Returns up to `limit` points with ids above `after`, ascending, tombstones included."""
+
+    def count(self, collection: str) -> int:
+        """Returns the number of live points."""
+
+    def check(self) -> str:
+        """Returns the store's name and version when it answers and can be used. Raises like `upsert`."""
+
+    def close(self) -> None:
+        """Flushes and frees everything. Safe to call twice."""
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds. Injected, so that tests own time."""

@@ -1,0 +1,213 @@
+"""What travels through the pipeline: one record, its place in the source, token batches and points."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import Reason
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+MAX_VERSION = 2**53 - 1
+"""Qdrant compares payload numbers as float64, so a version must stay exactly representable."""
+
+OFFSET_BITS = 40
+"""`(generation << 40) | offset`: a partition holds a trillion offsets, and 8,191 generations fit below 2^53."""
+
+POINT_NAMESPACE = uuid.UUID("6f7a1c9e-2f0b-5a43-9a55-7be6a2f5c0de")
+"""Namespace of every point id. Changing it would make every stored point a stranger."""
+
+
+class Partition(NamedTuple):
+    """A topic partition."""
+
+    topic: str
+    number: int
+
+
+class Priority(StrEnum):
+    """Who is waiting for an embedding; the embedder serves them in this order."""
+
+    QUERY = "query"
+    LIVE = "live"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a record came from. Travels into payloads and dead letters."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    """Kafka's timestamp; -1 when the broker has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One decoded record: what to embed, under which key, and how new it is."""
+
+    key: str
+    """Canonical key: `s:` + a string, or `i:` + an integer, so that 1 and "1" stay apart."""
+    version: int
+    text: str | None
+    """None means the record deletes its key."""
+    payload: Mapping[str, Any]
+    position: Position
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the record is a delete."""
+        return self.text is None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that can never be stored, with what is needed to find and replay it."""
+
+    position: Position
+    reason: Reason
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    task: str = ""
+    """The task that refused it; empty when the record itself is bad."""
+    detail: str = ""
+    """Names of fields, sizes, exception classes; never the record's text."""
+
+
+@dataclass(slots=True, eq=False)
+class Receipt:
+    """One delivered offset that is not finished yet. Compared by identity; touched only by its tracker."""
+
+    partition: Partition
+    offset: int
+    epoch: int
+    delivered_s: float
+    """When it was delivered, on the tracker's clock."""
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the source hands over for one offset: a record, or the reason why it is none.
+
+    Exactly one of `record` and `error` is set.
+    """
+
+    receipt: Receipt
+    position: Position
+    num_bytes: int
+    """Size of key and value, for the bound on bytes in flight."""
+    record: Record | None = None
+    error: Reason | None = None
+    detail: str = ""
+    raw_key: bytes | None = None
+    raw_value: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+    def dead_letter(self, reason: Reason, detail: str = "", task: str = "") -> DeadLetter:
+        """Returns this delivery as a dead letter."""
+        return DeadLetter(self.position, reason, self.raw_key, self.raw_value, self.headers, task, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Token ids of some texts, and the prompts to put around each of them.
+
+    Texts are tokenised once; every prompt is applied to every text. `segments[p, t]` names the run
+    of ids (`ids[offsets[s]:offsets[s + 1]]`) that stands for text `t` inside prompt `p`. Prompts that
+    join the text in the same way share a run; where a tokenizer cannot be proven to split at the
+    join, each prompt has runs of its own that hold the whole prompt (`whole[p]` is then true).
+    Plain numpy arrays: Ray passes them between processes without copying.
+    """
+
+    prompts: tuple[str, ...]
+    """Prompt names the engine knows: `<task>` for records, `<task>:query` for queries."""
+    ids: Int32
+    """(num_tokens,) flat."""
+    offsets: Int64
+    """(num_segments + 1,)"""
+    segments: Int32
+    """(num_prompts, num_texts)"""
+    truncated: Int32
+    """(num_prompts, num_texts) tokens of the text that did not fit."""
+    whole: tuple[bool, ...] = ()
+
+    @property
+    def num_texts(self) -> int:
+        """How many texts the batch holds."""
+        return int(self.segments.shape[1])
+
+    @property
+    def num_tokens(self) -> int:
+        """Token ids carried, instructions not counted."""
+        return int(self.ids.shape[0])
+
+
+Embeddings = list[Float32]
+"""One (num_texts, dimension) float32 array per prompt of the batch, in order, rows L2-normalised.
+
+A row of NaN marks an item the model could not embed, even alone in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointBatch:
+    """Points of one set of records for all of a topic's tasks: the unit of writing.
+
+    Ids are unique within a batch: the builder keeps the newest version of each. All arrays are
+    aligned; the same id, version and payload go into every collection.
+    """
+
+    ids: npt.NDArray[np.uint8]
+    """(n, 16): the UUIDs' bytes."""
+    versions: Int64
+    """(n,)"""
+    deleted: Bool
+    """(n,) true writes a tombstone: payload and version, no vector."""
+    payloads: Sequence[Mapping[str, Any]]
+    vectors: Mapping[str, Float32] = field(default_factory=dict)
+    """Physical collection name -> (n, dimension) float32; rows of tombstones are ignored."""
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[0])
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "PointBatch":
+        """Returns the given rows as a batch of their own."""
+        return PointBatch(
+            self.ids[rows],
+            self.versions[rows],
+            self.deleted[rows],
+            [self.payloads[row] for row in rows],
+            {name: vectors[rows] for name, vectors in self.vectors.items()},
+        )
+
+
+def point_id(pipeline: str, key: str, chunk: int | None = None) -> bytes:
+    """Returns the 16 bytes of uuid5(POINT_NAMESPACE, pipeline, canonical key[, chunk]).
+
+    The parts are length-prefixed, so that no two different triples spell the same name. Equal to
+    `uuid.uuid5` over that name; written out because it runs once per record.
+    """
+    name = f"{len(pipeline)}:{pipeline}{len(key)}:{key}"
+    if chunk is not None:
+        name += f"#{chunk}"
+    digest = bytearray(hashlib.sha1(POINT_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = (digest[6] & 0x0F) | 0x50
+    digest[8] = (digest[8] & 0x3F) | 0x80
+    return bytes(digest)
+
+
+def offset_version(generation: int, offset: int) -> int:
+    """Returns the version of a record that carries none: its generation and Kafka offset."""
+    return (generation << OFFSET_BITS) | offset

@@ -1,0 +1,204 @@
+"""What happens to one batch of deliveries: refracted into a point per task, written, and only then finished."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
+from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
+from pipeline.metrics import IngestMetrics
+from pipeline.offsets import OffsetTracker
+from pipeline.records import Bool, DeadLetter, Delivery, Embeddings, Float32, PointBatch, Priority, Record, point_id
+from pipeline.retry import Retrier
+from pipeline.tasks import Task
+
+WallClock = Callable[[], float]
+"""Unix seconds; only ever compared with Kafka's timestamps, for the freshness metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pipeline does with its topics."""
+
+    pipeline: str
+    tasks: Mapping[str, Sequence[Task]]
+    """Topic -> its tasks."""
+    tokenizers: Mapping[str, Tokenizer]
+    """Model name -> tokenizer."""
+
+
+@dataclass(slots=True)
+class _Item:
+    """A delivery on its way to becoming a point."""
+
+    delivery: Delivery
+    record: Record
+    id: bytes
+
+
+class Refractor:
+    """Carries batches of one topic from delivery to finished, for all of the topic's tasks at once.
+
+    After `process` returns, every delivery of the batch is durable in all collections, proven older,
+    or acknowledged in the dead-letter topic, and its receipt is finished. If it raises, none is.
+    Thread-safe: batch threads share one instance.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        embedder: Embedder,
+        store: Store,
+        dead_letters: DeadLetters,
+        tracker: OffsetTracker,
+        retry: Retrier,
+        metrics: IngestMetrics,
+        wall_clock: WallClock = time.time,
+    ) -> None:
+        self._plan = plan
+        self._embedder = embedder
+        self._store = store
+        self._dead_letters = dead_letters
+        self._tracker = tracker
+        self._retry = retry
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+
+    def process(self, deliveries: Sequence[Delivery]) -> None:
+        """Finishes a batch of one topic.
+
+        Raises TransientError only when the worker stops, EnvironmentFault when a person must help.
+        """
+        current = self._current(deliveries)
+        if not current:
+            return
+        topic = current[0].position.topic
+        letters = [delivery.dead_letter(delivery.error, delivery.detail) for delivery in current if delivery.error]
+        items, num_older = self._newest(current)
+        if items:
+            letters += self._refract(topic, items)
+        if letters:
+            # Awaited before anything is finished: a record is stored or it is in the dead-letter topic.
+            self._retry("dead_letters", lambda: self._dead_letters.send(letters))
+        self._tracker.finish(delivery.receipt for delivery in current)
+        self._count(topic, items, letters, num_older)
+
+    def _current(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Drops what was revoked since the poll: its new owner reads it again, and the guard settles any race."""
+        current = [delivery for delivery in deliveries if self._tracker.is_current(delivery.receipt)]
+        if len(current) < len(deliveries):
+            self._metrics.dropped.labels(deliveries[0].position.topic).inc(len(deliveries) - len(current))
+        return current
+
+    def _newest(self, deliveries: Iterable[Delivery]) -> tuple[list[_Item], int]:
+        """Keeps the newest version of each key, and of equal versions the first; counts the others.
+
+        Two versions of one id in one upsert would let the last in the list win, whatever its version.
+        """
+        newest: dict[bytes, _Item] = {}
+        num_records = 0
+        for delivery in deliveries:
+            if delivery.record is None:
+                continue
+            num_records += 1
+            item = _Item(delivery, delivery.record, point_id(self._plan.pipeline, delivery.record.key))
+            kept = newest.get(item.id)
+            if kept is None or item.record.version > kept.record.version:
+                newest[item.id] = item
+        return list(newest.values()), num_records - len(newest)
+
+    def _refract(self, topic: str, items: Sequence[_Item]) -> list[DeadLetter]:
+        """Embeds and writes the items; returns the letters of those that can never be stored.
+
+        A batch that is refused as a whole is halved until what is wrong stands alone.
+        """
+        try:
+            points, letters = self._embed(topic, items)
+            if len(points):
+                self._write(topic, points)
+        except (BatchShapeError, RecordError) as error:
+            if len(items) == 1:
+                reason = error.reason if isinstance(error, RecordError) else Reason.TOO_LARGE_FOR_MODEL
+                detail = error.detail if isinstance(error, RecordError) else type(error).__name__
+                return [items[0].delivery.dead_letter(reason, detail)]
+            half = len(items) // 2
+            return self._refract(topic, items[:half]) + self._refract(topic, items[half:])
+        return letters
+
+    def _embed(self, topic: str, items: Sequence[_Item]) -> tuple[PointBatch, list[DeadLetter]]:
+        """Returns the items as points, and the letters of those without a finite embedding."""
+        texts = [item.record.text for item in items if item.record.text is not None]
+        deleted: Bool = np.fromiter((item.record.deleted for item in items), np.bool_, len(items))
+        vectors: dict[str, Float32] = {}
+        valid: Bool = np.ones(len(items), np.bool_)
+        letters: list[DeadLetter] = []
+        for model, tasks in self._by_model(topic).items():
+            rows_of = self._embed_texts(topic, model, tasks, texts) if texts else [_no_rows(task) for task in tasks]
+            for task, rows in zip(tasks, rows_of, strict=True):
+                if rows.shape != (len(texts), task.dimension):
+                    expected = (len(texts), task.dimension)
+                    raise EnvironmentFault(
+                        f"model {model!r}, task {task.name!r}: rows {rows.shape}, expected {expected}"
+                    )
+                all_rows = np.zeros((len(items), task.dimension), np.float32)
+                all_rows[~deleted] = rows
+                finite = np.isfinite(all_rows).all(axis=1)
+                letters += [
+                    items[row].delivery.dead_letter(Reason.INVALID_EMBEDDING, f"model {model}", task.name)
+                    for row in np.flatnonzero(valid & ~finite).tolist()
+                ]
+                valid &= finite
+                vectors[task.collection] = all_rows
+        points = PointBatch(
+            ids=np.frombuffer(b"".join(item.id for item in items), np.uint8).reshape(-1, 16),
+            versions=np.fromiter((item.record.version for item in items), np.int64, len(items)),
+            deleted=deleted,
+            payloads=[item.record.payload for item in items],
+            vectors=vectors,
+        )
+        return (points if valid.all() else points.take(np.flatnonzero(valid))), letters
+
+    def _embed_texts(self, topic: str, model: str, tasks: Sequence[Task], texts: Sequence[str]) -> Embeddings:
+        tokens = self._plan.tokenizers[model].encode(texts, [task.prompt for task in tasks])
+        for task, truncated in zip(tasks, tokens.truncated, strict=True):
+            self._metrics.embedded.labels(topic, task.name).inc(len(texts))
+            if num_tokens := int(truncated.sum()):
+                self._metrics.truncated.labels(topic, task.name).inc(num_tokens)
+                self._metrics.truncated_records.labels(topic, task.name).inc(int(np.count_nonzero(truncated)))
+        with self._metrics.embed_latency.labels(model).time():
+            return self._retry("embedder", lambda: self._embedder.embed(model, tokens, Priority.LIVE))
+
+    def _write(self, topic: str, points: PointBatch) -> None:
+        with self._metrics.store_latency.labels(topic).time():
+            written = self._retry("store", lambda: self._store.upsert(points))
+        num_deleted = int(points.deleted.sum())
+        for task in self._plan.tasks[topic]:
+            self._metrics.stale.labels(topic, task.name).inc(written.stale.get(task.collection, 0))
+            self._metrics.written.labels(topic, task.name).inc(len(points) - num_deleted)
+            self._metrics.deleted.labels(topic, task.name).inc(num_deleted)
+
+    def _by_model(self, topic: str) -> dict[str, list[Task]]:
+        grouped: dict[str, list[Task]] = {}
+        for task in self._plan.tasks[topic]:
+            grouped.setdefault(task.config.model, []).append(task)
+        return grouped
+
+    def _count(self, topic: str, items: Sequence[_Item], letters: Sequence[DeadLetter], num_older: int) -> None:
+        for letter in letters:
+            self._metrics.dead_letters.labels(topic, letter.reason).inc()
+        now = self._wall_clock()
+        ages_s = [
+            now - item.record.position.timestamp_ms / 1000 for item in items if item.record.position.timestamp_ms > 0
+        ]
+        for task in self._plan.tasks[topic]:
+            self._metrics.stale.labels(topic, task.name).inc(num_older)
+            freshness = self._metrics.freshness.labels(topic, task.name)
+            for age_s in ages_s:
+                freshness.observe(age_s)
+
+
+def _no_rows(task: Task) -> Float32:
+    return np.zeros((0, task.dimension), np.float32)

@@ -1,0 +1,62 @@
+"""Repeats what an outage or a lost answer interrupted, politely and until it works or the worker stops."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
+from tenacity.wait import wait_random_exponential
+
+from pipeline.errors import TransientError
+
+MAX_WAIT_S = 8.0
+"""Cap of the backoff: full speed is back this long after an outage ends, at the latest."""
+
+FIRST_WAIT_S = 0.1
+
+Result = TypeVar("Result")
+log = structlog.get_logger(__name__)
+
+
+class Retrier:
+    """Calls something until it neither fails transiently nor loses its answer.
+
+    Backs off exponentially with full jitter, waits at least what the component asked for, and gives
+    up only when the worker stops: an outage is never a reason to drop or dead-letter anything.
+    Thread-safe.
+    """
+
+    def __init__(self, stop: Event, on_retry: Callable[[str], None]) -> None:
+        self._stop = stop
+        self._on_retry = on_retry
+        self._backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
+
+    def __call__(self, component: str, call: Callable[[], Result]) -> Result:
+        """Returns the call's result. Raises its last TransientError once the worker stops, any other error at once."""
+
+        def before_sleep(state: RetryCallState) -> None:
+            self._on_retry(component)
+            error = state.outcome.exception() if state.outcome else None
+            log.warning(
+                "A component is unavailable; its call is repeated.",
+                component=component,
+                attempt=state.attempt_number,
+                error=type(error).__name__,
+                detail=str(error),
+            )
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=self._wait_s,
+            stop=stop_when_event_set(self._stop),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+        return retrying(call)
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.retry_after_s if isinstance(error, TransientError) else None
+        return max(self._backoff(state), asked_s or 0.0)

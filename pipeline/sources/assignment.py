@@ -1,0 +1,290 @@
+"""Keeps the partitions of one consumer in step with the offset tracker: assigned, placed, committed, revoked."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import kafka.errors as kafka_errors
+import structlog
+from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+
+from pipeline.config.source import SourceConfig
+from pipeline.errors import EnvironmentFault, RefractError
+from pipeline.offsets import OffsetTracker
+from pipeline.records import Partition, Receipt
+from pipeline.sources.connection import translate
+from pipeline.sources.start import Committed, Mark, Start, begin, resume
+
+PLACE_TIMEOUT_MS = 5_000
+"""Longest wait for one answer about a start position; a later poll asks again."""
+
+_NOT_OURS = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+)
+"""Commits refused because the group has moved on. Nothing is lost: the new owner reads these records again."""
+
+log = structlog.get_logger(__name__)
+
+
+class Assignment:
+    """The partitions one consumer holds.
+
+    A partition is *waiting* from its assignment until its start position is decided on the polling
+    thread, and *placed* from then on. While it waits it is paused and stands at offset 0, so that the
+    client neither fetches it nor decides on a position itself. Only placed partitions are delivered,
+    known to the tracker and committed: records that the client fetched before a partition went and
+    came back can never stand before the ones that are read again.
+    """
+
+    def __init__(self, consumer: Any, config: SourceConfig, tracker: OffsetTracker, *, paused: bool) -> None:
+        self.listener = _Listener(self)
+        self.fault: RefractError | None = None
+        """Set from the IO thread, or by a commit's answer; the next poll raises it."""
+        self._consumer = consumer
+        self._config = config
+        self._tracker = tracker
+        self._paused = paused
+        self._lock = threading.RLock()
+        self._waiting: set[TopicPartition] = set()
+        self._placed: dict[TopicPartition, Mark] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._commit_under_way: object | None = None
+
+    # -- polling thread
+
+    def deliver(self, topic_partition: TopicPartition, records: Sequence[Any]) -> list[Receipt]:
+        """Registers fetched records and returns their receipts; an empty list when the partition is not placed."""
+        with self._lock:
+            if topic_partition not in self._placed:
+                return []
+            partition = Partition(*topic_partition)
+            receipts = [self._tracker.add(partition, record.offset) for record in records]
+            self._positions[topic_partition] = records[-1].offset + 1
+            return receipts
+
+    def set_paused(self, *, paused: bool) -> None:
+        """Pauses or resumes every placed partition; those that wait are started in this state."""
+        with self._lock:
+            if paused == self._paused:
+                return
+            self._paused = paused
+            change = self._consumer.pause if paused else self._consumer.resume
+            for topic_partition in self._placed:
+                with suppress(KeyError):  # gone this moment; its listener call follows
+                    change(topic_partition)
+
+    def place(self) -> None:
+        """Decides where the waiting partitions start, commits first starts, and lets them be read.
+
+        What cannot be answered now stays waiting for the next call.
+
+        Raises:
+            EnvironmentFault: an offset no longer means the same log, or a commit was refused for good.
+            KafkaError: the client's errors, retriable or not.
+        """
+        if self.fault is not None:
+            raise self.fault
+        with self._lock:
+            waiting = sorted(self._waiting)
+        if not waiting:
+            return
+        self._consumer.topics()  # fresh ids and partition counts; without them a recreated topic looks the same
+        siblings: dict[str, list[Committed]] = {}
+        starts: dict[TopicPartition, Start] = {}
+        offsets: dict[TopicPartition, int] = {}
+        for topic_partition in waiting:
+            start = self._start(topic_partition, siblings)
+            starts[topic_partition] = start
+            offsets[topic_partition] = self._offset(topic_partition, start)
+        first = {
+            topic_partition: OffsetAndMetadata(offsets[topic_partition], start.mark.dump(), -1)
+            for topic_partition, start in starts.items()
+            if start.is_first
+        }
+        if first:
+            # Reading from the end before this is committed would lose what a crash leaves behind.
+            try:
+                self._consumer.commit(first, timeout_ms=PLACE_TIMEOUT_MS)
+            except _NOT_OURS:
+                return
+        with self._lock:
+            for topic_partition, start in starts.items():
+                if topic_partition in self._waiting:
+                    self._let_read(topic_partition, offsets[topic_partition], start.mark)
+
+    def commit(self) -> None:
+        """Sends the moved watermarks, unless an earlier commit is still without an answer."""
+        with self._lock:
+            self._check_topic_ids()
+            if self._commit_under_way is not None:
+                return
+            moved = self._tracker.watermarks()
+            offsets = self._with_marks(moved)
+            if not offsets:
+                return
+            token = self._commit_under_way = object()
+
+        def answered(_offsets: Any, answer: Any) -> None:
+            self._commit_answered(token, moved, answer)
+
+        self._consumer.commit_async(offsets, callback=answered)
+
+    def lag(self) -> Mapping[Partition, int]:
+        """Returns end minus position per placed partition, where a fetch has told the end."""
+        lag = {}
+        with self._lock:
+            for topic_partition, position in self._positions.items():
+                with suppress(KeyError, kafka_errors.IllegalStateError):
+                    end = self._consumer.highwater(topic_partition)
+                    if end is not None:
+                        lag[Partition(*topic_partition)] = max(0, end - position)
+        return lag
+
+    def end(self) -> None:
+        """Forgets everything after the consumer was closed."""
+        self._forget(list(self._placed) + list(self._waiting))
+        self._tracker.lose(self._tracker.held())
+
+    # -- the client's IO thread
+
+    def assigned(self, added: Iterable[TopicPartition]) -> None:
+        """Lets new partitions wait."""
+        with self._lock:
+            for topic_partition in added:
+                self._consumer.pause(topic_partition)
+                self._consumer.seek(topic_partition, 0)
+                self._waiting.add(topic_partition)
+
+    def revoked(self, gone: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Ends partitions and returns what may be committed for them."""
+        with self._lock:
+            marks = dict(self._placed)
+            ended = self._forget(gone)
+            finished = self._tracker.revoke(ended)
+            return self._with_marks(finished, marks)
+
+    def lost(self, gone: Iterable[TopicPartition]) -> None:
+        """Ends partitions that somebody else may own already: nothing is committed."""
+        with self._lock:
+            self._tracker.lose(self._forget(gone))
+
+    # -- both
+
+    def _forget(self, gone: Iterable[TopicPartition]) -> list[Partition]:
+        ended = []
+        for topic_partition in gone:
+            self._waiting.discard(topic_partition)
+            self._positions.pop(topic_partition, None)
+            if self._placed.pop(topic_partition, None) is not None:
+                ended.append(Partition(*topic_partition))
+        self._commit_under_way = None
+        return ended
+
+    def _with_marks(
+        self, offsets: Mapping[Partition, int], marks: Mapping[TopicPartition, Mark] | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        known = self._placed if marks is None else marks
+        marked = {}
+        for partition, offset in offsets.items():
+            topic_partition = TopicPartition(*partition)
+            if topic_partition in known:
+                marked[topic_partition] = OffsetAndMetadata(offset, known[topic_partition].dump(), -1)
+        return marked
+
+    def _commit_answered(self, token: object, offsets: Mapping[Partition, int], answer: Any) -> None:
+        with self._lock:
+            if self._commit_under_way is not token:
+                return  # partitions changed meanwhile; what was committed is repeated or no longer ours
+            self._commit_under_way = None
+            if not isinstance(answer, Exception):
+                self._tracker.committed(offsets)
+                return
+        if isinstance(answer, _NOT_OURS):
+            log.info("A commit came too late for its generation and is dropped.", error=type(answer).__name__)
+            return
+        meaning = translate(answer, "committing offsets", self._config)
+        if isinstance(meaning, EnvironmentFault):
+            self.fault = meaning
+        else:
+            log.warning("A commit failed and will be repeated.", error=type(answer).__name__)
+
+    def _check_topic_ids(self) -> None:
+        for topic_partition, mark in self._placed.items():
+            current = self._topic_id(topic_partition.topic)
+            if current and mark.topic_id and current != mark.topic_id:
+                raise EnvironmentFault(
+                    f"topic {topic_partition.topic!r} was deleted and created again while it was being read; "
+                    f"start again to see what its offsets mean now"
+                )
+
+    def _topic_id(self, topic: str) -> str:
+        # The consumer's own view of the cluster; only the admin client, over connections of its own, has it in public.
+        topic_id = self._consumer._cluster.topic_id(topic)  # noqa: SLF001
+        return str(topic_id) if topic_id is not None else ""
+
+    def _start(self, topic_partition: TopicPartition, siblings: dict[str, list[Committed]]) -> Start:
+        topic, number = topic_partition
+        partition = Partition(topic, number)
+        config = self._config.topics[topic]
+        topic_id = self._topic_id(topic)
+        numbers = self._consumer.partitions_for_topic(topic) | {number}
+        committed = self._committed(topic_partition)
+        if committed is not None:
+            return resume(partition, config, committed, topic_id, len(numbers))
+        if topic not in siblings:
+            answers = [self._committed(TopicPartition(topic, other)) for other in sorted(numbers)]
+            siblings[topic] = [answer for answer in answers if answer is not None]
+        return begin(partition, config, self._config.start_from, siblings[topic], topic_id, len(numbers))
+
+    def _committed(self, topic_partition: TopicPartition) -> Committed | None:
+        found = self._consumer.committed(topic_partition, metadata=True, timeout_ms=PLACE_TIMEOUT_MS)
+        return None if found is None else Committed(found.offset, Mark.load(found.metadata))
+
+    def _offset(self, topic_partition: TopicPartition, start: Start) -> int:
+        if start.offset is not None:
+            return start.offset
+        ask = self._consumer.end_offsets if start.at_end else self._consumer.beginning_offsets
+        return int(ask([topic_partition], timeout_ms=PLACE_TIMEOUT_MS)[topic_partition])
+
+    def _let_read(self, topic_partition: TopicPartition, offset: int, mark: Mark) -> None:
+        self._consumer.seek(topic_partition, offset)
+        if not self._paused:
+            self._consumer.resume(topic_partition)
+        self._waiting.discard(topic_partition)
+        self._placed[topic_partition] = mark
+        self._positions[topic_partition] = offset
+        self._tracker.assign(Partition(*topic_partition), offset)
+        log.info(
+            "A partition is read.", topic=topic_partition.topic, partition=topic_partition.partition, offset=offset
+        )
+
+
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
+    """Passes the group's decisions on. Awaits its commit, so that heartbeats go on meanwhile."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._assignment.assigned(assigned)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        offsets = self._assignment.revoked(revoked)
+        if not offsets:
+            return
+        try:
+            await self._assignment._consumer.commit_async(offsets)  # noqa: SLF001
+        except kafka_errors.KafkaError as error:
+            log.warning(
+                "The last commit of revoked partitions failed; their new owner repeats some records.",
+                error=type(error).__name__,
+                num_partitions=len(offsets),
+            )
+
+    async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        log.warning("Partitions were lost to other members.", num_partitions=len(lost))
+        self._assignment.lost(lost)

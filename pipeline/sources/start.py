@@ -1,0 +1,133 @@
+"""Decides where reading a newly assigned partition starts, and refuses offsets that no longer mean the same log.
+
+Every commit carries a mark (in Kafka's own metadata string of a committed offset): the topic's id and
+partition count, and the generation. Where versions come from offsets, a changed id or count would
+let old records win against new ones, so it is refused until the generation is raised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import orjson
+
+from pipeline.config.source import TopicConfig
+from pipeline.errors import EnvironmentFault
+from pipeline.records import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a committed offset belongs to."""
+
+    topic_id: str
+    """Empty where the broker is too old to tell (before Kafka 2.8)."""
+    num_partitions: int
+    first_partitions: int
+    """Partitions when the group first read the topic: those above are later additions."""
+    generation: int
+
+    def dump(self) -> str:
+        """Returns the metadata string of a commit."""
+        return orjson.dumps(
+            {"id": self.topic_id, "n": self.num_partitions, "first": self.first_partitions, "gen": self.generation}
+        ).decode()
+
+    @classmethod
+    def load(cls, metadata: str | None) -> Self | None:
+        """Returns the mark in a metadata string, None when it was written by something else."""
+        try:
+            found = orjson.loads(metadata or "")
+            return cls(str(found["id"]), int(found["n"]), int(found["first"]), int(found["gen"]))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An offset the group has committed."""
+
+    offset: int
+    mark: Mark | None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to start: at `offset`; or, when that is None, at the beginning or the end of what is kept."""
+
+    offset: int | None
+    at_end: bool
+    mark: Mark
+    """To be committed with every offset of this partition from now on."""
+    is_first: bool
+    """Whether the group has no usable offset yet, so that the start must be committed before reading."""
+
+
+def resume(partition: Partition, config: TopicConfig, committed: Committed, topic_id: str, count: int) -> Start:
+    """Returns the start of a partition that has a committed offset.
+
+    Raises:
+        EnvironmentFault: versions come from offsets, and the topic is another or has more partitions.
+    """
+    mark = committed.mark
+    if mark is None:
+        return Start(
+            committed.offset, at_end=False, mark=Mark(topic_id, count, count, config.generation), is_first=False
+        )
+    recreated = bool(mark.topic_id and topic_id and mark.topic_id != topic_id)
+    if config.version is None:
+        _check_generation(partition.topic, config, mark, count, recreated=recreated)
+    if recreated:
+        # The offset belongs to a log that is gone.
+        return Start(None, at_end=False, mark=Mark(topic_id, count, count, config.generation), is_first=True)
+    current = replace(mark, topic_id=topic_id or mark.topic_id, num_partitions=count, generation=config.generation)
+    return Start(committed.offset, at_end=False, mark=current, is_first=False)
+
+
+def begin(
+    partition: Partition,
+    config: TopicConfig,
+    start_from: str,
+    siblings: Sequence[Committed],
+    topic_id: str,
+    count: int,
+) -> Start:
+    """Returns the start of a partition without a committed offset.
+
+    `siblings` are the group's committed offsets of the topic's other partitions. A partition that
+    was added later is read from its beginning, whatever `start_from` says.
+
+    Raises:
+        EnvironmentFault: as `resume`.
+    """
+    marks = [sibling.mark for sibling in siblings if sibling.mark is not None]
+    if config.version is None:
+        for mark in marks:
+            recreated = bool(mark.topic_id and topic_id and mark.topic_id != topic_id)
+            _check_generation(partition.topic, config, mark, count, recreated=recreated)
+    first = min((mark.first_partitions for mark in marks), default=count)
+    added_later = bool(siblings) and (not marks or partition.number >= first)
+    at_end = start_from == "latest" and not added_later
+    return Start(None, at_end=at_end, mark=Mark(topic_id, count, first, config.generation), is_first=True)
+
+
+def _check_generation(topic: str, config: TopicConfig, mark: Mark, count: int, *, recreated: bool) -> None:
+    place = f"source.topics.{topic}"
+    if config.generation < mark.generation:
+        raise EnvironmentFault(
+            f"{place}.generation is {config.generation}, but the group has read the topic with {mark.generation}: "
+            f"new records would lose against stored ones; set it back to {mark.generation} or higher"
+        )
+    if config.generation > mark.generation:
+        return
+    if recreated:
+        raise EnvironmentFault(
+            f"topic {topic!r} was deleted and created again (its id is another), and its offsets, which are its "
+            f"versions, began anew; set {place}.generation to {config.generation + 1}, or give it a `version` field"
+        )
+    if mark.num_partitions != count:
+        raise EnvironmentFault(
+            f"topic {topic!r} has {count} partitions instead of {mark.num_partitions}: keys may have moved, and "
+            f"offsets of two partitions are no versions of one key. Once the old partitions are read to their end, "
+            f"set {place}.generation to {config.generation + 1}, or give it a `version` field"
+        )

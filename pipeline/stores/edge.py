@@ -1,0 +1,205 @@
+"""The embedded store: Qdrant Edge in this process, one shard per physical collection."""
+
+import importlib.metadata
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+
+from pipeline.config.store import EdgeStoreConfig
+from pipeline.errors import EnvironmentFault, RefractError
+from pipeline.interfaces import Filters, StoredPoint, Written
+from pipeline.records import Float32, PointBatch
+from pipeline.stores.edge_directory import EdgeDirectory
+from pipeline.stores.edge_shard import EdgeChunk, EdgeShard, tombstone_guard, translated
+from pipeline.stores.filters import parse_filters
+from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata
+from pipeline.stores.points import check_query, sendable
+from pipeline.tasks import Task
+
+GUARD_POINTS = 256
+"""Points of one guarded upsert: cheapest per point here (128 to 512 differ by a sixth), and searches
+wait for one chunk at most, about 10 ms."""
+
+log = structlog.get_logger(__name__)
+
+
+class EdgeStore:
+    """`pipeline.interfaces.Store` in one directory. Thread-safe; the directory has one owner process at a time."""
+
+    def __init__(self, config: EdgeStoreConfig, pipeline: str) -> None:
+        """Takes the directory, creating it if need be.
+
+        Raises EnvironmentFault when another process owns it, naming its pid.
+        """
+        self._pipeline = pipeline
+        self._interval_s = config.optimize_interval_s
+        self._directory = EdgeDirectory(config.path)
+        self._shards: dict[str, EdgeShard] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._upkeep: threading.Thread | None = None
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """See `Store.open`."""
+        for task in tasks:
+            with self._lock:
+                self._open(task)
+        if self._upkeep is None:
+            self._upkeep = threading.Thread(target=self._optimize, name="edge-optimize", daemon=True)
+            self._upkeep.start()
+
+    def upsert(self, batch: PointBatch) -> Written:
+        """See `Store.upsert`. A batch that is refused may have been written in part; repeating is safe."""
+        shards = {name: self._shard(name) for name in batch.vectors}
+        for name, shard in shards.items():
+            width = batch.vectors[name].shape[-1]
+            if width != shard.dimension:
+                raise EnvironmentFault(f"collection {name!r} holds vectors of {shard.dimension} values, got {width}")
+        points = sendable(batch)
+        stale = dict.fromkeys(shards, points.num_superseded)
+        for start in range(0, len(points), GUARD_POINTS):
+            rows = slice(start, start + GUARD_POINTS)
+            chunk = EdgeChunk(points, rows)
+            for name, shard in shards.items():
+                with translated(f"writing to collection {name!r}", len(points)):
+                    stale[name] += shard.upsert(chunk, points.vectors[name][rows])
+        return Written(stale)
+
+    def flush(self) -> None:
+        """See `Store.flush`. Costs about 4 microseconds for each point written since the last call."""
+        for shard in self._open_shards():
+            shard.flush()
+
+    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
+        """See `Store.search`. Exact: every live vector is compared."""
+        conditions = parse_filters(filters)
+        collection = self._directory.aliases.get(task.alias)
+        if collection is None:
+            raise EnvironmentFault(f"no collection for task {task.name!r} in this store: alias {task.alias!r} is unset")
+        check_alias(task, collection, self._directory.collections[collection].get("fingerprint"))
+        shard = self._shard(collection)
+        check_query(collection, shard.dimension, vector)
+        return shard.search(vector, limit, conditions)
+
+    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
+        """See `Store.retrieve`."""
+        return self._shard(collection).retrieve([point.hex() for point in ids], with_vectors=with_vectors)
+
+    def scroll(
+        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
+    ) -> list[StoredPoint]:
+        """See `Store.scroll`."""
+        return self._shard(collection).scroll(after, limit, with_vectors=with_vectors)
+
+    def count(self, collection: str) -> int:
+        """See `Store.count`."""
+        return self._shard(collection).count()
+
+    def move_alias(self, task: Task) -> None:
+        """Makes readers of the task's alias see the task's own collection, which must have been opened."""
+        with self._lock:
+            found = self._directory.collections.get(task.collection)
+            if found is None:
+                raise EnvironmentFault(f"collection {task.collection!r} does not exist; open it before its alias moves")
+            check_metadata(task.collection, found, task, self._pipeline)
+            with translated(f"moving alias {task.alias!r}"):
+                self._directory.point(task.alias, task.collection)
+
+    def purge_tombstones(self, collection: str, ids_versions: Mapping[bytes, int]) -> int:
+        """Removes the tombstones among the ids that are no newer than the given versions; returns how many.
+
+        A point revived meanwhile, or deleted again by a newer record, stays.
+        """
+        shard = self._shard(collection)
+        items = [(point.hex(), version) for point, version in ids_versions.items()]
+        purged = 0
+        for start in range(0, len(items), GUARD_POINTS):
+            ids, versions = zip(*items[start : start + GUARD_POINTS], strict=True)
+            purged += shard.purge(ids, tombstone_guard(ids, versions))
+        return purged
+
+    def check(self) -> str:
+        """See `Store.check`."""
+        if self._closed.is_set():
+            raise EnvironmentFault("the embedded store is closed")
+        for name in self._directory.collections:
+            if not self._directory.shard(name).is_dir():
+                raise EnvironmentFault(f"collection {name!r} has vanished from {str(self._directory.path)!r}")
+        return f"Qdrant Edge {importlib.metadata.version('qdrant-edge-py')}"
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._closed.set()
+        if self._upkeep is not None:
+            self._upkeep.join()
+            self._upkeep = None
+        with self._lock:
+            while self._shards:
+                self._shards.popitem()[1].close()
+            self._directory.close()
+
+    def _open(self, task: Task) -> None:
+        name = task.collection
+        if name not in self._directory.collections:
+            self._create(task)
+        check_metadata(name, self._directory.collections[name], task, self._pipeline)
+        self._load(name)
+        # An alias that leads elsewhere is left alone: readers refuse until a migration moves it.
+        if task.alias not in self._directory.aliases:
+            with translated(f"creating alias {task.alias!r}"):
+                self._directory.point(task.alias, name)
+
+    def _create(self, task: Task) -> None:
+        name = task.collection
+        if self._directory.shard(name).is_dir():
+            self._adopt(name, task.dimension)
+        else:
+            with translated(f"creating collection {name!r}"):
+                EdgeShard.create(name, self._directory.begin(name), task.dimension)
+                self._directory.finish(name)
+        with translated(f"registering collection {name!r}"):
+            self._directory.register(name, collection_metadata(task, self._pipeline))
+
+    def _adopt(self, name: str, dimension: int) -> None:
+        """Accepts a folder the register does not know, if a crash right after its making left it there empty."""
+        shard = EdgeShard(name, self._directory.shard(name), dimension)
+        try:
+            if shard.scroll(None, 1, with_vectors=False):
+                raise EnvironmentFault(
+                    f"folder {str(self._directory.shard(name))!r} holds points, but the register beside it does not "
+                    f"name collection {name!r}: restore the register from a backup, or move the folder away"
+                )
+        finally:
+            shard.close()
+
+    def _shard(self, name: str) -> EdgeShard:
+        """Returns the collection's shard, loading one that is registered but was not opened."""
+        shard = self._shards.get(name)
+        if shard is None or self._closed.is_set():
+            with self._lock:
+                shard = self._load(name)
+        return shard
+
+    def _load(self, name: str) -> EdgeShard:
+        if self._closed.is_set():
+            raise EnvironmentFault("the embedded store is closed")
+        if name not in self._shards:
+            found = self._directory.collections.get(name)
+            if found is None:
+                raise EnvironmentFault(f"collection {name!r} does not exist in this store")
+            self._shards[name] = EdgeShard(name, self._directory.shard(name), int(found["dimension"]))
+        return self._shards[name]
+
+    def _open_shards(self) -> list[EdgeShard]:
+        with self._lock:
+            return list(self._shards.values())
+
+    def _optimize(self) -> None:
+        while not self._closed.wait(self._interval_s):
+            for shard in self._open_shards():
+                try:
+                    shard.optimize()
+                except RefractError:
+                    # Upkeep only: the data is written, and the next write meets the same fault by itself.
+                    log.exception("Optimizing a collection failed", collection=shard.name)

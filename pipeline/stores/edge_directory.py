@@ -1,0 +1,141 @@
+"""The directory of an embedded store: its owner, and the register of its collections and aliases."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.errors import EnvironmentFault
+
+REGISTER_FORMAT = 1
+REGISTER_FILE = "collections.json"
+LOCK_FILE = "owner.lock"
+SHARDS_FOLDER = "shards"
+UNFINISHED = ".creating-"
+"""Prefix of a shard folder under construction; what bears it at a start was never used."""
+
+
+class EdgeDirectory:
+    """Owns one directory until closed. Not thread-safe: the store calls it under its lock.
+
+    The register is replaced as a whole (written beside, synced, renamed), so a crash leaves the old
+    one or the new one. A shard folder is complete before the register names it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Takes the directory.
+
+        Raises EnvironmentFault when another process has it, or its register cannot be read.
+        """
+        self.path = path
+        self._shards = path / SHARDS_FOLDER
+        try:
+            self._shards.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(path / LOCK_FILE)
+        except OSError as error:
+            raise EnvironmentFault(f"store directory {str(path)!r} cannot be used: {error.strerror}") from error
+        try:
+            self._collections, self._aliases = _read_register(path / REGISTER_FILE)
+        except BaseException:
+            self.close()
+            raise
+        for unfinished in self._shards.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(unfinished)
+
+    @property
+    def collections(self) -> Mapping[str, Mapping[str, Any]]:
+        """Collection name -> its metadata."""
+        return self._collections
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Alias -> collection name."""
+        return self._aliases
+
+    def shard(self, collection: str) -> Path:
+        """Returns where the collection's shard lies or will lie."""
+        return self._shards / collection
+
+    def begin(self, collection: str) -> Path:
+        """Returns an empty folder to build the collection's shard in."""
+        unfinished = self._shards / f"{UNFINISHED}{collection}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        return unfinished
+
+    def finish(self, collection: str) -> None:
+        """Moves the folder of `begin` to its place, durably."""
+        (self._shards / f"{UNFINISHED}{collection}").rename(self.shard(collection))
+        _sync_folder(self._shards)
+
+    def register(self, collection: str, metadata: Mapping[str, Any]) -> None:
+        """Adds a finished collection, durably."""
+        self._save({**self._collections, collection: dict(metadata)}, self._aliases)
+
+    def point(self, alias: str, collection: str) -> None:
+        """Makes the alias lead to the collection, durably."""
+        self._save(self._collections, {**self._aliases, alias: collection})
+
+    def close(self) -> None:
+        """Gives the directory up. Safe to call twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _save(self, collections: dict[str, dict[str, Any]], aliases: dict[str, str]) -> None:
+        content = {"format": REGISTER_FORMAT, "collections": collections, "aliases": aliases}
+        target = self.path / REGISTER_FILE
+        beside = target.with_suffix(".tmp")
+        with beside.open("wb") as file:
+            file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+        _sync_folder(self.path)
+        self._collections, self._aliases = collections, aliases
+
+
+def _take_lock(path: Path) -> int:
+    """Returns the descriptor that holds the lock; the kernel frees it when the process ends, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise EnvironmentFault(
+            f"store directory {str(path.parent)!r} is in use by the process with pid {owner}; "
+            f"an embedded store has one owner at a time"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _read_register(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    if not path.exists():
+        return {}, {}
+    try:
+        content = orjson.loads(path.read_bytes())
+        found = content["format"]
+        collections, aliases = dict(content["collections"]), dict(content["aliases"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise EnvironmentFault(f"{str(path)!r} is not a register of collections: restore it from a backup") from error
+    if found != REGISTER_FORMAT:
+        raise EnvironmentFault(
+            f"{str(path)!r} has format {found!r}, this version of refract reads {REGISTER_FORMAT}: use the version "
+            f"that wrote it"
+        )
+    return collections, aliases
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

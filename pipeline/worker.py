@@ -1,0 +1,204 @@
+"""The core loop: poll, hand over, commit. Batch threads do the work; this thread never waits for them."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+
+import structlog
+
+from pipeline.buffer import DeliveryBuffer
+from pipeline.config.app import LimitsConfig
+from pipeline.errors import EnvironmentFault, OwnershipError, RefractError, TransientError
+from pipeline.interfaces import Clock, Source, Store
+from pipeline.metrics import IngestMetrics
+from pipeline.offsets import OffsetTracker
+from pipeline.records import Delivery
+from pipeline.refractor import Refractor
+from pipeline.retry import Retrier
+from pipeline.tasks import Task
+
+POLL_TIMEOUT_S = 0.2
+"""Longest wait of an idle poll. Records end it at once; it bounds how late a pause, a stop or a commit is seen."""
+
+TAKE_TIMEOUT_S = 1.0
+DEAD_LETTER_WINDOW = 1_000
+
+log = structlog.get_logger(__name__)
+
+
+class StreamWorker:
+    """Moves records from a source, through the embedders, into the store: one member of the group.
+
+    At least once, idempotent: an offset is committed only after its record and all before it are
+    finished for every task, and repeating a record is a no-op behind the version guard. `run` ends
+    when `stop` is called, or raises what a person must mend. Memory is bounded by
+    `max_in_flight_bytes`: at the bound the source is paused and polled on.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Callable[[], Source],
+        tracker: OffsetTracker,
+        refractor: Refractor,
+        store: Store,
+        tasks: Sequence[Task],
+        limits: LimitsConfig,
+        commit_interval_s: float,
+        metrics: IngestMetrics,
+        stop: Event,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._open_source = source
+        self._tracker = tracker
+        self._refractor = refractor
+        self._store = store
+        self._tasks = tasks
+        self._buffer = DeliveryBuffer(limits.max_in_flight_bytes, limits.max_batch_records)
+        self._num_threads = limits.max_concurrent_batches
+        self._dead_letters = DeadLetterBreaker(limits.max_dead_letter_share)
+        self._commit_interval_s = commit_interval_s
+        self._metrics = metrics
+        self._retry = Retrier(stop, self._on_retry)
+        self._stop = stop
+        self._clock = clock
+        self._fault: BaseException | None = None
+        self._delivered_ms: dict[str, int] = {}
+        self._committed_s = clock()
+        self.ready = False
+        """Whether the store is open, the group is joined and nothing is wrong."""
+        self.turned_s = clock()
+        """When the loop last turned; a stall shows here."""
+
+    def run(self) -> None:
+        """Polls until stopped, then finishes what is in flight, commits and leaves the group.
+
+        Raises EnvironmentFault, or the exception of a bug, after leaving the group in order.
+        """
+        if not self._open():
+            return
+        threads = [
+            Thread(target=self._work, name=f"batch-{number}", daemon=True) for number in range(self._num_threads)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._stop.is_set():
+                self._turn()
+        except TransientError:
+            pass  # stopped while the source was away
+        except BaseException as error:  # noqa: BLE001 - kept and raised below, once the group is left
+            self._fail(error)
+        finally:
+            self.ready = False
+            self._buffer.close()
+            for thread in threads:
+                thread.join()
+            self._leave()
+        if self._fault is not None:
+            raise self._fault
+
+    def stop(self) -> None:
+        """Ends `run` soon: what is in flight is finished, the rest is left for the next member. Any thread."""
+        self._stop.set()
+
+    def _turn(self) -> None:
+        # A paused source is still polled: polling is what keeps the membership alive.
+        self._source.set_paused(paused=self._buffer.full)
+        deliveries = self._retry("source", lambda: self._source.poll(POLL_TIMEOUT_S))
+        if deliveries:
+            self._delivered_ms[deliveries[-1].position.topic] = deliveries[-1].position.timestamp_ms
+            self._dead_letters.add(deliveries)
+            self._buffer.put(deliveries)
+        if self._clock() - self._committed_s >= self._commit_interval_s:
+            self._commit()
+        self.ready = True
+        self.turned_s = self._clock()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            deliveries = self._buffer.take(TAKE_TIMEOUT_S)
+            if not deliveries:
+                continue
+            try:
+                self._refractor.process(deliveries)
+            except OwnershipError:
+                pass  # somebody else's work now
+            except BaseException as error:  # noqa: BLE001 - a batch that fails must end the loop, whatever it was
+                if not (self._stop.is_set() and isinstance(error, TransientError)):
+                    self._fail(error)
+            finally:
+                self._buffer.release(deliveries)
+
+    def _open(self) -> bool:
+        try:
+            self._retry("store", lambda: self._store.open(self._tasks))
+            self._source = self._retry("source", self._open_source)
+        except TransientError:
+            return False
+        return True
+
+    def _commit(self) -> None:
+        """Commits what moved. The store is flushed first: an offset must not survive what it stands for."""
+        self._committed_s = self._clock()
+        self._observe()
+        if self._tracker.watermarks():
+            try:
+                self._store.flush()
+            except TransientError as error:
+                log.warning("Offsets wait: the store could not be flushed.", detail=str(error))
+                return
+        self._source.commit()
+
+    def _leave(self) -> None:
+        try:
+            self._commit()
+        except RefractError as error:
+            log.warning("The last offsets could not be committed; their records will be read again.", detail=str(error))
+        self._source.close()
+
+    def _on_retry(self, component: str) -> None:
+        self._metrics.retries.labels(component).inc()
+        self.ready = False
+        self.turned_s = self._clock()
+
+    def _observe(self) -> None:
+        self._metrics.in_flight_bytes.set(self._buffer.num_bytes)
+        self._metrics.paused.set(self._buffer.full)
+        self._metrics.watermark_age.set(self._tracker.watermark_age_s())
+        lag = self._source.lag()
+        for partition, num_records in lag.items():
+            self._metrics.lag.labels(partition.topic, partition.number).set(num_records)
+        behind = bool(self._tracker.num_unfinished() or any(lag.values()))
+        for topic, delivered_ms in self._delivered_ms.items():
+            self._metrics.lag_seconds.labels(topic).set(max(0.0, time.time() - delivered_ms / 1000) if behind else 0.0)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._fault is None:
+            self._fault = error
+            if isinstance(error, RefractError):
+                log.error("The ingestor stops; a person is needed.", error=type(error).__name__, detail=str(error))
+            else:
+                # The class alone: the message of a foreign exception may quote a record.
+                log.error("The ingestor stops over an unexpected error.", error=type(error).__name__)
+        self._stop.set()
+
+
+class DeadLetterBreaker:
+    """Stops the ingestor when most records are bad: that is a wrong configuration, not bad records."""
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share = max_share
+        self._recent: deque[bool] = deque(maxlen=DEAD_LETTER_WINDOW)
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Counts deliveries. Raises EnvironmentFault when the share over the last 1,000 is above the limit."""
+        self._recent.extend(delivery.error is not None for delivery in deliveries)
+        num_bad = sum(self._recent)
+        if len(self._recent) == DEAD_LETTER_WINDOW and num_bad > self._max_share * DEAD_LETTER_WINDOW:
+            last = next((delivery.error for delivery in reversed(deliveries) if delivery.error), None)
+            raise EnvironmentFault(
+                f"{num_bad} of the last {DEAD_LETTER_WINDOW} records are dead letters (the last one: {last}), more "
+                f"than limits.max_dead_letter_share {self._max_share}: check the topic's format, key, text and version"
+            )

@@ -1,0 +1,224 @@
+"""One batch, from delivery to finished: dedupe, embed, write, dead-letter, and only then finish."""
+
+from threading import Event
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError, TransientError, UnknownOutcomeError
+from pipeline.metrics import IngestMetrics
+from pipeline.offsets import OffsetTracker
+from pipeline.records import Delivery, Embeddings, Priority, Record, TokenBatch, point_id
+from pipeline.refractor import Plan, Refractor
+from pipeline.retry import Retrier
+from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task, vector
+
+URGENCY, ISSUE = task("urgency"), task("issue")
+
+
+class Bench:
+    """A refractor on fakes, with two tasks of one topic."""
+
+    def __init__(self, embedder: FakeEmbedder | None = None) -> None:
+        self.tracker = OffsetTracker()
+        self.source = FakeSource(self.tracker)
+        self.store = FakeStore()
+        self.letters = FakeDeadLetters()
+        self.embedder = embedder or FakeEmbedder()
+        self.registry = CollectorRegistry()
+        self.stop = Event()
+        self.num_retries = 0
+        self.refractor = Refractor(
+            Plan("support", {"tickets": [URGENCY, ISSUE]}, {"m": FakeTokenizer(max_length=12)}),
+            embedder=self.embedder,
+            store=self.store,
+            dead_letters=self.letters,
+            tracker=self.tracker,
+            retry=Retrier(self.stop, self._on_retry),
+            metrics=IngestMetrics(self.registry),
+            wall_clock=lambda: 1.5,
+        )
+
+    def _on_retry(self, component: str) -> None:  # noqa: ARG002 - the fake only counts
+        self.num_retries += 1
+
+    def deliver(self, *items: Record | Reason) -> list[Delivery]:
+        return [self.source.deliver(item) for item in items]
+
+    def process(self, *items: Record | Reason) -> None:
+        self.refractor.process(self.deliver(*items))
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, {"topic": "tickets", **labels})
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.0001)
+    return Bench()
+
+
+def test_record_becomes_one_point_per_task_with_that_tasks_vector(bench: Bench) -> None:
+    bench.process(record("a", 7, "no heating"))
+    for wanted in (URGENCY, ISSUE):
+        version, deleted, row = bench.store.points[wanted.collection][point_id("support", "s:a")]
+        assert (version, deleted) == (7, False)
+        assert row is not None
+        assert np.array_equal(row, vector(wanted.name, "no heating"))
+    assert bench.tracker.watermarks() == {bench.source.partition: 1}
+
+
+def test_text_is_tokenised_and_sent_once_for_all_tasks_of_a_model(bench: Bench) -> None:
+    bench.process(record("a", 1), record("b", 1))
+    ((model, batch, priority),) = bench.embedder.calls
+    assert (model, batch.prompts, batch.num_texts, priority) == ("m", ("urgency", "issue"), 2, Priority.LIVE)
+
+
+@pytest.mark.parametrize("versions", [(5, 9), (9, 5)])
+def test_batch_keeps_only_the_newest_version_of_a_key_in_either_order(bench: Bench, versions: tuple[int, int]) -> None:
+    bench.process(*(record("a", version, f"text {version}") for version in versions))
+    (batch,) = bench.store.upserts
+    assert batch.versions.tolist() == [9]
+    assert bench.sample("refract_points_stale_total", task="urgency") == 1
+    assert bench.tracker.watermarks() == {bench.source.partition: 2}
+
+
+def test_first_of_two_equal_versions_wins(bench: Bench) -> None:
+    bench.process(record("a", 5, "first"), record("a", 5, "second"))
+    (batch,) = bench.store.upserts
+    assert np.array_equal(batch.vectors[URGENCY.collection][0], vector("urgency", "first"))
+
+
+def test_delete_becomes_a_tombstone_in_every_collection(bench: Bench) -> None:
+    bench.process(record("a", 1), record("b", 1))
+    bench.process(record("a", 2, None))
+    for wanted in (URGENCY, ISSUE):
+        assert bench.store.points[wanted.collection][point_id("support", "s:a")][:2] == (2, True)
+        assert bench.store.count(wanted.collection) == 1
+    assert bench.sample("refract_points_deleted_total", task="issue") == 1
+
+
+def test_batch_of_deletes_alone_asks_no_model(bench: Bench) -> None:
+    bench.process(record("a", 2, None))
+    assert bench.embedder.calls == []
+    assert len(bench.store.upserts) == 1
+
+
+def test_bad_record_is_dead_lettered_and_the_good_ones_around_it_are_stored(bench: Bench) -> None:
+    bench.process(record("a", 1), Reason.INVALID_JSON, record("b", 1))
+    assert [(letter.reason, letter.position.offset, letter.value) for letter in bench.letters.letters] == [
+        (Reason.INVALID_JSON, 1, b"bad")
+    ]
+    assert bench.store.count(URGENCY.collection) == 2
+    assert bench.tracker.watermarks() == {bench.source.partition: 3}
+    assert bench.sample("refract_dead_letters_total", reason="invalid_json") == 1
+
+
+def test_nothing_is_finished_before_the_dead_letter_is_acknowledged(bench: Bench) -> None:
+    bench.stop.set()
+    bench.letters.failures.append(TransientError("no leader"))
+    with pytest.raises(TransientError):
+        bench.process(Reason.INVALID_JSON)
+    assert bench.tracker.watermarks() == {}
+
+
+def test_outage_of_dead_letters_store_and_embedder_is_repeated_and_never_dead_lettered(bench: Bench) -> None:
+    bench.embedder.failures.append(TransientError("no replica"))
+    bench.store.failures.extend([TransientError("down"), UnknownOutcomeError("cut")])
+    bench.letters.failures.append(TransientError("no leader"))
+    bench.process(record("a", 1), Reason.INVALID_JSON)
+    assert bench.num_retries == 4
+    assert [letter.reason for letter in bench.letters.letters] == [Reason.INVALID_JSON]
+    assert bench.store.count(ISSUE.collection) == 1
+
+
+def test_store_outage_does_not_compute_the_embeddings_again(bench: Bench) -> None:
+    bench.store.failures.extend([TransientError("down")] * 3)
+    bench.process(record("a", 1))
+    assert len(bench.embedder.calls) == 1
+
+
+def test_answer_lost_after_the_write_is_a_no_op_when_repeated(bench: Bench) -> None:
+    bench.store.lost_answers.append(UnknownOutcomeError("cut"))
+    bench.process(record("a", 1))
+    assert len(bench.store.upserts) == 2
+    assert bench.store.count(URGENCY.collection) == 1
+    assert bench.sample("refract_points_stale_total", task="urgency") == 0
+
+
+def test_embedding_that_is_not_finite_is_that_records_dead_letter(bench: Bench) -> None:
+    bench.embedder.nan_texts = {"poison"}
+    bench.process(record("a", 1), record("b", 1, "poison"), record("c", 1, None))
+    assert [(letter.reason, letter.task, letter.position.offset) for letter in bench.letters.letters] == [
+        (Reason.INVALID_EMBEDDING, "urgency", 1)
+    ]
+    assert sorted(bench.store.points[ISSUE.collection]) == sorted(point_id("support", key) for key in ("s:a", "s:c"))
+    assert bench.tracker.watermarks() == {bench.source.partition: 3}
+
+
+def test_batch_that_is_too_large_for_the_embedder_is_halved_until_it_fits(bench: Bench) -> None:
+    bench.embedder.max_texts = 2
+    bench.process(*(record(str(number), 1) for number in range(7)))
+    assert bench.store.count(URGENCY.collection) == 7
+    assert bench.letters.letters == []
+
+
+def test_single_record_that_is_too_large_is_dead_lettered(bench: Bench) -> None:
+    bench.embedder.max_texts = 0
+    bench.process(record("a", 1))
+    assert [letter.reason for letter in bench.letters.letters] == [Reason.TOO_LARGE_FOR_MODEL]
+    assert bench.tracker.watermarks() == {bench.source.partition: 1}
+
+
+def test_one_record_the_store_refuses_is_found_by_bisection(bench: Bench) -> None:
+    class Picky(FakeStore):
+        def upsert(self, batch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - as the base class
+            if point_id("support", "s:3") in {raw.tobytes() for raw in batch.ids}:
+                raise RecordError(Reason.REFUSED_BY_STORE) if len(batch) == 1 else BatchShapeError("one is bad")
+            return super().upsert(batch)
+
+    bench.refractor._store = store = Picky()
+    bench.process(*(record(str(number), 1) for number in range(8)))
+    assert store.count(URGENCY.collection) == 7
+    assert [(letter.reason, letter.position.offset) for letter in bench.letters.letters] == [
+        (Reason.REFUSED_BY_STORE, 3)
+    ]
+
+
+def test_fault_of_the_environment_is_raised_and_nothing_is_finished(bench: Bench) -> None:
+    bench.store.failures.append(EnvironmentFault("collection dropped"))
+    with pytest.raises(EnvironmentFault):
+        bench.process(record("a", 1))
+    assert bench.tracker.watermarks() == {}
+    assert bench.letters.letters == []
+
+
+def test_model_that_answers_with_another_shape_stops_the_worker() -> None:
+    class Wrong(FakeEmbedder):
+        def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
+            return [rows[:, :4] for rows in super().embed(model, batch, priority)]
+
+    bench = Bench(Wrong())
+    with pytest.raises(EnvironmentFault, match=r"\(1, 4\), expected \(1, 8\)"):
+        bench.process(record("a", 1))
+
+
+def test_deliveries_of_a_revoked_partition_are_dropped_before_any_work(bench: Bench) -> None:
+    deliveries = bench.deliver(record("a", 1))
+    bench.tracker.revoke([bench.source.partition])
+    bench.refractor.process(deliveries)
+    assert bench.embedder.calls == []
+    assert bench.store.upserts == []
+    assert bench.sample("refract_records_dropped_total") == 1
+
+
+def test_tokens_cut_are_counted_per_record_and_task(bench: Bench) -> None:
+    bench.process(record("a", 1, "x" * 15), record("b", 1, "short"))
+    assert bench.sample("refract_truncated_tokens_total", task="issue") == 3
+    assert bench.sample("refract_records_truncated_total", task="issue") == 1
+
+
+def test_freshness_is_measured_from_kafkas_timestamp_to_written(bench: Bench) -> None:
+    bench.process(record("a", 1))
+    assert bench.sample("refract_freshness_seconds_sum", task="urgency") == 0.5

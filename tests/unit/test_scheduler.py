@@ -1,0 +1,128 @@
+"""The embedder's queue: merging, priorities and errors."""
+
+from collections.abc import Iterator, Sequence
+from threading import Event
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.engine.engine import Engine, Job, Result
+from pipeline.engine.scheduler import EmbedScheduler
+from pipeline.errors import BatchShapeError
+from pipeline.metrics import EmbedMetrics
+from pipeline.records import Priority, TokenBatch
+from tests.fakes import FakeTokenizer
+
+
+class SteppedJob(Job):
+    """One text a step; each step waits for the test's word."""
+
+    def __init__(self, engine: "SteppedEngine", batches: Sequence[TokenBatch]) -> None:
+        self.engine, self.batches = engine, batches
+        self.left = [number for number, batch in enumerate(batches) for _ in range(batch.num_texts)]
+
+    @property
+    def done(self) -> bool:
+        return not self.left
+
+    def step(self) -> None:
+        assert self.engine.go.wait(10)
+        self.engine.log.append(self.batches[self.left.pop(0)].prompts[0])
+        self.engine.stepped.set()
+
+    def results(self) -> list[Result]:
+        return [
+            BatchShapeError("too large")
+            if batch.prompts[0] == "huge"
+            else [np.ones((batch.num_texts, 2), np.float32) for _ in batch.prompts]
+            for batch in self.batches
+        ]
+
+
+class SteppedEngine(Engine):
+    dimension = 2
+    max_batch_tokens = 16
+
+    def __init__(self) -> None:
+        self.go, self.stepped = Event(), Event()
+        self.log: list[str] = []
+        self.jobs: list[int] = []
+
+    def begin(self, batches: Sequence[TokenBatch]) -> Job:
+        if any(batch.prompts[0] == "bug" for batch in batches):
+            raise ZeroDivisionError
+        self.jobs.append(len(batches))
+        return SteppedJob(self, batches)
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+
+@pytest.fixture
+def engine() -> SteppedEngine:
+    return SteppedEngine()
+
+
+@pytest.fixture
+def scheduler(engine: SteppedEngine) -> Iterator[EmbedScheduler]:
+    made = EmbedScheduler("m", engine, EmbedMetrics(CollectorRegistry()))
+    yield made
+    engine.go.set()
+    made.close()
+
+
+def batch(prompt: str, num_texts: int = 1) -> TokenBatch:
+    return FakeTokenizer().encode(["x"] * num_texts, [prompt])
+
+
+def test_batches_that_wait_together_are_computed_together(scheduler: EmbedScheduler, engine: SteppedEngine) -> None:
+    first = scheduler.submit(batch("live"), Priority.LIVE)
+    while not engine.jobs:
+        pass
+    others = [scheduler.submit(batch("live"), Priority.LIVE) for _ in range(3)]
+    engine.go.set()
+    for future in (first, *others):
+        assert future.result(10)[0].shape == (1, 2)
+    assert engine.jobs == [1, 3]
+
+
+def test_query_overtakes_between_forward_batches(scheduler: EmbedScheduler, engine: SteppedEngine) -> None:
+    backlog = scheduler.submit(batch("backfill", 3), Priority.BACKFILL)
+    while not engine.jobs:
+        pass
+    live = scheduler.submit(batch("live"), Priority.LIVE)
+    query = scheduler.submit(batch("query"), Priority.QUERY)
+    engine.go.set()
+    for future in (backlog, live, query):
+        future.result(10)
+    assert engine.log == ["backfill", "query", "live", "backfill", "backfill"]
+
+
+def test_error_of_one_batch_leaves_its_neighbours_whole(scheduler: EmbedScheduler, engine: SteppedEngine) -> None:
+    engine.go.set()
+    huge, fine = scheduler.submit(batch("huge"), Priority.LIVE), scheduler.submit(batch("fine"), Priority.LIVE)
+    with pytest.raises(BatchShapeError):
+        huge.result(10)
+    assert fine.result(10)
+
+
+def test_bug_reaches_the_caller_and_the_thread_lives_on(scheduler: EmbedScheduler, engine: SteppedEngine) -> None:
+    engine.go.set()
+    with pytest.raises(ZeroDivisionError):
+        scheduler.submit(batch("bug"), Priority.LIVE).result(10)
+    assert scheduler.submit(batch("live"), Priority.LIVE).result(10)
+    assert scheduler.alive
+
+
+def test_close_cancels_what_waits(engine: SteppedEngine) -> None:
+    scheduler = EmbedScheduler("m", engine, EmbedMetrics(CollectorRegistry()))
+    running = scheduler.submit(batch("live"), Priority.LIVE)
+    while not engine.jobs:
+        pass
+    waiting = scheduler.submit(batch("live"), Priority.LIVE)
+    engine.go.set()
+    scheduler.close()
+    assert running.done()
+    assert waiting.cancelled() or waiting.done()
+    assert not scheduler.alive

@@ -1,0 +1,120 @@
+"""Queries: the task's own prompt, and refusals that say why."""
+
+import numpy as np
+import pytest
+
+from pipeline.records import Embeddings, PointBatch, Priority, TokenBatch, point_id
+from pipeline.search import QueryError, Searcher
+from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, task, vector
+
+SYMMETRIC, RETRIEVAL = task("urgency"), task("answers", mode="retrieval")
+
+
+@pytest.fixture
+def embedder() -> FakeEmbedder:
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    store = FakeStore()
+    texts = ["no heating", "no light", "no lift"]
+    store.upsert(
+        PointBatch(
+            ids=np.frombuffer(b"".join(point_id("support", f"s:{key}") for key in "abc"), np.uint8).reshape(-1, 16),
+            versions=np.arange(1, 4, dtype=np.int64),
+            deleted=np.array([False, False, True]),
+            payloads=[{"_key": f"s:{key}"} for key in "abc"],
+            vectors={
+                wanted.collection: np.stack([vector(wanted.name, text) for text in texts])
+                for wanted in (SYMMETRIC, RETRIEVAL)
+            },
+        )
+    )
+    return store
+
+
+@pytest.fixture
+def searcher(embedder: FakeEmbedder, store: FakeStore) -> Searcher:
+    return Searcher(
+        "support",
+        {"urgency": SYMMETRIC, "answers": RETRIEVAL},
+        tokenizers={"m": FakeTokenizer()},
+        embedder=embedder,
+        store=store,
+        filterable=["product"],
+        max_query_bytes=100,
+    )
+
+
+def test_symmetric_task_asks_the_same_of_queries_as_of_records(searcher: Searcher, embedder: FakeEmbedder) -> None:
+    hits = searcher.by_text("urgency", "no heating", 1, {})
+    assert hits[0].score == pytest.approx(1.0)
+    ((_, batch, priority),) = embedder.calls
+    assert (batch.prompts, priority) == (("urgency",), Priority.QUERY)
+
+
+def test_retrieval_task_uses_its_query_side(searcher: Searcher, embedder: FakeEmbedder) -> None:
+    searcher.by_text("answers", "no heating", 1, {})
+    assert embedder.calls[0][1].prompts == ("answers:query",)
+
+
+def test_neighbours_of_a_record_leave_the_record_out(searcher: Searcher) -> None:
+    hits = searcher.by_key("urgency", "a", 5, {})
+    assert len(hits) == 1
+
+
+@pytest.mark.parametrize("key", ["c", "unknown", 1])
+def test_neighbours_of_a_deleted_or_unknown_record_are_refused(searcher: Searcher, key: str | int) -> None:
+    with pytest.raises(QueryError) as refused:
+        searcher.by_key("urgency", key, 5, {})
+    assert refused.value.code == "unknown_record"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("", "empty_text"), (" \n\t", "empty_text"), ("x" * 101, "text_too_large"), ("a\ud800", "invalid_text")],
+)
+def test_bad_text_is_refused_with_its_reason(searcher: Searcher, text: str, code: str) -> None:
+    with pytest.raises(QueryError) as refused:
+        searcher.by_text("urgency", text, 5, {})
+    assert refused.value.code == code
+
+
+def test_unknown_task_is_refused_without_listing_others(searcher: Searcher) -> None:
+    with pytest.raises(QueryError) as refused:
+        searcher.by_text("urgnecy", "x", 5, {})
+    assert refused.value.code == "unknown_task"
+    assert "urgency" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["secret_field", "_version", "_state", "product; drop"])
+def test_filter_on_a_field_outside_the_allow_list_is_refused(searcher: Searcher, name: str) -> None:
+    with pytest.raises(QueryError) as refused:
+        searcher.by_text("urgency", "x", 5, {name: 1})
+    assert refused.value.code == "unknown_filter"
+
+
+@pytest.mark.parametrize("condition", [{}, {"near": 1}])
+def test_filter_with_an_unknown_range_is_refused(searcher: Searcher, condition: dict[str, int]) -> None:
+    with pytest.raises(QueryError) as refused:
+        searcher.by_text("urgency", "x", 5, {"product": condition})
+    assert refused.value.code == "invalid_filter"
+
+
+def test_vector_that_is_not_finite_is_never_sent_to_the_store(store: FakeStore) -> None:
+    class Broken(FakeEmbedder):
+        def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
+            return [rows * np.float32(np.nan) for rows in super().embed(model, batch, priority)]
+
+    searcher = Searcher(
+        "support",
+        {"urgency": SYMMETRIC},
+        tokenizers={"m": FakeTokenizer()},
+        embedder=Broken(),
+        store=store,
+        filterable=[],
+        max_query_bytes=100,
+    )
+    with pytest.raises(ArithmeticError):
+        searcher.by_text("urgency", "x", 5, {})

@@ -1,0 +1,204 @@
+"""The core loop: polls always, commits what is finished, stops in order."""
+
+from collections.abc import Callable
+from threading import Event, Thread
+from time import monotonic, sleep
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.config.app import LimitsConfig
+from pipeline.errors import EnvironmentFault, Reason, TransientError
+from pipeline.interfaces import Source
+from pipeline.metrics import IngestMetrics
+from pipeline.offsets import OffsetTracker
+from pipeline.refractor import Plan, Refractor
+from pipeline.retry import Retrier
+from pipeline.worker import DeadLetterBreaker, StreamWorker
+from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task
+
+URGENCY = task("urgency")
+
+
+class Rig:
+    """A worker on fakes, run in a thread and watched from the test."""
+
+    def __init__(self, limits: LimitsConfig | None = None) -> None:
+        self.stop = Event()
+        self.tracker = OffsetTracker()
+        self.source = FakeSource(self.tracker)
+        self.store = FakeStore()
+        self.letters = FakeDeadLetters()
+        self.embedder = FakeEmbedder()
+        self.metrics = IngestMetrics(CollectorRegistry())
+        retry = Retrier(self.stop, lambda component: self.metrics.retries.labels(component).inc())
+        plan = Plan("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
+        refractor = Refractor(
+            plan,
+            embedder=self.embedder,
+            store=self.store,
+            dead_letters=self.letters,
+            tracker=self.tracker,
+            retry=retry,
+            metrics=self.metrics,
+        )
+        self.worker = StreamWorker(
+            source=self.open_source,
+            tracker=self.tracker,
+            refractor=refractor,
+            store=self.store,
+            tasks=[URGENCY],
+            limits=limits or LimitsConfig(),
+            commit_interval_s=0.001,
+            metrics=self.metrics,
+            stop=self.stop,
+        )
+        self.error: BaseException | None = None
+        self.thread = Thread(target=self._run)
+
+    def open_source(self) -> Source:
+        return self.source
+
+    def _run(self) -> None:
+        try:
+            self.worker.run()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            self.error = error
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = monotonic() + 10
+        while not condition():
+            assert monotonic() < deadline, "the worker did not get there"
+            sleep(0.001)
+
+    def finish(self) -> None:
+        self.worker.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.worker.TAKE_TIMEOUT_S", 0.01)
+    return Rig()
+
+
+def test_records_are_stored_then_committed(rig: Rig) -> None:
+    rig.source.batches.append([record("a", 1), record("b", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.source.commits)
+    rig.finish()
+    assert rig.store.count(URGENCY.collection) == 2
+    assert rig.source.commits[-1] == {rig.source.partition: 2}
+    assert rig.source.closed
+    assert rig.store.opened == [URGENCY.collection]
+    assert rig.error is None
+
+
+def test_store_is_flushed_before_offsets_are_committed(rig: Rig) -> None:
+    flushes_at_commit: list[int] = []
+    commit = rig.source.commit
+    rig.source.commit = lambda: (flushes_at_commit.append(rig.store.num_flushes), commit())[1]  # type: ignore[method-assign, func-returns-value]
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.source.commits)
+    rig.finish()
+    assert rig.store.num_flushes >= 1
+    assert flushes_at_commit[-1] >= 1
+
+
+def test_nothing_is_committed_while_the_store_is_away_and_all_of_it_afterwards(rig: Rig) -> None:
+    rig.store.failures.extend([TransientError("down")] * 20)
+    rig.source.batches.append([record(str(number), 1) for number in range(5)])
+    rig.thread.start()
+    rig.until(lambda: len(rig.store.failures) < 15)
+    assert rig.source.commits == []
+    rig.store.failures.clear()
+    rig.until(lambda: rig.source.commits)
+    rig.finish()
+    assert rig.source.commits[-1] == {rig.source.partition: 5}
+    assert rig.letters.letters == []
+
+
+def test_source_is_paused_at_the_bound_and_polled_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.001)
+    rig = Rig(LimitsConfig.model_validate({"max_in_flight_bytes": 65_536, "max_record_bytes": 1_024}))
+    rig.worker._buffer._max_bytes = 15  # two records of the fake
+    rig.store.failures.extend([TransientError("down")] * 5_000)
+    rig.source.batches.extend([[record("a", 1)], [record("b", 1)], [record("c", 1)]])
+    rig.thread.start()
+    rig.until(lambda: True in rig.source.pauses)
+    polls = len(rig.source.pauses)
+    rig.until(lambda: len(rig.source.pauses) > polls + 10)
+    assert len(rig.source.batches) == 1
+    rig.store.failures.clear()
+    rig.until(lambda: rig.store.count(URGENCY.collection) == 3)
+    rig.finish()
+
+
+def test_stop_during_an_outage_ends_soon_without_committing_what_is_open(rig: Rig) -> None:
+    rig.store.failures.extend([TransientError("down")] * 100_000)
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: len(rig.store.failures) < 99_999)
+    rig.finish()
+    assert rig.source.commits == []
+    assert rig.source.closed
+    assert rig.error is None
+
+
+def test_fault_of_the_environment_ends_the_loop_and_leaves_the_group(rig: Rig) -> None:
+    rig.store.failures.append(EnvironmentFault("collection dropped"))
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.thread.join(10)
+    assert isinstance(rig.error, EnvironmentFault)
+    assert rig.source.closed
+    assert rig.source.commits == []
+    assert not rig.worker.ready
+
+
+def test_unexpected_exception_of_a_batch_ends_the_loop(rig: Rig) -> None:
+    rig.embedder.failures.append(ZeroDivisionError())
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.thread.join(10)
+    assert isinstance(rig.error, ZeroDivisionError)
+    assert rig.source.commits == []
+
+
+def test_source_that_is_away_is_polled_again(rig: Rig) -> None:
+    rig.source.failures.append(TransientError("no broker"))
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.source.commits)
+    rig.finish()
+    assert rig.error is None
+
+
+def test_worker_waits_for_a_store_that_is_away_at_the_start(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [TransientError("down"), TransientError("down")]
+    opened = rig.store.open
+
+    def open_store(tasks: object) -> None:
+        if failures:
+            raise failures.pop()
+        opened(tasks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rig.store, "open", open_store)
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.source.commits)
+    rig.finish()
+
+
+def test_breaker_opens_only_when_most_of_a_full_window_is_bad() -> None:
+    tracker = OffsetTracker()
+    source = FakeSource(tracker)
+    breaker = DeadLetterBreaker(0.5)
+    breaker.add([source.deliver(Reason.INVALID_JSON) for _ in range(999)])
+    with pytest.raises(EnvironmentFault, match=r"1000 of the last 1000 .*invalid_json"):
+        breaker.add([source.deliver(Reason.INVALID_JSON)])
+    calm = DeadLetterBreaker(0.5)
+    calm.add([source.deliver(Reason.INVALID_JSON if number % 2 else record("a", 1)) for number in range(3_000)])
