@@ -127,8 +127,9 @@ class RunningApp:
             if needed > present.get(resource, 0):
                 ray.shutdown()
                 raise ConfigError(
-                    f"the configuration asks for {needed:g} {resource}s in all (models.*.replicas x num_{resource.lower()}s"
-                    f" and ray.ingestors), the cluster has {present.get(resource, 0):g}: lower them, or add nodes"
+                    f"the configuration asks for {needed:g} {resource}s in all (models.*.replicas times "
+                    f"num_{resource.lower()}s, and ray.ingestors), the cluster has {present.get(resource, 0):g}: "
+                    "lower them, or add nodes"
                 )
 
     def _reports(self) -> list[Report]:
@@ -162,7 +163,8 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"api.port: {host}:{port} cannot be used ({error.strerror}). Is another pipeline running? Choose another port"
+                f"api.port: {host}:{port} cannot be used ({error.strerror}). "
+                "Is another pipeline running? Choose another port"
             ) from None
 
 

@@ -1,7 +1,7 @@
 """The core loop: poll, hand over, commit. Batch threads do the work; this thread never waits for them."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
@@ -108,7 +108,7 @@ class StreamWorker:
         self._source.set_paused(paused=self._buffer.full)
         deliveries = self._retry("source", lambda: self._source.poll(POLL_TIMEOUT_S))
         if deliveries:
-            self._delivered_ms[deliveries[-1].position.topic] = deliveries[-1].position.timestamp_ms
+            self._count(deliveries)
             self._dead_letters.add(deliveries)
             self._buffer.put(deliveries)
         if self._clock() - self._committed_s >= self._commit_interval_s:
@@ -157,6 +157,12 @@ class StreamWorker:
         except RefractError as error:
             log.warning("The last offsets could not be committed; their records will be read again.", detail=str(error))
         self._source.close()
+
+    def _count(self, deliveries: Sequence[Delivery]) -> None:
+        for topic, num_records in Counter(delivery.position.topic for delivery in deliveries).items():
+            self._metrics.received.labels(topic).inc(num_records)
+        last = deliveries[-1].position
+        self._delivered_ms[last.topic] = last.timestamp_ms
 
     def _on_retry(self, component: str) -> None:
         self._metrics.retries.labels(component).inc()

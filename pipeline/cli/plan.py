@@ -2,16 +2,17 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pipeline.config.app import Config
+from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.store import EdgeStoreConfig
-from pipeline.errors import EnvironmentFault, RefractError, TransientError
+from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
 from pipeline.tasks import ModelIdentity, Task, bind_task
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -70,10 +71,14 @@ class Plan:
             yield
         except RefractError as error:
             kind = FaultKind.UNREACHABLE if isinstance(error, TransientError) else FaultKind.CONFIG
-            for line in str(error).splitlines():
-                message = f"{what}: {line}" if what else line
-                if not any(fault.message == message for fault in self.faults):
-                    self.faults.append(Fault(kind, message))
+            self.add(kind, str(error), what)
+
+    def add(self, kind: FaultKind, text: str, what: str = "") -> None:
+        """Notes a fault for every line, each once."""
+        for line in text.splitlines():
+            fault = Fault(kind, f"{what}: {line}" if what else line)
+            if fault not in self.faults:
+                self.faults.append(fault)
 
 
 @runtime_checkable
@@ -93,11 +98,13 @@ def make_plan(path: Path, *, offline: bool) -> Plan:
     from pipeline.config.advice import advice, file_faults
     from pipeline.config.load import load_config, read_tree
 
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported; else it tries for half a minute
     config = load_config(path)
     plan = Plan(config.pipeline)
     plan.advice = advice(config, read_tree(path), ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
     plan.faults = [Fault(FaultKind.CONFIG, f"{path}: {line}") for line in file_faults(config)]
-    identities, prompts = _models(config, plan)
+    identities, prompters = _models(config, plan, offline=offline)
     bound = {
         name: bind_task(name, task, identities[task.model])
         for name, task in config.tasks.items()
@@ -105,37 +112,63 @@ def make_plan(path: Path, *, offline: bool) -> Plan:
     }
     states: dict[str, str] = {}
     if offline:
-        plan.skipped = ["brokers and topics (--offline)", "store and collections (--offline)"]
+        plan.skipped += ["brokers and topics (--offline)", "store and collections (--offline)"]
     else:
         with plan.catching():
             plan.source = _source(config)
         states = _store(config, list(bound.values()), plan)
-    plan.tasks = list(_planned(config, bound, prompts, states))
+    plan.tasks = list(_planned(config, bound, prompters, states))
     return plan
 
 
-Show = Callable[[str, str], tuple[str, list[int]]]
+class _Prompter(Protocol):
+    def show(self, prompt: str, text: str) -> tuple[str, list[int]]:
+        """Returns what the model sees for a text, and its token ids."""
 
 
-def _models(config: Config, plan: Plan) -> tuple[dict[str, ModelIdentity], dict[str, Show]]:
-    """Every model's identity, and what shows its prompts, for those whose files can be read."""
-    from pipeline.engine.load import check_tasks, identify, load_tokenizer
+def prompter(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> _Prompter:
+    """Returns what shows the prompts of a model's tasks. Raises ConfigError, TransientError."""
+    from pipeline.engine.load import load_tokenizer
+
+    return cast("_Prompter", load_tokenizer(model, tasks))
+
+
+def _models(config: Config, plan: Plan, *, offline: bool) -> tuple[dict[str, ModelIdentity], dict[str, _Prompter]]:
+    """Every model's identity, and what shows its prompts, for those that are there and can do their tasks."""
+    from pipeline.engine.load import identify
 
     identities: dict[str, ModelIdentity] = {}
-    shows: dict[str, Show] = {}
+    prompters: dict[str, _Prompter] = {}
     for name, model in config.models.items():
         own = {task: settings for task, settings in config.tasks.items() if settings.model == name}
-        found = len(plan.faults)
-        for task, settings in own.items():
-            with plan.catching():
-                check_tasks(name, model, {task: settings})
-        if len(plan.faults) > found:
+        if not _tasks_fit(name, model, own, plan, offline=offline):
             continue
         with plan.catching(f"models.{name}"):
             identities[name] = identify(model)
             if own:
-                shows[name] = load_tokenizer(model, own).show
-    return identities, shows
+                prompters[name] = prompter(model, own)
+    return identities, prompters
+
+
+def _tasks_fit(name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], plan: Plan, *, offline: bool) -> bool:
+    """Checks task by task, so that every fault is told, unless the model's files cannot be had at all."""
+    from pipeline.engine.load import check_tasks
+
+    fits = True
+    for task, settings in tasks.items():
+        try:
+            check_tasks(name, model, {task: settings})
+        except ConfigError as error:
+            fits = False
+            if not isinstance(error.__cause__, TransientError):
+                plan.add(FaultKind.CONFIG, str(error))
+                continue
+            if offline:
+                plan.skipped.append(f"models.{name}: {model.model} is not on this machine (--offline)")
+            else:
+                plan.add(FaultKind.UNREACHABLE, str(error))
+            break
+    return fits
 
 
 def _source(config: Config) -> dict[str, Any]:
@@ -163,11 +196,18 @@ def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
             return {}
         try:
             plan.store = store.check()
-            for task in tasks if isinstance(store, _Inspectable) else ():
-                with plan.catching(f"tasks.{task.name}"):
-                    states |= store.inspect([task])
+            if isinstance(store, _Inspectable):
+                states = _inspect(store, tasks, plan)
         finally:
             store.close()
+    return states
+
+
+def _inspect(store: _Inspectable, tasks: list[Task], plan: Plan) -> dict[str, str]:
+    states: dict[str, str] = {}
+    for task in tasks:
+        with plan.catching(f"tasks.{task.name}"):
+            states |= store.inspect([task])
     return states
 
 
@@ -183,13 +223,13 @@ def _app_runs(config: Config) -> bool:
 
 
 def _planned(
-    config: Config, bound: Mapping[str, Task], shows: Mapping[str, Show], states: Mapping[str, str]
+    config: Config, bound: Mapping[str, Task], prompters: Mapping[str, _Prompter], states: Mapping[str, str]
 ) -> Iterator[PlannedTask]:
     for topic, topic_config in config.source.topics.items():
         sample = _PLACEHOLDER.sub(lambda match: f"<{match[1].removesuffix('?')}>", topic_config.text)
         for name in topic_config.tasks:
             task, settings = bound.get(name), config.tasks[name]
-            show = shows.get(settings.model)
+            shown = prompters.get(settings.model)
             yield PlannedTask(
                 topic=topic,
                 task=name,
@@ -199,6 +239,6 @@ def _planned(
                 alias=settings.collection or name,
                 collection=task.collection if task else None,
                 state=states.get(name, "not checked"),
-                record_prompt=show(task.prompt, sample)[0] if show and task else "",
-                query_prompt=show(task.query_prompt, "<query>")[0] if show and task else "",
+                record_prompt=shown.show(task.prompt, sample)[0] if shown and task else "",
+                query_prompt=shown.show(task.query_prompt, "<query>")[0] if shown and task else "",
             )

@@ -40,19 +40,19 @@ def tasks(
 
 def prompts(config: Config, text: str) -> Iterator[dict[str, Any]]:
     """Yields what each task's model sees for a text, for records and, where they differ, for queries."""
-    from pipeline.engine.load import load_tokenizer
+    from pipeline.cli.plan import prompter
 
     for model_name, model in config.models.items():
         own = {name: task for name, task in config.tasks.items() if task.model == model_name}
         if not own:
             continue
-        tokenizer = load_tokenizer(model, own)
+        shown = prompter(model, own)
         for name, task in own.items():
             sides = (
                 {"record": name, "query": f"{name}:query"} if task.mode == "retrieval" else {"record and query": name}
             )
             for side, prompt_name in sides.items():
-                prompt, token_ids = tokenizer.show(prompt_name, text)
+                prompt, token_ids = shown.show(prompt_name, text)
                 yield {"task": name, "side": side, "prompt": prompt, "token_ids": token_ids}
 
 

@@ -1,10 +1,33 @@
 """How many tokens one forward batch may hold: found by measuring, halved when it did not fit, regrown slowly."""
 
+import resource
+import time
+
+import numpy as np
+import torch
+
+from pipeline.engine.forward import Forward
+
 _REGROW_AFTER = 64
 """Full batches that must pass before the budget grows again."""
 
 _REGROW_FACTOR = 1.25
 _SMALLEST = 16
+
+_PROBE_LENGTH = 128
+_FIRST_PROBE_TOKENS = 512
+_MAX_TOKENS_CPU = 8_192
+"""Beyond the caches nothing is gained, and a query waits for one forward batch."""
+
+_MAX_TOKENS_CUDA = 32_768
+"""Activations of small models then still fit in the L2 cache of a large GPU, and launches are amortised."""
+
+_MIN_GAIN = 1.05
+_MAX_PROBE_S = 1.5
+_CUDA_SHARE = 0.7
+"""Of the memory that is free after loading; the rest is for fragments and for longer prompts than the probe's."""
+
+_CPU_SHARE = 0.25
 
 
 class TokenBudget:
@@ -31,3 +54,66 @@ class TokenBudget:
         self.num_failures += 1
         self._passed = 0
         self.tokens = max(min(self.tokens, num_tokens) // 2, _SMALLEST)
+
+
+def measure_budget(forward: Forward, max_length: int) -> int:
+    """Returns the tokens of one forward batch that this model on this device should get.
+
+    CUDA: what fits, from the memory one probe takes. CPU: the smallest size at which throughput stops
+    growing, within a quarter of the free memory; takes up to a few seconds for a small model.
+    """
+    length = min(_PROBE_LENGTH, max_length)
+    if forward.device.type == "cuda":
+        return _fitting_on_cuda(forward, length)
+    return _best_on_cpu(forward, length)
+
+
+def _fitting_on_cuda(forward: Forward, length: int) -> int:
+    _probe(forward, length, _FIRST_PROBE_TOKENS)
+    torch.cuda.synchronize(forward.device)
+    before = torch.cuda.memory_allocated(forward.device)
+    torch.cuda.reset_peak_memory_stats(forward.device)
+    num_tokens = _probe(forward, length, 4 * _FIRST_PROBE_TOKENS)
+    torch.cuda.synchronize(forward.device)
+    bytes_per_token = max((torch.cuda.max_memory_allocated(forward.device) - before) / num_tokens, 1)
+    free, _ = torch.cuda.mem_get_info(forward.device)
+    return int(max(min(free * _CUDA_SHARE / bytes_per_token, _MAX_TOKENS_CUDA), length))
+
+
+def _best_on_cpu(forward: Forward, length: int) -> int:
+    _probe(forward, length, length)
+    best, best_rate, size, began_s = length, 0.0, _FIRST_PROBE_TOKENS, time.monotonic()
+    limit = _MAX_TOKENS_CPU
+    while size <= limit and time.monotonic() - began_s < _MAX_PROBE_S:
+        peak_before, start_s = _peak_bytes(), time.monotonic()
+        num_tokens = _probe(forward, length, size)
+        rate = num_tokens / max(time.monotonic() - start_s, 1e-9)
+        if rate > best_rate * _MIN_GAIN:
+            best, best_rate = num_tokens, rate
+        grown = _peak_bytes() - peak_before
+        if grown > 0:
+            limit = min(limit, int(_available_bytes() * _CPU_SHARE / (grown / num_tokens)))
+        size *= 2
+    return best
+
+
+def _probe(forward: Forward, length: int, num_tokens: int) -> int:
+    """Runs one batch of about so many tokens and returns how many it held."""
+    num_items = max(num_tokens // length, 1)
+    ids = np.zeros((num_items, length), np.int32)
+    forward.states(ids)
+    return num_items * length
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _available_bytes() -> int:
+    """MemAvailable of Linux; a machine without it is taken to have 4 GiB."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123 - not a path of ours
+            found = next(line for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4 << 30
+    return int(found.split()[1]) * 1024

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.budget import TokenBudget
+from pipeline.engine.budget import TokenBudget, measure_budget
 from pipeline.engine.forward import Forward
+from pipeline.engine.selftest import self_test
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
@@ -23,7 +24,8 @@ def build_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads
     device = pick_device(model)
     dtype = pick_dtype(model, spec, device)
     forward = Forward(spec, load_transformer(spec, device, dtype), device, dtype)
-    budget = TokenBudget(model.max_batch_tokens or 4096)
+    self_test(spec, tokenizer, forward)
+    budget = TokenBudget(model.max_batch_tokens or measure_budget(forward, spec.max_length))
     return TransformerEngine(spec, tokenizer.prompts, forward, budget, _facts(spec, tokenizer, forward))
 
 

@@ -40,11 +40,19 @@ class Forward:
             self._model.set_adapter(adapter)  # type: ignore[operator] # a PEFT model
         device_ids = torch.from_numpy(ids).to(self.device, torch.long)
         device_excluded = torch.from_numpy(excluded).to(self.device, torch.long)
-        states: Tensor = self._model(input_ids=device_ids, **self._kwargs).last_hidden_state
-        rows = pool(states, device_excluded, self._spec.pooling)
+        rows = pool(self._states(device_ids), device_excluded, self._spec.pooling)
         for module in self._after:
             rows = nn.functional.normalize(rows, dim=-1) if module is None else module(rows)
         return rows
+
+    @torch.inference_mode()
+    def states(self, ids: Int32) -> Tensor:
+        """Returns the (num_items, length, hidden) last hidden states, for tests of the model itself."""
+        return self._states(torch.from_numpy(ids).to(self.device, torch.long))
+
+    def _states(self, ids: Tensor) -> Tensor:
+        states: Tensor = self._model(input_ids=ids, **self._kwargs).last_hidden_state
+        return states
 
     def run_in_float32(self, ids: Int32, excluded: Int32, adapter: str | None) -> Tensor:
         """As `run`, with the weights held in float32 for the while: what overflows in half precision may not here."""
@@ -80,4 +88,4 @@ def finish(rows: Float32, dimension: int, *, layer_norm: bool) -> Float32:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     unit[~np.isfinite(unit).all(axis=1)] = np.nan
-    return unit
+    return np.asarray(unit, np.float32)

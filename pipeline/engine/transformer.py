@@ -16,7 +16,7 @@ from pipeline.engine.items import Items, assemble
 from pipeline.engine.spec import ModelSpec
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
-from pipeline.records import Float32, TokenBatch
+from pipeline.records import Bool, Float32, TokenBatch
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class TransformerJob(Job):
 
     def step(self) -> None:
         """Starts the next group, then fetches the rows of the one before it."""
-        started = self._start(self._groups.pop()) if self._groups else None
+        started = self._start(self._next_group()) if self._groups else None
         if self._engine.forward.device.type == "cpu" and started is not None:
             self._fetch(started)
             return
@@ -98,15 +98,29 @@ class TransformerJob(Job):
             groups += [members[group] for group in packed]
         return groups
 
+    def _next_group(self) -> Indices:
+        """Groups packed before the budget shrank are cut down to what it is now."""
+        group = self._groups.pop()
+        while len(group) > 1 and int(self._items.lengths[group].sum()) > self._engine.budget.tokens:
+            group, rest = halves(group)
+            self._groups.append(rest)
+        return group
+
     def _start(self, group: Indices) -> tuple[Indices, Tensor] | None:
         """Runs a group. One that does not fit goes back in halves; one item that does not is its batch's error."""
         items, engine = self._items, self._engine
         num_tokens = int(items.lengths[group].sum())
         try:
             rows = engine.forward.run(items.ids(group), items.excluded(group), items.adapter(group[0]))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
+            log.warning(
+                "A forward batch did not fit in memory",
+                model=engine.spec.files.name,
+                num_items=len(group),
+                num_tokens=num_tokens,
+            )
         else:
             engine.budget.succeeded(num_tokens)
             return group, rows
@@ -140,7 +154,7 @@ class TransformerJob(Job):
         items = self._items
         try:
             rows = self._engine.forward.run_in_float32(items.ids(group), items.excluded(group), items.adapter(item))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
             self._too_large(item)
@@ -168,12 +182,13 @@ class TransformerJob(Job):
         ]
 
 
-def _finite(rows: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Rows that can be normalised."""
-    finite: np.ndarray[Any, np.dtype[np.bool_]] = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
-    return finite
+def _finite(rows: Float32) -> Bool:
+    """Returns which rows can be normalised."""
+    return np.asarray(np.isfinite(rows).all(axis=1) & rows.any(axis=1), np.bool_)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class for it; the CPU allocator only a message."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def _out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it; torch's CPU allocator only a message (c10/core/impl/alloc_cpu.cpp)."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

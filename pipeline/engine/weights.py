@@ -85,11 +85,12 @@ def load_transformer(spec: ModelSpec, device: torch.device, dtype: torch.dtype) 
 
 
 def _look_both_ways(config: Any) -> None:
-    """Gemma has a switch of its own, which also halves its sliding window; the rest honour is_causal (>= 5.2)."""
-    if hasattr(config, "use_bidirectional_attention"):
-        config.use_bidirectional_attention = True
-    else:
+    """Gemma has a switch of its own, which halves the sliding window when set; the rest honour is_causal (>= 5.2)."""
+    if not hasattr(config, "use_bidirectional_attention"):
         config.is_causal = False
+    elif not config.use_bidirectional_attention:
+        config.use_bidirectional_attention = True
+        config.sliding_window = config.sliding_window // 2 + 1
 
 
 def _with_adapters(spec: ModelSpec, model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel
 
 from pipeline.config.source import SourceConfig
-from pipeline.errors import ConfigError, EnvironmentFault, TransientError, nearest
+from pipeline.errors import ConfigError, nearest
 from pipeline.records import Partition
 from pipeline.sources.connection import client_settings, translate
 
@@ -75,9 +75,7 @@ def inspect(config: SourceConfig) -> dict[str, Any]:
             raise ConfigError(_explain_missing(missing[0], admin))
         return {
             "brokers": len(cluster["brokers"]),
-            "version": ".".join(map(str, admin.config["api_version"] or admin.get_broker_version_data(None)))
-            if config.api_version
-            else _version(admin),
+            "version": _version(admin, cluster),
             "codecs": codecs,
             "topics": {name: found[name] for name in config.topics},
             "dead_letter_topic": _check_dead_letter_topic(admin, config, found.get(config.dead_letter_topic)),
@@ -171,9 +169,9 @@ def _explain_missing(topic: str, admin: Any) -> str:
     )
 
 
-def _version(admin: Any) -> str:
-    brokers = admin.describe_cluster()["brokers"]
-    data = admin.get_broker_version_data(brokers[0]["broker_id"])
+def _version(admin: Any, cluster: Mapping[str, Any]) -> str:
+    """Returns the version that the protocol of one broker implies."""
+    data = admin.get_broker_version_data(cluster["brokers"][0]["broker_id"])
     return ".".join(map(str, data.broker_version))
 
 

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 
 from pipeline import __version__
 from pipeline.config.source import SourceConfig
-from pipeline.errors import EnvironmentFault, TransientError
+from pipeline.errors import EnvironmentFault
 from pipeline.records import DeadLetter
 from pipeline.sources.admin import create_dead_letter_topic, topic_exists
 from pipeline.sources.connection import client_settings, translate

@@ -208,8 +208,8 @@ class KafkaSource:
         )
         return (
             f"the next offset to read is not in the log: {places or str(error)[:300]}. Retention removed unread "
-            f"records, or the topic was recreated or truncated. Records are lost to this pipeline unless they come again: "
-            f"backfill them, then set the offsets of group {self._config.group_id!r} on purpose"
+            f"records, or the topic was recreated or truncated. Those records are lost to this pipeline unless they "
+            f"come again: backfill them, then set the offsets of group {self._config.group_id!r} on purpose"
         )
 
     def _note(self, error: RefractError) -> RefractError:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import kafka.errors as kafka_errors
 from kafka import KafkaProducer
@@ -63,9 +63,7 @@ class RecordProducer:
         if not self._room.acquire(timeout=DELIVERY_TIMEOUT_MS / 1000):
             raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement and none comes")
         try:
-            future = self._producer.send(
-                topic, value=value, key=key, headers=list(headers), timestamp_ms=timestamp_ms
-            )
+            future = self._producer.send(topic, value=value, key=key, headers=list(headers), timestamp_ms=timestamp_ms)
         except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
             self._room.release()
             raise ConfigError(f"a record for topic {topic!r} cannot be sent: {error}") from error
@@ -87,7 +85,7 @@ class RecordProducer:
         """Frees the producer; what `flush` has not seen through may be lost."""
         self._producer.close(timeout=5)
 
-    def __enter__(self) -> "RecordProducer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

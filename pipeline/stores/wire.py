@@ -186,7 +186,7 @@ def _guard_template() -> tuple[bytes, bytes, bytes]:
 
 def _map(tag: bytes, fields: Mapping[str, Any], depth: int) -> bytes:
     """Returns the entries of a map from names to values, each under the tag."""
-    entries = []
+    entries: list[bytes] = []
     for name, value in fields.items():
         content = _value(value, depth + 1)
         entry = _key(name) + _varint(len(content)) + content

@@ -1,0 +1,65 @@
+"""A broker inside this process for the demo: librdkafka's mock cluster, which needs neither Java nor a network.
+
+It keeps records in memory (5 MB or 100,000 batches per partition, then the oldest go) and ends with
+the process, so it is for showing and for protocol tests, never for data.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.errors import ConfigError
+
+API_VERSION = (2, 3)
+"""What `source.api_version` must say: the mock does not answer the version probe of newer clients in full."""
+
+
+class MockBroker:
+    """A running mock cluster of one broker, from `start` or `with` until `close`.
+
+    Topics are made by `create_topics`, or by the first client that asks for them.
+    """
+
+    def __init__(self, *, num_partitions: int = 4) -> None:
+        """Prepares the cluster; new topics get `num_partitions`."""
+        self._num_partitions = num_partitions
+        self._client: Any = None
+        self.bootstrap_servers = ""
+        """host:port of the broker, once started."""
+
+    def start(self) -> Self:
+        """Starts the broker on a free port. Raises ConfigError when confluent-kafka is not installed."""
+        try:
+            from confluent_kafka import Producer  # noqa: PLC0415 - only the demo needs it
+        except ImportError:
+            raise ConfigError("the mock broker needs confluent-kafka: pip install 'refract[demo]'") from None
+        self._client = Producer(
+            {
+                "test.mock.num.brokers": 1,
+                "test.mock.default.partitions": self._num_partitions,
+                "bootstrap.servers": "mock",
+                "allow.auto.create.topics": True,
+                "log_level": 0,
+            }
+        )
+        metadata = self._client.list_topics(timeout=10)
+        broker = next(iter(metadata.brokers.values()))
+        self.bootstrap_servers = f"{broker.host}:{broker.port}"
+        return self
+
+    def create_topics(self, topics: Mapping[str, int] | list[str]) -> None:
+        """Makes the topics appear, each with the default number of partitions."""
+        for topic in topics:
+            self._client.list_topics(topic, timeout=10)
+
+    def close(self) -> None:
+        """Ends the broker and forgets its records."""
+        self._client = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

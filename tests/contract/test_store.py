@@ -1,0 +1,384 @@
+"""The contract of `pipeline.interfaces.Store`: what is written, what wins, what is read."""
+
+import random
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import BatchShapeError, ConfigError, EnvironmentFault, Reason, RecordError
+from pipeline.records import MAX_VERSION
+from pipeline.tasks import Task
+from tests.contract.store_backends import (
+    DIMENSION,
+    AnyStore,
+    Backend,
+    Row,
+    delete,
+    key_id,
+    make_batch,
+    put,
+    stored,
+    unit,
+)
+
+FULL_CONTRACT = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def version_of(store: AnyStore, task: Task, key: str | int) -> int:
+    (point,) = store.retrieve(task.collection, [key_id(key)])
+    return point.version
+
+
+# --------------------------------------------------------------------------------------------- guard
+
+
+@pytest.mark.parametrize(
+    ("before", "replaced"),
+    [
+        ({"_version": 7}, True),
+        ({"_version": 8}, False),
+        ({"_version": 9}, False),
+        ({"_version": MAX_VERSION}, False),
+        ({}, True),
+        ({"_version": None}, True),
+        ({"_version": "zz"}, True),
+        ({"_version": True}, True),
+    ],
+)
+def test_a_stored_point_is_replaced_only_when_its_version_is_older_or_no_number(
+    store_backend: Backend, store: AnyStore, task: Task, before: Mapping[str, Any], *, replaced: bool
+) -> None:
+    store_backend.put_raw(store, task.collection, "k", {**before, "text": "old"})
+    store.upsert(make_batch([put("k", 8, text="new")], task))
+    (point,) = store.retrieve(task.collection, [key_id("k")])
+    assert point.payload["text"] == ("new" if replaced else "old")
+
+
+def test_an_absent_point_is_inserted(store: AnyStore, task: Task) -> None:
+    written = store.upsert(make_batch([put("k", 0, text="x")], task))
+    assert written.stale == {task.collection: 0}
+    (point,) = store.retrieve(task.collection, [key_id("k")], with_vectors=True)
+    assert (point.version, point.deleted, dict(point.payload)) == (0, False, {"_key": "s:k", "text": "x"})
+    assert point.vector is not None
+    assert np.allclose(point.vector, unit(1.0, 0.0))
+
+
+def test_neighbouring_versions_below_two_to_the_53_are_told_apart(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put("k", MAX_VERSION - 1, text="old")], task))
+    store.upsert(make_batch([put("k", MAX_VERSION, text="new")], task))
+    (point,) = store.retrieve(task.collection, [key_id("k")])
+    assert (point.version, point.payload["text"]) == (MAX_VERSION, "new")
+
+
+@pytest.mark.parametrize("order", [[7, 6], [6, 7]])
+def test_two_versions_of_one_id_in_a_batch_leave_the_newest(store: AnyStore, task: Task, order: list[int]) -> None:
+    store.upsert(make_batch([put("k", 5)], task))
+    written = store.upsert(make_batch([put("k", version, text=str(version)) for version in order], task))
+    (point,) = store.retrieve(task.collection, [key_id("k")])
+    assert (point.version, point.payload["text"]) == (7, "7")
+    assert written.stale == {task.collection: 1}
+
+
+def test_of_equal_versions_in_a_batch_the_first_is_kept(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put("k", 7, text="first"), put("k", 7, text="second")], task))
+    (point,) = store.retrieve(task.collection, [key_id("k")])
+    assert point.payload["text"] == "first"
+
+
+def test_only_older_points_count_as_stale_in_each_collection(store_backend: Backend) -> None:
+    store, first, second = store_backend.connect(), store_backend.task("one"), store_backend.task("two")
+    store.open([first, second])
+    store.upsert(make_batch([put(key, 10) for key in "abc"], first))
+    written = store.upsert(make_batch([put("a", 9), put("b", 10), put("c", 11), put("d", 1)], first, second))
+    assert written.stale == {first.collection: 1, second.collection: 0}
+    assert version_of(store, first, "a") == 10
+    assert version_of(store, second, "a") == 9
+
+
+def test_a_batch_larger_than_one_request_is_guarded_throughout(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put(key, 10) for key in range(1_500)], task))
+    written = store.upsert(make_batch([put(key, 9 + key % 3) for key in range(1_500)], task))
+    assert written.stale == {task.collection: 500}
+    expected = {key_id(key): (max(10, 9 + key % 3), False) for key in range(1_500)}
+    assert stored(store, task) == expected
+
+
+@FULL_CONTRACT
+@given(
+    batches=st.lists(
+        st.lists(
+            st.tuples(st.sampled_from("abcd"), st.integers(0, 6), st.booleans()),
+            min_size=1,
+            max_size=8,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_any_sequence_of_batches_ends_like_a_dict_of_newest_versions(
+    store_backend: Backend, batches: list[list[tuple[str, int, bool]]]
+) -> None:
+    store, task = store_backend.connect(), store_backend.task(f"model{random.randrange(10**9)}")
+    store.open([task])
+    model: dict[bytes, tuple[int, bool]] = {}
+    for batch in batches:
+        before = dict(model)
+        for key, version, gone in batch:
+            if version > model.get(key_id(key), (-1, False))[0]:
+                model[key_id(key)] = (version, gone)
+        rows = [delete(key, version) if gone else put(key, version) for key, version, gone in batch]
+        written = store.upsert(make_batch(rows, task))
+        newest = {key: max(row[1] for row in batch if row[0] == key) for key in {row[0] for row in batch}}
+        lost = sum(before.get(key_id(key), (-1, False))[0] > version for key, version in newest.items())
+        assert written.stale == {task.collection: lost + len(batch) - len(newest)}
+    assert stored(store, task) == model
+    assert store.count(task.collection) == sum(not gone for _, gone in model.values())
+
+
+def test_concurrent_writers_never_lower_a_version(store: AnyStore, task: Task) -> None:
+    seen: dict[int, list[int]] = {key: [] for key in range(40)}
+
+    def write(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(12):
+            rows: list[Row] = []
+            for key in rng.sample(range(40), 25):
+                version = rng.randrange(1_000)
+                seen[key].append(version)
+                rows.append(delete(key, version) if rng.random() < 0.2 else put(key, version))
+            store.upsert(make_batch(rows, task))
+
+    def watch(_: int) -> None:
+        highest: dict[bytes, int] = {}
+        for _ in range(30):
+            for point in store.scroll(task.collection, None, 100):
+                assert point.version >= highest.get(point.id, -1)
+                highest[point.id] = point.version
+
+    with ThreadPoolExecutor(5) as pool:
+        jobs = [pool.submit(write, seed) for seed in range(4)] + [pool.submit(watch, 0)]
+        for job in jobs:
+            job.result()
+    found = {point: version for point, (version, _) in stored(store, task).items()}
+    assert found == {key_id(key): max(versions) for key, versions in seen.items() if versions}
+
+
+# ---------------------------------------------------------------------------------------- tombstones
+
+
+def test_a_deleted_point_stays_deleted_against_an_older_upsert(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put("k", 5)], task))
+    store.upsert(make_batch([delete("k", 7)], task))
+    written = store.upsert(make_batch([put("k", 6)], task))
+    assert stored(store, task) == {key_id("k"): (7, True)}
+    assert written.stale == {task.collection: 1}
+    assert store.count(task.collection) == 0
+
+
+def test_a_newer_upsert_revives_a_deleted_point(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([delete("k", 7)], task))
+    store.upsert(make_batch([put("k", 8)], task))
+    assert stored(store, task) == {key_id("k"): (8, False)}
+    assert [hit.id for hit in store.search(task, unit(1.0), 5, {})] == [key_id("k")]
+
+
+def test_a_delete_of_an_unknown_key_is_stored(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([delete("k", 7)], task))
+    (point,) = store.retrieve(task.collection, [key_id("k")], with_vectors=True)
+    assert (point.version, point.deleted, point.vector) == (7, True, None)
+
+
+def test_deleted_points_are_never_found_nor_counted(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put(key, 5, team="red") for key in range(6)], task))
+    store.upsert(make_batch([delete(key, 6) for key in range(0, 6, 2)], task))
+    alive = {key_id(key) for key in range(1, 6, 2)}
+    assert {hit.id for hit in store.search(task, unit(1.0), 100, {})} == alive
+    assert {hit.id for hit in store.search(task, unit(1.0), 100, {"team": "red"})} == alive
+    assert store.count(task.collection) == 3
+    assert len(store.scroll(task.collection, None, 100)) == 6
+
+
+def test_purging_removes_only_tombstones_that_are_no_newer(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([delete("old", 5), delete("newer", 9), put("live", 5), put("revived", 6)], task))
+    versions = {key_id(key): 5 for key in ("old", "newer", "live", "revived", "unknown")}
+    assert store.purge_tombstones(task.collection, versions) == 1
+    assert stored(store, task) == {
+        key_id("newer"): (9, True),
+        key_id("live"): (5, False),
+        key_id("revived"): (6, False),
+    }
+
+
+# ------------------------------------------------------------------------------------------- refusals
+
+BAD_VECTORS = {
+    "nan": np.array([1, np.nan, 0, 0], np.float32),
+    "inf": np.array([np.inf, 0, 0, 0], np.float32),
+    "zero": np.zeros(DIMENSION, np.float32),
+    "tiny": np.full(DIMENSION, 1e-30, np.float32),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_VECTORS)
+def test_a_vector_without_direction_is_refused_alone_and_named_among_several(
+    store: AnyStore, task: Task, bad: str
+) -> None:
+    row: Row = ("bad", 1, BAD_VECTORS[bad], {})
+    with pytest.raises(RecordError) as alone:
+        store.upsert(make_batch([row], task))
+    assert alone.value.reason is Reason.INVALID_EMBEDDING
+    with pytest.raises(BatchShapeError, match="rows 1 of 3"):
+        store.upsert(make_batch([put("a", 1), row, put("c", 1)], task))
+    assert stored(store, task) == {}
+
+
+def test_the_vector_of_a_tombstone_is_not_looked_at(store: AnyStore, task: Task) -> None:
+    batch = make_batch([delete("k", 1)], task)
+    batch.vectors[task.collection][:] = np.nan
+    store.upsert(batch)
+    assert stored(store, task) == {key_id("k"): (1, True)}
+
+
+def test_vectors_of_another_width_are_nobodys_record_but_an_environment_fault(store: AnyStore, task: Task) -> None:
+    batch = make_batch([put("k", 1)], task)
+    wide = np.ones((1, DIMENSION + 1), np.float32)
+    with pytest.raises(EnvironmentFault, match=f"vectors of {DIMENSION} values, got {DIMENSION + 1}"):
+        store.upsert(type(batch)(batch.ids, batch.versions, batch.deleted, batch.payloads, {task.collection: wide}))
+
+
+@pytest.mark.parametrize("version", [-1, MAX_VERSION + 1])
+def test_a_version_outside_the_exact_range_is_refused(store: AnyStore, task: Task, version: int) -> None:
+    with pytest.raises(RecordError) as caught:
+        store.upsert(make_batch([put("k", version)], task))
+    assert caught.value.reason is Reason.INVALID_VERSION
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", object()], ids=["nan", "surrogate", "object"])
+def test_a_payload_the_store_cannot_hold_is_refused(store: AnyStore, task: Task, value: object) -> None:
+    with pytest.raises(RecordError) as caught:
+        store.upsert(make_batch([put("k", 1, field=value)], task))
+    assert caught.value.reason is Reason.REFUSED_BY_STORE
+    with pytest.raises(BatchShapeError):
+        store.upsert(make_batch([put("k", 1, field=value), put("l", 1)], task))
+
+
+def test_writing_to_a_collection_that_does_not_exist_is_an_environment_fault(
+    store_backend: Backend, store: AnyStore
+) -> None:
+    with pytest.raises(EnvironmentFault, match="does not exist"):
+        store.upsert(make_batch([put("k", 1)], store_backend.task("unopened")))
+
+
+@pytest.mark.parametrize("vector", [np.zeros(DIMENSION, np.float32), np.full(DIMENSION, np.nan, np.float32)])
+def test_a_query_without_direction_is_refused(store: AnyStore, task: Task, vector: Any) -> None:
+    with pytest.raises(RecordError):
+        store.search(task, vector, 5, {})
+
+
+def test_a_query_of_another_width_is_refused(store: AnyStore, task: Task) -> None:
+    with pytest.raises(EnvironmentFault, match="query has shape"):
+        store.search(task, np.ones(DIMENSION + 1, np.float32), 5, {})
+
+
+# -------------------------------------------------------------------------------------------- reading
+
+
+def test_search_returns_the_nearest_first_with_cosine_scores(store: AnyStore, task: Task) -> None:
+    angles = {"near": 0.1, "far": 1.2, "middle": 0.6}
+    rows: list[Row] = [(key, 1, unit(np.cos(angle), np.sin(angle)), {"n": key}) for key, angle in angles.items()]
+    store.upsert(make_batch(rows, task))
+    hits = store.search(task, unit(1.0), 2, {})
+    assert [hit.payload["n"] for hit in hits] == ["near", "middle"]
+    assert np.allclose([hit.score for hit in hits], np.cos([0.1, 0.6]), atol=1e-5)
+
+
+def test_payloads_come_back_as_they_were_given(store: AnyStore, task: Task) -> None:
+    payload = {
+        "text": "grüße 👋\x00",
+        "whole": -(2**63),
+        "large": 2**63 - 1,
+        "half": 0.5,
+        "yes": True,
+        "no": False,
+        "nothing": None,
+        "list": [1, "a", None, [True]],
+        "nested": {"a": {"b": []}, "": {}},
+    }
+    store.upsert(make_batch([put("k", 1, **payload)], task))
+    (point,) = store.retrieve(task.collection, [key_id("k")])
+    assert dict(point.payload) == {"_key": "s:k", **payload}
+
+
+def test_retrieve_returns_what_exists_and_vectors_on_demand(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put("a", 1), delete("b", 2)], task))
+    points = store.retrieve(task.collection, [key_id(key) for key in "abc"])
+    assert {point.id: point.vector for point in points} == {key_id("a"): None, key_id("b"): None}
+    assert store.retrieve(task.collection, []) == []
+
+
+@pytest.mark.parametrize("page", [1, 7, 50, 1_000])
+def test_scrolling_by_pages_sees_every_point_once_in_order_of_ids(store: AnyStore, task: Task, page: int) -> None:
+    store.upsert(make_batch([put(key, 1) if key % 3 else delete(key, 1) for key in range(50)], task))
+    seen: list[bytes] = []
+    while points := store.scroll(task.collection, seen[-1] if seen else None, page):
+        assert len(points) <= page
+        seen.extend(point.id for point in points)
+    assert seen == sorted(key_id(key) for key in range(50))
+
+
+def test_scrolling_starts_above_an_id_that_is_not_stored(store: AnyStore, task: Task) -> None:
+    store.upsert(make_batch([put(key, 1) for key in range(20)], task))
+    ids = sorted(key_id(key) for key in range(20))
+    between = ids[9][:15] + bytes([ids[9][15] ^ 1 | 1])
+    above = [point.id for point in store.scroll(task.collection, between, 100)]
+    assert above == [point for point in ids if point > between]
+
+
+@pytest.mark.parametrize(
+    ("filters", "keys"),
+    [
+        ({"team": "red"}, "ab"),
+        ({"team": ["red", "blue"]}, "abc"),
+        ({"size": 2}, "b"),
+        ({"size": [1, 3]}, "ac"),
+        ({"size": {"gte": 2}}, "bc"),
+        ({"size": {"gt": 1, "lt": 3}}, "b"),
+        ({"size": {"lte": 1.5}}, "a"),
+        ({"open": True}, "ac"),
+        ({"open": False}, "b"),
+        ({"customer.name": "x"}, "c"),
+        ({"team": "red", "open": True}, "a"),
+        ({"team": "green"}, ""),
+        ({"missing": "x"}, ""),
+    ],
+)
+def test_filters_keep_the_points_that_meet_all_of_them(
+    store: AnyStore, task: Task, filters: Mapping[str, Any], keys: str
+) -> None:
+    rows = [
+        put("a", 1, team="red", size=1, open=True),
+        put("b", 1, team="red", size=2, open=False),
+        put("c", 1, **{"team": "blue", "size": 3, "open": True, "customer.name": "x"}),
+        put("d", 1),
+    ]
+    store.upsert(make_batch(rows, task))
+    assert {hit.id for hit in store.search(task, unit(1.0), 10, filters)} == {key_id(key) for key in keys}
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"a": 1.5}, {"a": None}, {"a": []}, {"a": ["x", 1]}, {"a": {}}, {"a": {"gtt": 1}}, {"a": {"gt": "1"}}, {"": "x"}]
+    + [{"a": 2**64}, {"a": [True]}, {"a": {"gt": float("nan")}}, {'a"b': "x"}, {"a": [["x"]]}],
+)
+def test_a_filter_of_no_known_form_is_refused(store: AnyStore, task: Task, filters: Mapping[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="filter on"):
+        store.search(task, unit(1.0), 10, filters)
