@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from actors.app import APP_NAME, build_app, required_resources
 from actors.context import ConfigTree
 from actors.ingestor import DRAIN_S
 from actors.monitor import Report
+from actors.remote import RemoteStore
 from actors.status import readiness, status
 from pipeline.config.app import Config
-from pipeline.engine.load import check_tasks
+from pipeline.engine.load import check_tasks, identify
 from pipeline.errors import ConfigError, RefractError, TransientError
+from pipeline.interfaces import Store
+from pipeline.stores.open import open_store
+from pipeline.tasks import Task, bind_tasks
 
 OBJECT_STORE_BYTES = 1 << 29
 """Shared memory of a cluster started here: many times what is in flight between the actors."""
@@ -84,6 +89,17 @@ class RunningApp:
         """Returns what `/v1/status` answers."""
         return status(self.config, self._reports())
 
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """All tasks by name, with their physical collections."""
+        return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
+
+    def store(self) -> Store:
+        """Returns the app's store, for reading: through its owner where it is embedded."""
+        if self.config.store.type == "edge":
+            return RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+        return open_store(self.config.store, self.config.pipeline, ())
+
     def stop(self, progress: Progress) -> None:
         """Lets the ingestors finish what is in flight, commit and leave the group; then takes everything down."""
         if not ray.is_initialized():
@@ -96,7 +112,7 @@ class RunningApp:
             serve.delete(APP_NAME)
         else:
             serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]  # Ray's
 
     def _connect(self) -> None:
         # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
@@ -122,7 +138,7 @@ class RunningApp:
 
     def _check_resources(self) -> None:
         """Refuses what the cluster will never have, rather than waiting for ever."""
-        present = ray.cluster_resources()
+        present = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
         for resource, needed in required_resources(self.config).items():
             if needed > present.get(resource, 0):
                 ray.shutdown()

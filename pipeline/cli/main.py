@@ -11,6 +11,7 @@ from typer.main import get_command
 from pipeline import __version__
 from pipeline.cli.check import check
 from pipeline.cli.config import config_app
+from pipeline.cli.demo import demo
 from pipeline.cli.dlq import dlq_app
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command()(check)
 app.command()(run)
+app.command()(demo)
 app.command()(produce)
 app.command()(search)
 app.command()(tasks)

@@ -41,18 +41,18 @@ def run(
 
     configure_logs()
     stop = threading.Event()
-    _heed_signals(stop)
+    heed_signals(stop)
     app = RunningApp(config, address)
     try:
         app.start(print_note)
-        _heed_signals(stop)  # Ray has put a handler of its own in their place
+        heed_signals(stop)  # Ray has put a handler of its own in their place
         _follow(app, stop)
     finally:
         app.stop(print_note)
     raise typer.Exit(ExitCode.OK)
 
 
-def _heed_signals(stop: threading.Event) -> None:
+def heed_signals(stop: threading.Event) -> None:
     """Sets the event at the first SIGINT or SIGTERM; the second one interrupts whatever runs."""
 
     def on_signal(_number: int, _frame: Any) -> None:

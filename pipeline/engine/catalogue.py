@@ -72,5 +72,5 @@ def catalogue() -> dict[str, CatalogueEntry]:
 
 
 def _entry(row: dict[str, Any]) -> CatalogueEntry:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     return CatalogueEntry(**{field.name: values[field.name] for field in fields(CatalogueEntry)})

@@ -1,4 +1,4 @@
-"""Where a model's files are, and what they hash to. Knows folders, the hub and the packaged model; no weights loaded."""
+"""Where a model's files are, and what they hash to: folders, the hub, the packaged model. No weights are loaded."""
 
 import hashlib
 import importlib.util

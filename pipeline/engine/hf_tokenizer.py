@@ -57,7 +57,7 @@ def _open(files: ModelFiles) -> Tokenizer:
     if path.is_file():
         try:
             return Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
+        except Exception as error:  # the Rust side raises plain Exception
             raise ConfigError(f"{path}: cannot be read as a tokenizer ({error})") from error
     vocabulary = files.folder / "vocab.txt"
     if vocabulary.is_file():
@@ -71,19 +71,19 @@ def _open(files: ModelFiles) -> Tokenizer:
 def _word_piece(files: ModelFiles, vocabulary: str) -> Tokenizer:
     """BERT's tokenizer from its vocabulary, for folders older than tokenizer.json."""
     settings = files.read_json("tokenizer_config.json") or {}
-    tokenizer = Tokenizer(WordPiece.from_file(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(  # type: ignore[assignment] # the stub leaves out the setter
+    tokenizer = Tokenizer(WordPiece.from_file(vocabulary, unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
+    tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=bool(settings.get("do_lower_case", True)),
         strip_accents=settings.get("strip_accents"),
         handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment] # as above
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer.add_special_tokens([token for token in special if tokenizer.token_to_id(token) is not None])
     from tokenizers.processors import TemplateProcessing  # noqa: PLC0415 - only old folders need it
 
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)  # type: ignore[assignment] # as above
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return tokenizer
 
 

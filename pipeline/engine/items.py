@@ -57,7 +57,7 @@ class Items:
 
     def adapter(self, item: int) -> str | None:
         """Returns the adapter of an item."""
-        return self.plans[self.plan[item]].prompt.adapter
+        return self.plans[int(self.plan[item])].prompt.adapter
 
 
 def assemble(batches: Sequence[TokenBatch], prompts: Mapping[str, PromptIds]) -> Items:
@@ -77,10 +77,11 @@ def assemble(batches: Sequence[TokenBatch], prompts: Mapping[str, PromptIds]) ->
         count = batch.num_texts * len(batch.prompts)
         rows.append((first, count))
         first += count
-    joined = (
-        [np.concatenate(column) for column in zip(*columns, strict=True)] if columns else [np.empty(0, np.int32)] * 5
-    )
-    return Items(batches, plans, *joined, rows)  # type: ignore[arg-type] # five arrays, in the order of the fields
+    if not columns:
+        none = np.empty(0, np.int32)
+        return Items(batches, plans, none, none, np.empty(0, np.int64), none, none, rows)
+    batch_of, plan_of, start, kept, lengths = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Items(batches, plans, batch_of, plan_of, start, kept, lengths, rows)
 
 
 def _columns(

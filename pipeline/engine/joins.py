@@ -1,4 +1,4 @@
-"""Where a prompt may be cut, so that a text is tokenised once for many prompts.
+r"""Where a prompt may be cut, so that a text is tokenised once for many prompts.
 
 A cut is used only when it is proven twice. By structure: no token can reach across it, because the
 pre-tokenizer always splits there, or because no piece of the vocabulary holds the two characters next

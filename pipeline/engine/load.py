@@ -92,13 +92,8 @@ def check_tasks(model_name: str, model: ModelConfig, tasks: Mapping[str, TaskCon
 
         spec = resolve(model)
         PromptTokenizer(spec, tasks)
-        if model.dtype in spec.forbidden_dtypes:
-            raise ConfigError(f"dtype is {model.dtype}, in which {model.model} overflows; use bfloat16 or float32")
-        if spec.adapter is not None:
-            _check_peft()
-        if spec.files.commit is None:
-            spec.files.weight_files()
-            _check_dense(spec)
+        _check_precision(model, spec)
+        _check_weights(spec)
     except ConfigError as error:
         raise ConfigError(f"models.{model_name}: {error}") from None
     except TransientError as error:
@@ -113,18 +108,25 @@ def _check_null(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> None:
             raise ConfigError(f"tasks.{name}.dimension is {task.dimension}; vectors of {model.model} have {dimension}")
 
 
-def _check_peft() -> None:
-    try:
-        metadata.version("peft")
-    except metadata.PackageNotFoundError:
-        raise ConfigError("adapter: needs the package peft; pip install 'refract[adapters]'") from None
+def _check_precision(model: ModelConfig, spec: ModelSpec) -> None:
+    if model.dtype in spec.forbidden_dtypes:
+        raise ConfigError(f"dtype is {model.dtype}, in which {model.model} overflows; use bfloat16 or float32")
 
 
-def _check_dense(spec: ModelSpec) -> None:
+def _check_weights(spec: ModelSpec) -> None:
+    """What a folder lacks shows now; a hub model's weights are not downloaded for a check."""
+    if spec.adapter is not None:
+        try:
+            metadata.version("peft")
+        except metadata.PackageNotFoundError:
+            raise ConfigError("adapter: needs the package peft; pip install 'refract[adapters]'") from None
+    if spec.files.commit is not None:
+        return
+    spec.files.weight_files()
     for module in spec.after_pooling:
         if isinstance(module, Dense) and not (spec.files.folder / module.path / "model.safetensors").is_file():
             raise ConfigError(
-                f"{spec.files.name}: {module.path} has no model.safetensors; pickled weights are never read, convert them"
+                f"{spec.files.name}: {module.path} has no model.safetensors; pickled weights are never read"
             )
 
 

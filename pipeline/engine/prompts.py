@@ -109,8 +109,8 @@ def _fixed_symmetric(spec: ModelSpec, place: str, side: str | None) -> str:
     if side is None:
         if spec.symmetric_template is None:
             raise ConfigError(
-                f"{place}: {spec.files.name} was trained with fixed prefixes, and nobody says which one both sides of a "
-                "symmetric task take: give `instruction: query` or `instruction: document`, use `mode: retrieval`, or "
+                f"{place}: {spec.files.name} was trained with fixed prefixes, and nobody says which one both sides "
+                "of a symmetric task take: give `instruction: query` or `instruction: document`, use `mode: retrieval`, or "
                 "set overrides.symmetric_template"
             )
         return spec.symmetric_template
@@ -125,8 +125,8 @@ def _label(spec: ModelSpec, place: str, label: str | None) -> str:
     if label is None or label not in spec.labels:
         given = "is missing" if label is None else f"is {label!r}"
         raise ConfigError(
-            f"{place} {given}, but {spec.files.name} knows only its own {kind}: {', '.join(spec.labels) or 'none given'}."
-            f"{nearest(label or '', spec.labels)}{_suggestion()}"
+            f"{place} {given}, but {spec.files.name} knows only its own {kind}: "
+            f"{', '.join(spec.labels) or 'none given'}.{nearest(label or '', spec.labels)}{_suggestion()}"
         )
     return label
 

@@ -19,9 +19,9 @@ _TEXTS = (
     "Hello",
     "Since this morning nobody in the office can log in to the VPN, the client says that the certificate has expired.",
 )
-_INSTRUCTIONS = ("Judge how urgent this support ticket is", "Which product does this message talk about?")
+_INSTRUCTIONS = ("urgency", "product")
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
-"""Largest difference of a value between a text alone and in company, by precision: generous, for it looks for faults."""
+"""Largest difference of a value between a text alone and in company: generous, for it looks for faults."""
 
 _SAME = 1e-4
 """Two instructions whose vectors differ by less in every value are not told apart."""
@@ -78,7 +78,10 @@ def _check_instructions(spec: ModelSpec, forward: Forward) -> None:
         str(number): TaskConfig(instruction=instruction, model="self-test")
         for number, instruction in enumerate(_INSTRUCTIONS)
     }
-    tokenizer = PromptTokenizer(spec, tasks)
+    try:
+        tokenizer = PromptTokenizer(spec, tasks)
+    except ConfigError:
+        return  # prompts so short that not even one word fits: there is nothing to compare
     engine = TransformerEngine(spec, tokenizer.prompts, forward, TokenBudget(1_024), {})
     first, second = engine.embed(tokenizer.encode(_TEXTS, list(tasks)))
     if np.abs(first - second).max() < _SAME:

@@ -316,12 +316,12 @@ def _check_code(spec: ModelSpec, model_config: Mapping[str, Any], layers: _Layer
     if needs or (needs is None and "auto_map" in model_config):
         raise ConfigError(
             f"{spec.files.name}: needs code from its own repository (auto_map), which is never run. Where the native "
-            f"class {spec.model_type!r} computes the same, say so with `overrides: {{remote_code: false, bidirectional: "
-            "true or false}`; else choose another model"
+            f"class {spec.model_type!r} computes the same, say so with `overrides: {{remote_code: false, "
+            "bidirectional: true or false}`; else choose another model"
         )
-    if needs is False and "auto_map" in model_config and spec.bidirectional is None:
-        if spec.model_type not in ENCODER_TYPES:
-            raise layers.unknown("bidirectional", "true or false")
+    decoder = spec.model_type not in ENCODER_TYPES
+    if "auto_map" in model_config and decoder and spec.bidirectional is None:
+        raise layers.unknown("bidirectional", "true or false")
 
 
 def _checked_dense(spec: ModelSpec) -> ModelSpec:
@@ -337,14 +337,22 @@ def _checked_dense(spec: ModelSpec) -> ModelSpec:
 
 
 def _with_adapter_labels(spec: ModelSpec) -> ModelSpec:
-    """Adapters by name: the folder says which names there are."""
-    if spec.adapters:
+    """Adapters by name: the folder says which names there are, and a task's instruction chooses one."""
+    if spec.adapters and spec.instruction_style == "adapter":
         return replace(spec, labels=spec.adapters)
+    if spec.adapters:
+        return replace(
+            spec,
+            labels=spec.adapters,
+            instruction_style="adapter",
+            query_template=spec.query_template_plain or "{text}",
+            document_template=spec.document_template_plain,
+        )
     if spec.instruction_style == "adapter":
         known = f" ({', '.join(spec.labels)})" if spec.labels else ""
         raise ConfigError(
-            f"{spec.files.name}: chooses a LoRA adapter by task, so `adapter` must name a folder with one sub-folder per "
-            f"adapter{known}"
+            f"{spec.files.name}: chooses a LoRA adapter by task, so `adapter` must name a folder with one sub-folder "
+            f"per adapter{known}"
         )
     return spec
 

@@ -88,6 +88,7 @@ def read_sentence_files(files: ModelFiles) -> SentenceFiles:
                 "supported; supported are Transformer, Pooling, then Dense and Normalize"
             )
     length, lowercase = _length(files)
+    include_prompt = None if pooling is None else pooling.get("include_prompt")
     settings = files.read_json("config_sentence_transformers.json") or {}
     return SentenceFiles(
         pooling=None if pooling is None else _pooling_modes(files, pooling),
@@ -145,7 +146,7 @@ _LABEL = re.compile(r"^task: (.+) \| query: $")
 def derive_templates(prompts: Mapping[str, str]) -> dict[str, Any]:
     """Returns the catalogue fields that shipped prompts give away; empty when they say nothing.
 
-    A prompt `Instruct: …\\nQuery:` shows a free-form family and its exact tail: one space decides.
+    A prompt `Instruct: … Query:` shows a free-form family and its exact tail: one space decides.
     """
     document = next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
     for text in prompts.values():

@@ -164,8 +164,8 @@ def _plan(
             plan = PromptIds(prefix, suffix, prompt.max_length - needed, excluded, prompt, join.cut)
         if needed >= prompt.max_length:
             raise ConfigError(
-                f"tasks.{name.partition(':')[0]}: its instruction takes {needed} tokens of {prompt.max_length}; no text "
-                "fits beside it, and an instruction is never cut. Shorten it or raise max_tokens"
+                f"tasks.{name.partition(':')[0]}: its instruction takes {needed} tokens of {prompt.max_length}; no "
+                "text fits beside it, and an instruction is never cut. Shorten it or raise max_tokens"
             )
         plans[name] = plan
     return plans

@@ -46,8 +46,8 @@ def load_transformer(spec: ModelSpec, device: torch.device, dtype: torch.dtype) 
     """
     folder = str(spec.files.folder)
     spec.files.weight_files()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call] # transformers leaves it bare
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # as above
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError, OSError) as error:

@@ -200,7 +200,7 @@ def _is_compacted_only(admin: Any, topic: str) -> bool:
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
     try:
         described = admin.describe_configs([resource], config_filter="all")
-    except (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError):
-        return False
+    except (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConnectionError):
+        return False  # not told: brokers hang up on requests they do not know
     policy = described["topic"][topic].get("cleanup.policy", {}).get("value", "delete")
     return str(policy) == "compact"

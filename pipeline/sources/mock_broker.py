@@ -4,7 +4,7 @@ It keeps records in memory (5 MB or 100,000 batches per partition, then the olde
 the process, so it is for showing and for protocol tests, never for data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,9 +20,7 @@ class MockBroker:
     Topics are made by `create_topics`, or by the first client that asks for them.
     """
 
-    def __init__(self, *, num_partitions: int = 4) -> None:
-        """Prepares the cluster; new topics get `num_partitions`."""
-        self._num_partitions = num_partitions
+    def __init__(self) -> None:
         self._client: Any = None
         self.bootstrap_servers = ""
         """host:port of the broker, once started."""
@@ -36,7 +34,6 @@ class MockBroker:
         self._client = Producer(
             {
                 "test.mock.num.brokers": 1,
-                "test.mock.default.partitions": self._num_partitions,
                 "bootstrap.servers": "mock",
                 "allow.auto.create.topics": True,
                 "log_level": 0,
@@ -47,8 +44,8 @@ class MockBroker:
         self.bootstrap_servers = f"{broker.host}:{broker.port}"
         return self
 
-    def create_topics(self, topics: Mapping[str, int] | list[str]) -> None:
-        """Makes the topics appear, each with the default number of partitions."""
+    def create_topics(self, topics: Iterable[str]) -> None:
+        """Makes the topics appear, with four partitions each, as the mock has it."""
         for topic in topics:
             self._client.list_topics(topic, timeout=10)
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 
 import structlog
 
@@ -129,15 +130,15 @@ class EdgeStore:
         return f"Qdrant Edge {importlib.metadata.version('qdrant-edge-py')}"
 
     def close(self) -> None:
-        """See `Store.close`."""
+        """See `Store.close`. Everything is freed, also when a collection cannot be flushed; then that is raised."""
         self._closed.set()
         if self._upkeep is not None:
             self._upkeep.join()
             self._upkeep = None
-        with self._lock:
+        with self._lock, ExitStack() as stack:
+            stack.callback(self._directory.close)
             while self._shards:
-                self._shards.popitem()[1].close()
-            self._directory.close()
+                stack.callback(self._shards.popitem()[1].close)
 
     def _open(self, task: Task) -> None:
         name = task.collection

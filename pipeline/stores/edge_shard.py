@@ -135,10 +135,12 @@ class EdgeShard:
                     self._shard.optimize()
 
     def close(self) -> None:
-        """Flushes and frees the shard."""
-        self.flush()
-        with self._lock, translated(f"closing collection {self.name!r}"):
-            self._shard.close()
+        """Flushes and frees the shard; it is freed even when the flush fails."""
+        try:
+            self.flush()
+        finally:
+            with self._lock, translated(f"closing collection {self.name!r}"):
+                self._shard.close()
 
     def _versions(self, ids: Sequence[str]) -> dict[str, float]:
         """Returns the stored versions by id, as hex; the caller holds the lock."""

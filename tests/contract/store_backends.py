@@ -139,6 +139,7 @@ class QdrantBackend(Backend):
         return QdrantStore(self.config, pipeline, FILTERABLE)
 
     def put_raw(self, store: AnyStore, collection: str, key: str, payload: Mapping[str, Any]) -> None:
+        assert isinstance(store, QdrantStore)
         vector = qdrant.Vector(dense=qdrant.DenseVector(data=unit(1.0)))
         point = qdrant.PointStruct(
             id=qdrant.PointId(uuid=str(UUID(bytes=key_id(key)))),

@@ -94,13 +94,13 @@ def test_an_alias_cannot_be_moved_to_a_collection_that_does_not_exist(store: Any
 
 
 def test_searching_a_task_that_was_never_opened_is_refused(store_backend: Backend, store: AnyStore) -> None:
-    with pytest.raises(EnvironmentFault, match="alias .* is unset"):
+    with pytest.raises(EnvironmentFault, match=r"alias .* is unset"):
         store.search(store_backend.task("never"), unit(1.0), 5, {})
 
 
 def test_a_collection_of_another_pipeline_is_refused(store_backend: Backend, task: Task) -> None:
     store_backend.connect("first").open([task])
-    with pytest.raises(EnvironmentFault, match="pipeline 'first'.*needs 'second'"):
+    with pytest.raises(EnvironmentFault, match=r"pipeline 'first'.*needs 'second'"):
         store_backend.connect("second").open([task])
 
 

@@ -28,8 +28,35 @@ PROMPTS = [
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.lists(
     st.sampled_from(
-        [" ", "  ", "\n", "\n\n", "\r\n", "\t", ":", "a", "the", "\u0301", "\u200d", "\u2581", "</s>", "<s>", "[SEP]"]
-        + ["<mask>", "<|endoftext|>", "<|im_end|>", "<0x0A>", "\x00", "\U0001f600", "\u05e9", "1", "'s", ">", "<", "#"]
+        [
+            " ",
+            "  ",
+            "\n",
+            "\n\n",
+            "\r\n",
+            "\t",
+            ":",
+            "a",
+            "the",
+            "\u0301",
+            "\u200d",
+            "\u2581",
+            "</s>",
+            "<s>",
+            "[SEP]",
+            "<mask>",
+            "<|endoftext|>",
+            "<|im_end|>",
+            "<0x0A>",
+            "\x00",
+            "\U0001f600",
+            "\u05e9",
+            "1",
+            "'s",
+            ">",
+            "<",
+            "#",
+        ]
     ),
     max_size=12,
 ).map("".join)

@@ -178,8 +178,8 @@ def build(family: str, folder: Path) -> Path:
 def _write_sentence_files(folder: Path, tiny: TinyModel) -> None:
     special = {"eos_token": tiny.eos} if tiny.eos else {}
     pad = {"pad_token": _pad_token(tiny.tokenizer())}
-    _write(folder / "tokenizer_config.json",
-           {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": tiny.max_length, **pad, **special})  # fmt: skip
+    tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": tiny.max_length}
+    _write(folder / "tokenizer_config.json", {**tokenizer, **pad, **special})
     modules = [{"idx": 0, "name": "0", "path": "", "type": f"{_OLD}Transformer"},
                {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{_OLD}Pooling"}]  # fmt: skip
     pooling = tiny.pooling[0] if len(tiny.pooling) == 1 else list(tiny.pooling)

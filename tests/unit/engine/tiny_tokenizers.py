@@ -34,7 +34,7 @@ CORPUS = [
 @cache
 def wordpiece() -> Tokenizer:
     """BERT, E5, BGE."""
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))  # noqa: S106 - a token
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -65,7 +65,7 @@ def _unigram(special: list[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
-    trainer = UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False)
+    trainer = UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False)  # noqa: S106 - a token
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
@@ -144,7 +144,7 @@ def sentencepiece_bpe_gemma() -> Tokenizer:
 
 def _sentencepiece() -> Tokenizer:
     """Trained with words apart, as SentencePiece does, and used without."""
-    tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))  # noqa: S106 - a token
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokenizer.train_from_iterator(CORPUS, BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False))
