@@ -111,8 +111,8 @@ class RunningApp:
         if self._address:
             serve.delete(APP_NAME)
         else:
-            serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+        ray.shutdown()
 
     def _connect(self) -> None:
         # Nothing is sent anywhere, and Ray's own chatter stays in its log files.

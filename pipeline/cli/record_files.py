@@ -184,4 +184,4 @@ def _key(row: Mapping[str, Any], path: str) -> bytes | None:
 def _bytes(value: Any) -> bytes | None:
     if value is None:
         return None
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else orjson.dumps(value)
+    return value.encode() if isinstance(value, str) else orjson.dumps(value)

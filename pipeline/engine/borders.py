@@ -4,7 +4,8 @@ Four sorts of tokenizers, told apart by their pre-tokenizer:
 BERT's splits at blanks and punctuation marks; a regular expression (Qwen, GPT-2) splits where it
 does; WhitespaceSplit and Metaspace (XLM-R, T5) split at blanks; SentencePiece BPE (Llama, Mistral, Gemma)
 splits nowhere. Where the pre-tokenizer does not split, the vocabulary decides: a token can reach across a
-border only if some piece holds the two characters next to it.
+border only if some piece holds the two characters next to it. Not so for Unigram inside a word: of two
+segmentations with one score, rounding picks, and it depends on what stands before.
 """
 
 import string
@@ -58,7 +59,7 @@ class Borders:
         """Whether the tokenizer would put a blank before the context that the whole prompt does not have there."""
         if not before or not self._prepends:
             return False
-        return not (context.startswith(" ") and "Metaspace" in self._kinds)
+        return not ("Metaspace" in self._kinds and (context.startswith(" ") or self._is_blank(context[:1])))
 
     def _split_at(self, before: str, after: str) -> bool:
         """Whether the pre-tokenizer starts a new word exactly between the two."""
@@ -73,12 +74,18 @@ class Borders:
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
     def _holds_between(self, before: str, after: str) -> bool:
-        if self._by_blanks and after == " ":
+        if self._is_blank(after):
             return True
+        if self._layout["model"]["type"] == "Unigram":
+            return False
         if self._byte_level:
             return _ALPHABET[before.encode()[-1]] + _ALPHABET[after.encode()[0]] not in self._pieces
         first, second = (_BLANK if char == " " else char for char in (before, after))
         return first + second not in self._pieces and self._is_known(first) and self._is_known(second)
+
+    def _is_blank(self, char: str) -> bool:
+        """Whether a word always ends before this character."""
+        return (self._by_blanks and char == " ") or ("WhitespaceSplit" in self._kinds and char.isspace())
 
     def _is_known(self, char: str) -> bool:
         """Unknown neighbours are fused into one token, which no look at the pieces would show."""

@@ -110,8 +110,8 @@ def _fixed_symmetric(spec: ModelSpec, place: str, side: str | None) -> str:
         if spec.symmetric_template is None:
             raise ConfigError(
                 f"{place}: {spec.files.name} was trained with fixed prefixes, and nobody says which one both sides "
-                "of a symmetric task take: give `instruction: query` or `instruction: document`, use `mode: retrieval`, or "
-                "set overrides.symmetric_template"
+                "of a symmetric task take: give `instruction: query` or `instruction: document`, use `mode: "
+                "retrieval`, or set overrides.symmetric_template"
             )
         return spec.symmetric_template
     if side not in _SIDES:

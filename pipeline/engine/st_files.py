@@ -92,9 +92,7 @@ def read_sentence_files(files: ModelFiles) -> SentenceFiles:
     settings = files.read_json("config_sentence_transformers.json") or {}
     return SentenceFiles(
         pooling=None if pooling is None else _pooling_modes(files, pooling),
-        exclude_instruction=None
-        if pooling is None or "include_prompt" not in pooling
-        else not pooling["include_prompt"],
+        exclude_instruction=None if include_prompt is None else not include_prompt,
         after_pooling=tuple(after),
         prompts={name: text for name, text in (settings.get("prompts") or {}).items() if isinstance(text, str)},
         max_length=length,

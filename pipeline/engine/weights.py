@@ -27,15 +27,30 @@ def pick_device(config: ModelConfig) -> torch.device:
     return torch.device("cuda" if available and config.device != "cpu" else "cpu")
 
 
+_BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+
+
 def pick_dtype(config: ModelConfig, spec: ModelSpec, device: torch.device) -> torch.dtype:
-    """Returns the precision of the weights: as configured; auto is float32 on CPU and bfloat16 on CUDA."""
+    """Returns the precision of the weights: as configured; auto is bfloat16 where the hardware computes in it.
+
+    A CPU without such instructions emulates them, a hundred times slower than float32.
+    """
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     name = config.dtype
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" else "float32"
+        name = "bfloat16" if device.type == "cuda" or _cpu_computes_in_bfloat16() else "float32"
+        if name in spec.forbidden_dtypes:
+            name = "float32"
     if name in spec.forbidden_dtypes:
         raise ConfigError(f"{spec.files.name}: must not run in {name}; use bfloat16 or float32")
     return names[name]
+
+
+def _cpu_computes_in_bfloat16() -> bool:
+    try:
+        return bool(_BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()))
+    except OSError:
+        return False
 
 
 def load_transformer(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> nn.Module:

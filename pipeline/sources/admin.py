@@ -14,7 +14,8 @@ from kafka.protocol.consumer import IsolationLevel
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.records import Partition
-from pipeline.sources.connection import client_settings, translate
+from pipeline.sources.connection import client_settings, connect
+from pipeline.sources.translate import translate
 
 DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
 """Kafka's own week may be over before anybody looks."""
@@ -42,10 +43,7 @@ class PartitionLag:
 @contextmanager
 def open_admin(config: SourceConfig, doing: str) -> Iterator[Any]:
     """Connects an admin client and translates what goes wrong inside; `doing` says what failed."""
-    try:
-        admin = KafkaAdminClient(**client_settings(config, "admin"))
-    except (kafka_errors.KafkaError, OSError) as error:
-        raise translate(error, "connecting to Kafka", config) from error
+    admin = connect(KafkaAdminClient, client_settings(config, "admin"), config)
     try:
         yield admin
     except kafka_errors.KafkaError as error:

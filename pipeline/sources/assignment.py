@@ -13,8 +13,8 @@ from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Partition, Receipt
-from pipeline.sources.connection import translate
 from pipeline.sources.start import Committed, Mark, Start, begin, resume
+from pipeline.sources.translate import translate
 
 PLACE_TIMEOUT_MS = 5_000
 """Longest wait for one answer about a start position; a later poll asks again."""

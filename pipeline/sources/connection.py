@@ -1,15 +1,18 @@
-"""How every Kafka client of this package connects, and what its errors mean in `pipeline.errors`."""
+"""How every Kafka client of this package connects."""
 
-import threading
-import time
+import ssl
+from collections.abc import Callable
 from typing import Any
 
-import httpx
 import kafka.errors as kafka_errors
-from kafka.net.sasl.oauth import AbstractTokenProvider
+from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
 from pipeline.config.source import SecurityConfig, SourceConfig
-from pipeline.errors import EnvironmentFault, RefractError, TransientError
+from pipeline.errors import ConfigError, EnvironmentFault
+from pipeline.sources.oauth import ClientCredentials
+from pipeline.sources.translate import translate
 
 BOOTSTRAP_TIMEOUT_MS = 8_000
 """Longest wait for a first answer from any broker; then the caller backs off and tries again."""
@@ -20,35 +23,41 @@ REQUEST_TIMEOUT_MS = 15_000
 RECONNECT_BACKOFF_MAX_MS = 3_000
 """Kafka's default of 30 s would leave a broker that came back unused for half a minute."""
 
-_TOKEN_MARGIN_S = 30.0
 
-_NEED_A_PERSON = (
-    kafka_errors.AuthorizationError,
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-    kafka_errors.UnsupportedCodecError,
-    kafka_errors.UnsupportedVersionError,
-    kafka_errors.UnrecognizedBrokerVersion,
-    kafka_errors.KafkaConfigurationError,
-    kafka_errors.FencedInstanceIdError,
-    kafka_errors.InconsistentGroupProtocolError,
-    kafka_errors.InvalidGroupIdError,
-    kafka_errors.InvalidSessionTimeoutError,
-    kafka_errors.GroupMaxSizeReachedError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.PolicyViolationError,
-    kafka_errors.OffsetMetadataTooLargeError,
-    kafka_errors.InvalidRequiredAcksError,
-)
-"""Errors that no repetition mends."""
+def connect(make: Callable[..., Any], settings: dict[str, Any], config: SourceConfig) -> Any:
+    """Returns a connected client of kafka-python: `make(**settings)`.
+
+    A constructor that fails leaves its IO thread and four file descriptors behind; here they are
+    freed. It also says no more than "timed out"; here the last connection's own error decides.
+
+    Raises:
+        TransientError: no broker answers.
+        EnvironmentFault: the brokers refuse this client, or their certificate is refused.
+    """
+    clients: list[_Client] = []
+
+    def make_client(**configs: Any) -> _Client:
+        clients.append(_Client(**configs))
+        return clients[-1]
+
+    try:
+        return make(**settings, kafka_client=make_client)
+    except (kafka_errors.KafkaError, OSError) as error:
+        for client in clients:
+            client.close()
+        causes = [client.last_error for client in clients if client.last_error is not None]
+        meaning = translate(causes[-1] if causes else error, "connecting to Kafka", config)
+        if isinstance(meaning, EnvironmentFault):
+            raise meaning from error
+        raise translate(error, "connecting to Kafka", config) from error
 
 
 def client_settings(config: SourceConfig, role: str) -> dict[str, Any]:
     """Returns the arguments that consumers, producers and admin clients share.
 
     Secrets leave their `SecretStr` here and nowhere else; do not log the result. `role` ends the
-    client id, so that the brokers' logs and quotas tell the clients apart.
+    client id, so that the brokers' logs and quotas tell the clients apart. Raises ConfigError for
+    unusable certificate files.
     """
     settings: dict[str, Any] = {
         "bootstrap_servers": list(config.bootstrap_servers),
@@ -63,16 +72,36 @@ def client_settings(config: SourceConfig, role: str) -> dict[str, Any]:
     return settings
 
 
+class _Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python ships no types
+    """The client's network half, as it makes its own, with a memory for the last failed connection."""
+
+    def __init__(self, **configs: Any) -> None:
+        net = NetworkSelector(**configs)
+        super().__init__(net, _Manager(net, **configs), **configs)
+
+    @property
+    def last_error(self) -> BaseException | None:
+        error: BaseException | None = self._manager.last_error
+        return error
+
+
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python ships no types
+    last_error: BaseException | None = None
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        connection = super().get_connection(*args, **options)
+        if not connection.init_future.is_done:
+            connection.init_future.add_errback(self._remember)
+        return connection
+
+    def _remember(self, error: BaseException) -> None:
+        self.last_error = error
+
+
 def _security_settings(security: SecurityConfig) -> dict[str, Any]:
     settings: dict[str, Any] = {"security_protocol": security.protocol}
     if security.protocol.endswith("SSL"):
-        settings |= {
-            "ssl_check_hostname": security.check_hostname,
-            "ssl_cafile": str(security.ca_file) if security.ca_file else None,
-            "ssl_certfile": str(security.cert_file) if security.cert_file else None,
-            "ssl_keyfile": str(security.key_file) if security.key_file else None,
-            "ssl_password": security.key_password.get_secret_value() if security.key_password else None,
-        }
+        settings["ssl_context"] = _tls_context(security)
     if security.sasl_mechanism is None:
         return settings
     settings["sasl_mechanism"] = security.sasl_mechanism
@@ -84,79 +113,23 @@ def _security_settings(security: SecurityConfig) -> dict[str, Any]:
     return settings
 
 
-class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python ships no types
-    """Fetches OAuth tokens by the client-credentials grant (RFC 6749 §4.4) and keeps each until it nears its end.
-
-    Called by the client's IO thread whenever a connection is made.
-    """
-
-    def __init__(self, security: SecurityConfig) -> None:
-        super().__init__()
-        self._security = security
-        self._lock = threading.Lock()
-        self._token = ""
-        self._expires_at = 0.0
-
-    def token(self) -> str:
-        """Returns a token that is valid for some time yet. Raises SaslAuthenticationFailedError."""
-        with self._lock:
-            if time.monotonic() >= self._expires_at:
-                self._fetch()
-            return self._token
-
-    def _fetch(self) -> None:
-        security = self._security
-        secret = security.oauth_client_secret.get_secret_value() if security.oauth_client_secret else ""
-        form = {"grant_type": "client_credentials"}
-        if security.oauth_scope:
-            form["scope"] = security.oauth_scope
+def _tls_context(security: SecurityConfig) -> ssl.SSLContext:
+    """Builds the context here, so that an unreadable file is named at the start and not as a failed handshake."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = security.check_hostname
+    if security.ca_file is not None:
         try:
-            answer = httpx.post(
-                security.oauth_token_url or "", data=form, auth=(security.oauth_client_id or "", secret), timeout=10.0
-            )
-            answer.raise_for_status()
-            grant = answer.json()
-            self._token = str(grant["access_token"])
-            lifetime_s = float(grant.get("expires_in", 300))
-        except httpx.HTTPStatusError as error:
-            raise kafka_errors.SaslAuthenticationFailedError(
-                f"the token endpoint answered {error.response.status_code}"
-            ) from None
-        except httpx.HTTPError as error:
-            raise kafka_errors.KafkaConnectionError(f"the token endpoint: {type(error).__name__}") from None
-        except (KeyError, TypeError, ValueError):
-            raise kafka_errors.SaslAuthenticationFailedError("the token endpoint's answer holds no token") from None
-        self._expires_at = time.monotonic() + max(lifetime_s - _TOKEN_MARGIN_S, lifetime_s / 2)
-
-
-def translate(error: BaseException, doing: str, config: SourceConfig) -> RefractError:
-    """Returns the error of `pipeline.errors` that `error` is. `doing` says what failed, as in "reading".
-
-    Raise it `from` the original where that adds something; its message names the brokers, not the data.
-    """
-    brokers = ", ".join(config.bootstrap_servers)
-    said = f"{type(error).__name__}" + (f" ({text})" if (text := _first_line(error)) else "")
-    message = f"{doing}: {said}; brokers {brokers}"
-    if isinstance(error, _NEED_A_PERSON):
-        return EnvironmentFault(f"{message}{_advice(error, config)}")
-    if isinstance(error, kafka_errors.KafkaError | OSError):
-        return TransientError(message)
-    return EnvironmentFault(f"{message}; this is unexpected")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:200]
-
-
-def _advice(error: BaseException, config: SourceConfig) -> str:
-    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
-        return f"; check source.security for {config.security.sasl_mechanism}"
-    if isinstance(error, kafka_errors.GroupAuthorizationFailedError):
-        return f"; the principal needs READ on group {config.group_id!r}"
-    if isinstance(error, kafka_errors.AuthorizationError):
-        return "; the principal needs READ on the topics and WRITE on the dead-letter topic"
-    if isinstance(error, kafka_errors.FencedInstanceIdError):
-        return f"; another process runs under group_instance_id {config.group_instance_id!r} with the same number"
-    if isinstance(error, kafka_errors.InconsistentGroupProtocolError):
-        return f"; group {config.group_id!r} has members with another assignment strategy than cooperative-sticky"
-    return ""
+            context = ssl.create_default_context(cafile=str(security.ca_file))
+            context.check_hostname = security.check_hostname
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"source.security.ca_file: {security.ca_file}: {error}") from error
+    if security.cert_file is not None and security.key_file is not None:
+        password = security.key_password.get_secret_value() if security.key_password else ""
+        try:
+            context.load_cert_chain(str(security.cert_file), str(security.key_file), password)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"source.security.cert_file and key_file: {security.cert_file}, {security.key_file}: {error}"
+            ) from error
+    return context

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import kafka.errors as kafka_errors
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaProducer
 
 from pipeline import __version__
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records import DeadLetter
-from pipeline.sources.admin import create_dead_letter_topic, topic_exists
-from pipeline.sources.connection import client_settings, translate
+from pipeline.sources.admin import create_dead_letter_topic, open_admin, topic_exists
+from pipeline.sources.connection import client_settings, connect
+from pipeline.sources.translate import translate
 
 HEADER = "refract."
 """Begins the headers this package writes. The record's own follow under `original.`."""
@@ -99,26 +100,24 @@ class KafkaDeadLetters:
         if self._producer is not None:
             return self._producer
         self._ensure_topic()
-        self._producer = self._make_producer(
+        settings = {
             **client_settings(self._config, "dead-letters"),
-            acks="all",
-            enable_idempotence=True,
-            compression_type="lz4",
-            linger_ms=5,
-            max_request_size=4 * MAX_LETTER_BYTES,
-            delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-            max_block_ms=MAX_BLOCK_MS,
-            metrics_enabled=False,
-        )
+            "acks": "all",
+            "enable_idempotence": True,
+            "compression_type": "lz4",
+            "linger_ms": 5,
+            "max_request_size": 4 * MAX_LETTER_BYTES,
+            "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+            "max_block_ms": MAX_BLOCK_MS,
+            "metrics_enabled": False,
+        }
+        self._producer = connect(self._make_producer, settings, self._config)
         return self._producer
 
     def _ensure_topic(self) -> None:
-        admin = KafkaAdminClient(**client_settings(self._config, "admin"))
-        try:
+        with open_admin(self._config, f"creating the dead-letter topic {self._topic!r}") as admin:
             if not topic_exists(admin, self._topic):
                 create_dead_letter_topic(admin, self._topic)
-        finally:
-            admin.close()
 
     def _discard(self) -> None:
         producer, self._producer = self._producer, None

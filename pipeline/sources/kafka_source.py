@@ -17,9 +17,10 @@ from pipeline.interfaces import Clock
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Delivery, Partition, Position, Receipt
 from pipeline.sources.assignment import Assignment
-from pipeline.sources.connection import translate
+from pipeline.sources.connection import connect
 from pipeline.sources.consumer import consumer_settings
 from pipeline.sources.decode import make_decoder, record_bytes
+from pipeline.sources.translate import translate
 
 MAX_REBUILDS = 3
 """Times the consumer is rebuilt for one and the same error before a person is called."""
@@ -131,11 +132,10 @@ class KafkaSource:
         if self._assignment is not None:
             return self._assignment
         try:
-            self._consumer = self._make_consumer(**self._settings)
-        except kafka_errors.KafkaError as error:
-            raise self._note(translate(error, "connecting to Kafka", self._config)) from error
-        except OSError as error:  # a CA file, a certificate, a host name
-            raise self._note(translate(error, "connecting to Kafka", self._config)) from error
+            self._consumer = connect(self._make_consumer, self._settings, self._config)
+        except EnvironmentFault as fault:
+            self._fault = fault
+            raise
         self._assignment = Assignment(self._consumer, self._config, self._tracker, paused=self._paused)
         self._consumer.subscribe(topics=sorted(self._config.topics), listener=self._assignment.listener)
         return self._assignment

@@ -11,8 +11,9 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.records import Position
-from pipeline.sources.connection import client_settings, translate
+from pipeline.sources.connection import client_settings, connect
 from pipeline.sources.dead_letters import HEADER
+from pipeline.sources.translate import translate
 
 READ_TIMEOUT_MS = 15_000
 """Longest silence of the broker before reading is given up."""
@@ -74,16 +75,14 @@ def read_dead_letters(
 
 def _read(config: SourceConfig) -> Iterator[StoredLetter]:
     name = config.dead_letter_topic
-    try:
-        consumer = KafkaConsumer(
-            **client_settings(config, "letters"),
-            group_id=None,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            metrics_enabled=False,
-        )
-    except kafka_errors.KafkaError as error:
-        raise translate(error, "connecting to Kafka", config) from error
+    settings = {
+        **client_settings(config, "letters"),
+        "group_id": None,
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+        "metrics_enabled": False,
+    }
+    consumer = connect(KafkaConsumer, settings, config)
     try:
         numbers = consumer.partitions_for_topic(name)
         if not numbers:

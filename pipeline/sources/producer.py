@@ -9,7 +9,8 @@ from kafka import KafkaProducer
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, RefractError, TransientError
-from pipeline.sources.connection import client_settings, translate
+from pipeline.sources.connection import client_settings, connect
+from pipeline.sources.translate import translate
 
 MAX_UNACKNOWLEDGED = 20_000
 """Records on their way. The client bounds no memory itself; at this bound `send` waits."""
@@ -29,20 +30,18 @@ class RecordProducer:
         self._config = config
         self._room = threading.BoundedSemaphore(MAX_UNACKNOWLEDGED)
         self._failure: RefractError | None = None
-        try:
-            self._producer = KafkaProducer(
-                **client_settings(config, "producer"),
-                acks="all",
-                enable_idempotence=True,
-                compression_type="lz4",
-                linger_ms=5,
-                batch_size=65_536,
-                max_request_size=MAX_REQUEST_BYTES,
-                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-                metrics_enabled=False,
-            )
-        except (kafka_errors.KafkaError, OSError) as error:
-            raise translate(error, "connecting to Kafka", config) from error
+        settings = {
+            **client_settings(config, "producer"),
+            "acks": "all",
+            "enable_idempotence": True,
+            "compression_type": "lz4",
+            "linger_ms": 5,
+            "batch_size": 65_536,
+            "max_request_size": MAX_REQUEST_BYTES,
+            "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+            "metrics_enabled": False,
+        }
+        self._producer = connect(KafkaProducer, settings, config)
 
     def send(
         self,

@@ -83,8 +83,7 @@ def tickets(count: int) -> list[str]:
             f"the benchmark needs real tickets: REFRACT_TICKETS names a CSV with title and body ({path} is missing)"
         )
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [f"{row['title']}\n\n{row['body']}" for _, row in zip(range(count), csv.DictReader(file), strict=False)]
-    return rows
+        return [f"{row['title']}\n\n{row['body']}" for _, row in zip(range(count), csv.DictReader(file), strict=False)]
 
 
 @contextlib.contextmanager

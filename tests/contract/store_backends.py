@@ -154,11 +154,19 @@ class QdrantBackend(Backend):
     def collections(self) -> Any:
         return qdrant.CollectionsStub(self.channel)  # type: ignore[no-untyped-call]  # generated code
 
+    def names(self) -> list[str]:
+        """Returns the server's collections."""
+        listed = self.collections().List(qdrant.ListCollectionsRequest()).collections
+        return [entry.name for entry in listed]
+
+    def drop(self, collection: str) -> None:
+        """Deletes a collection behind the store's back."""
+        self.collections().Delete(qdrant.DeleteCollection(collection_name=collection))
+
     def close(self) -> None:
         """Leaves nothing behind on a server that others use."""
         super().close()
-        stub = self.collections()
-        for entry in stub.List(qdrant.ListCollectionsRequest()).collections:
-            if self._suffix in entry.name:
-                stub.Delete(qdrant.DeleteCollection(collection_name=entry.name))
+        for name in self.names():
+            if self._suffix in name:
+                self.drop(name)
         self.channel.close()

@@ -41,7 +41,7 @@ def tiny(config: Config, name: str, folder: Path) -> ModelConfig:
     [model] = config.models.values()
     tiny_models.build(FAMILIES[name], folder)
     overrides: Mapping[str, Any] = {"like": model.model, **model.overrides}
-    return model.model_copy(update={"model": str(folder), "revision": None, "max_length": None, "overrides": overrides})
+    return model.model_copy(update={"model": str(folder), "revision": None, "max_length": 120, "overrides": overrides})
 
 
 def test_every_example_is_covered_here() -> None:

@@ -76,6 +76,7 @@ def joined(kind: str) -> tuple[RawTokenizer, dict[tuple[str, str], Join]]:
 @example(text="")
 @example(text=" ")
 @example(text="\n\u0301 x")
+@example(text="###")
 def test_assembled_ids_are_the_ids_of_the_whole_prompt(kind: str, text: str) -> None:
     raw, joins = joined(kind)
     for (head, tail), join in joins.items():
@@ -89,7 +90,15 @@ def test_assembled_ids_are_the_ids_of_the_whole_prompt(kind: str, text: str) -> 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("prompt", PROMPTS[:7], ids=[head.strip()[:12] for head, _ in PROMPTS[:7]])
 def test_every_common_template_has_a_proven_cut(kind: str, prompt: tuple[str, str]) -> None:
+    inside_a_word = bool(prompt[0]) and not prompt[0].endswith(" ")
+    if kind.startswith("unigram") and inside_a_word:
+        pytest.skip("Unigram may break a tie differently behind another word start, so this prompt stays whole")
     assert joined(kind)[1][prompt].cut is not None
+
+
+@pytest.mark.parametrize("kind", ["unigram_xlmr", "unigram_t5"])
+def test_unigram_is_never_cut_inside_a_word(kind: str) -> None:
+    assert joined(kind)[1]["Instruct: Judge how urgent it is\nQuery:", ""].cut is None
 
 
 def test_a_cut_through_a_word_is_never_accepted() -> None:
