@@ -1,5 +1,7 @@
 """Starts the app on a Ray cluster, watches it, and takes it down in order: what `refract run` does."""
 
+import contextlib
+import io
 import logging
 import math
 import os
@@ -108,21 +110,22 @@ class RunningApp:
             progress("finishing what is in flight")
             self._drain()
         progress("stopping the actors")
-        if self._address:
-            serve.delete(APP_NAME)
-        else:
-            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
-        ray.shutdown()
+        serve.delete(APP_NAME)
+        # Ray forwards its own end as a series of failures, which are none.
+        with contextlib.redirect_stderr(io.StringIO()):
+            if not self._address:
+                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+            ray.shutdown()
 
     def _connect(self) -> None:
         # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         for name in ("ray", "ray.serve"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             if self._address:
-                ray.init(self._address, namespace=self.config.ray.namespace, logging_level=logging.WARNING)
+                ray.init(self._address, namespace=self.config.ray.namespace, logging_level=logging.ERROR)
                 return
             needed = required_resources(self.config)["CPU"]
             ray.init(
@@ -130,7 +133,7 @@ class RunningApp:
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 namespace=self.config.ray.namespace,
-                logging_level=logging.WARNING,
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, RuntimeError, RayError) as error:
             where = f"at {self._address!r} (ray.address, or --address)" if self._address else "on this machine"

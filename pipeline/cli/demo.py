@@ -1,5 +1,6 @@
 """`refract demo`: the whole pipeline on this machine, on tickets that come with it or on a file of one's own."""
 
+import os
 import sys
 import threading
 import time
@@ -49,6 +50,7 @@ def demo(
     from pipeline.cli.run import heed_signals
     from pipeline.logs import configure_logs
 
+    os.environ.setdefault("REFRACT_LOG_LEVEL", "WARNING")
     configure_logs()
     stop = threading.Event()
     heed_signals(stop)

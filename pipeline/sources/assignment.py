@@ -77,6 +77,16 @@ class Assignment:
                 with suppress(KeyError):  # gone this moment; its listener call follows
                     change(topic_partition)
 
+    def keep_joining(self) -> None:
+        """Makes the next poll go on with a join that the last one left under way.
+
+        kafka-python 3.0.12 forgets such a join when changed partitions had caused it: the answer is
+        never taken up, heartbeats stay off, and `poll` returns nothing for ever.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - there is no public way to ask
+        if coordinator.rejoining:
+            coordinator.request_rejoin()
+
     def place(self) -> None:
         """Decides where the waiting partitions start, commits first starts, and lets them be read.
 

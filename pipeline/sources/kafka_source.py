@@ -87,9 +87,10 @@ class KafkaSource:
         """Returns what has arrived. Raises TransientError while no broker answers, EnvironmentFault for good."""
         if self._fault is not None:
             raise self._fault
-        assignment = self._connect()
         try:
+            assignment = self._connect()
             # Everything that may fail stands before the poll: what it returns is past the client's position.
+            assignment.keep_joining()
             assignment.place()
             fetched = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except Exception as error:  # noqa: BLE001 - the client raises whatever bad bytes provoke in its readers
@@ -131,13 +132,10 @@ class KafkaSource:
             raise EnvironmentFault("the source is closed")
         if self._assignment is not None:
             return self._assignment
-        try:
-            self._consumer = connect(self._make_consumer, self._settings, self._config)
-        except EnvironmentFault as fault:
-            self._fault = fault
-            raise
+        self._consumer = connect(self._make_consumer, self._settings, self._config)
         self._assignment = Assignment(self._consumer, self._config, self._tracker, paused=self._paused)
         self._consumer.subscribe(topics=sorted(self._config.topics), listener=self._assignment.listener)
+        self._consumer.topics()  # joining without knowing the partitions would be joining for nothing, and again
         return self._assignment
 
     def _decode(self, record: Any, receipt: Receipt) -> Delivery:

@@ -30,9 +30,15 @@ CUT_OFF = ("RST_STREAM", "Stream removed", "GOAWAY", "transport")
 """INTERNAL as the transport reports a broken stream; any other INTERNAL is the server's own HTTP 500,
 a full disk among them."""
 
+UNREADABLE = "failed to decode Protobuf message"
+"""INTERNAL for a request the server's parser gives up on, as it does for deep nesting."""
+
 DIMENSION = "imension error"
 NOT_SENT = ("failed to connect", "name resolution", "DNS resolution", "connection refused", "Connection refused")
 """UNAVAILABLE before a byte of the request left; any other UNAVAILABLE of the transport may have arrived."""
+
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""UNAVAILABLE because the server's certificate was not signed by the authority given."""
 
 SHARD_AWAY = ("Shard", "shard", "replica", "consensus", "Service unavailable")
 """UNAVAILABLE as the server itself answers it, having done nothing."""
@@ -66,14 +72,17 @@ def translate(error: grpc.RpcError, doing: str, num_points: int = 0) -> RefractE
     """
     code, details = error.code(), error.details() or ""
     said = f"{doing}: {code.name} {details[:300]}".rstrip()
-    if code in ENVIRONMENT:
-        return EnvironmentFault(f"{doing}: {ENVIRONMENT[code]} ({code.name} {details[:300]})")
+    for_a_person = _environment(code, details)
+    if for_a_person:
+        return EnvironmentFault(f"{doing}: {for_a_person} ({code.name} {details[:300]})")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
-        return _bad_input(said, details, num_points)
+        return _refused(said, num_points)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _exhausted(error, said, details, num_points)
     if code == grpc.StatusCode.OUT_OF_RANGE and _any_in(TOO_BIG, details):
-        return _too_big(said, num_points)
+        return _refused(said, num_points)
+    if code == grpc.StatusCode.INTERNAL and UNREADABLE in details:
+        return _refused(said, num_points)
     if _refused_for_now(code, details):
         return TransientError(said)
     # Deadlines, resets, cancellations and whatever a proxy invents: the server may have done it.
@@ -90,6 +99,16 @@ def most_severe(errors: Iterable[RefractError]) -> RefractError:
     return min(errors, key=rank)
 
 
+def _environment(code: grpc.StatusCode, details: str) -> str:
+    """Returns what a person must mend; empty when that is not the matter."""
+    if UNTRUSTED in details:
+        return "the server's certificate is not signed by store.ca_file, nor by the system's authorities"
+    if code == grpc.StatusCode.INVALID_ARGUMENT and DIMENSION in details:
+        # Our vectors were checked against the size the collection had when it was opened.
+        return "the collection was replaced by one of another size"
+    return ENVIRONMENT.get(code, "")
+
+
 def _refused_for_now(code: grpc.StatusCode, details: str) -> bool:
     """Whether the call was certainly not carried out, for a reason that passes."""
     if code == grpc.StatusCode.UNAVAILABLE:
@@ -99,25 +118,19 @@ def _refused_for_now(code: grpc.StatusCode, details: str) -> bool:
     return bool(code == grpc.StatusCode.FAILED_PRECONDITION)
 
 
-def _bad_input(said: str, details: str, num_points: int) -> RefractError:
-    if DIMENSION in details or not num_points:
-        # Our vectors were checked against the size the collection had when it was opened: it has changed.
-        return EnvironmentFault(said)
-    return refused(num_points, Reason.REFUSED_BY_STORE, said)
-
-
 def _exhausted(error: grpc.RpcError, said: str, details: str, num_points: int) -> RefractError:
     for name, value in error.trailing_metadata() or ():
         if name == RETRY_AFTER:
             with suppress(ValueError):
                 return TransientError(said, retry_after_s=float(value))
     if _any_in(TOO_BIG, details):
-        return _too_big(said, num_points)
+        return _refused(said, num_points)
     # A quota (HTTP 507 by REST): writes pass again when somebody has made room.
     return TransientError(said)
 
 
-def _too_big(said: str, num_points: int) -> RefractError:
+def _refused(said: str, num_points: int) -> RefractError:
+    """Returns the error of a request that can never pass: about its points, or, sending none, about its kind."""
     return refused(num_points, Reason.REFUSED_BY_STORE, said) if num_points else EnvironmentFault(said)
 
 

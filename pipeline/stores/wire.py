@@ -23,8 +23,8 @@ _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _BYTE_LIMIT = 0x80
-_MAX_DEPTH = 100
-"""Protobuf parsers stop there by default."""
+_MAX_DEPTH = 30
+"""Containers inside each other. Protobuf parsers stop at 100 nested messages, and an object is three."""
 
 
 def _encode(number: int) -> bytes:

@@ -1,6 +1,6 @@
 """What only the server store promises: versions, credentials, indexes, ordering, and a protocol others speak too."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import uuid
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
-from pipeline.errors import ConfigError, EnvironmentFault, TransientError
+from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
@@ -98,15 +98,15 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     """Writes a certificate for 127.0.0.1 and its key; returns both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -126,7 +126,7 @@ def test_tls_is_verified_against_the_given_authority(tmp_path: Path) -> None:
     assert trusting.check() == "Qdrant 1.19.0"
     trusting.close()
     doubting = QdrantStore(QdrantStoreConfig(type="qdrant", url=url, timeout_s=2), PIPELINE)
-    with pytest.raises(TransientError):
+    with pytest.raises(EnvironmentFault, match="certificate"):
         doubting.check()
     doubting.close()
     server.stop()

@@ -58,7 +58,7 @@ def test_a_json_line_is_sent_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_a_raw_line_is_sent_literally(tmp_path: Path) -> None:
-    lines = ['{"_raw": "{broken", "_key": "k"}', '{"_raw": null, "_key": "k"}', '{"_raw": "x"}', '{"_raw": "\\ud800"}']
+    lines = ['{"_raw": "{broken", "_key": "k"}', '{"_raw": null, "_key": "k"}', '{"_raw": "x"}']
     records = list(read_records(written(tmp_path, "a.jsonl", "\n".join(lines)), BY_ID))
     assert records == [
         FileRecord(b"k", b"{broken"),

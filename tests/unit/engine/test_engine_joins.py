@@ -90,15 +90,15 @@ def test_assembled_ids_are_the_ids_of_the_whole_prompt(kind: str, text: str) -> 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("prompt", PROMPTS[:7], ids=[head.strip()[:12] for head, _ in PROMPTS[:7]])
 def test_every_common_template_has_a_proven_cut(kind: str, prompt: tuple[str, str]) -> None:
-    inside_a_word = bool(prompt[0]) and not prompt[0].endswith(" ")
-    if kind.startswith("unigram") and inside_a_word:
-        pytest.skip("Unigram may break a tie differently behind another word start, so this prompt stays whole")
     assert joined(kind)[1][prompt].cut is not None
 
 
 @pytest.mark.parametrize("kind", ["unigram_xlmr", "unigram_t5"])
-def test_unigram_is_never_cut_inside_a_word(kind: str) -> None:
-    assert joined(kind)[1]["Instruct: Judge how urgent it is\nQuery:", ""].cut is None
+def test_unigram_is_cut_between_words_only(kind: str) -> None:
+    """Two segmentations of one score are told apart by rounding, which what stands before decides."""
+    cut = joined(kind)[1]["Instruct: Judge how urgent it is\nQuery:", ""].cut
+    assert cut is not None
+    assert cut.left == "\nQuery:"
 
 
 def test_a_cut_through_a_word_is_never_accepted() -> None:
