@@ -5,7 +5,6 @@ from threading import Event, Thread
 from typing import Any
 
 import structlog
-from pipeline.sources.dead_letters import KafkaDeadLetters
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -18,6 +17,7 @@ from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
 from pipeline.refractor import Plan, Refractor
 from pipeline.retry import Retrier
+from pipeline.sources.dead_letters import KafkaDeadLetters
 from pipeline.sources.kafka_source import KafkaSource
 from pipeline.stores.open import open_store
 from pipeline.worker import StreamWorker

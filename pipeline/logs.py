@@ -9,7 +9,9 @@ from typing import Any
 
 import structlog
 
-_SENSITIVE = re.compile(r"password|secret|token$|api_?key|authorization|^(text|value|payload|prompt|query|key)$", re.IGNORECASE)
+_SENSITIVE = re.compile(
+    r"password|secret|token$|api_?key|authorization|^(text|value|payload|prompt|query|key)$", re.IGNORECASE
+)
 """Field names whose values are never written, whoever passes them."""
 
 REDACTED = "**********"

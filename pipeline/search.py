@@ -79,12 +79,12 @@ class Searcher:
         return [_hit(point) for point in self._store.search(task, row, limit, filters)]
 
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
-        """Returns the records most similar to a stored one, without that one. An int and a string are different keys."""
+        """Returns the records most similar to a stored one, without that one. An int is another key than its text."""
         task = self.task(task_name)
         self._check_filters(filters)
         own = point_id(self._pipeline, f"i:{key}" if isinstance(key, int) else f"s:{key}")
-        found = [point for point in self._store.retrieve(task.collection, [own], with_vectors=True) if not point.deleted]
-        if not found or found[0].vector is None:
+        found = self._store.retrieve(task.collection, [own], with_vectors=True)
+        if not found or found[0].deleted or found[0].vector is None:
             raise QueryError("unknown_record", "no live record has this id in this task's collection")
         neighbours = self._store.search(task, found[0].vector, limit + 1, filters)
         return [_hit(point) for point in neighbours if point.id != own][:limit]

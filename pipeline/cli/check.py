@@ -75,7 +75,7 @@ def _print_plan(plan: Plan) -> None:
             for task in plan.tasks
         ],
     )
-    _print_facts("brokers", plan.source)
+    _print_facts(plan.source)
     if plan.store:
         typer.echo(f"store: {plan.store}")
     for line in plan.skipped:
@@ -88,9 +88,15 @@ def _print_plan(plan: Plan) -> None:
         typer.echo("No fault found.")
 
 
-def _print_facts(title: str, facts: dict[str, Any]) -> None:
+def _print_facts(facts: dict[str, Any]) -> None:
+    """What the brokers say, a line a fact."""
     for name, value in facts.items():
-        typer.echo(f"{title}: {name}: {value}")
+        shown = value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{topic} ({count} partitions)" for topic, count in value.items())
+        elif isinstance(value, list):
+            shown = ", ".join(map(str, value))
+        typer.echo(f"kafka {name}: {shown}")
 
 
 def _visible(prompt: str) -> str:

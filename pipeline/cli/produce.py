@@ -19,6 +19,9 @@ from pipeline.errors import ConfigError, nearest
 _LINE_S = 5.0
 """Between two progress lines where no terminal shows a bar."""
 
+_SLACK_S = 0.05
+"""How late a record may be and still be caught up with."""
+
 _STEP = 200
 """Records between two looks at the clock."""
 
@@ -87,8 +90,8 @@ def pace(
         now_s = clock()
         if due_s > now_s:
             sleep(due_s - now_s)
-        # One record's time of slack lets the average keep the rate although sleeps run over.
-        due_s = max(due_s, now_s - 1 / rate) + 1 / rate
+        # A little slack lets the average keep the rate although every sleep runs over.
+        due_s = max(due_s, now_s - _SLACK_S) + 1 / rate
         yield record
 
 

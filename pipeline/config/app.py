@@ -32,8 +32,8 @@ class ApiConfig(Section):
         64,
         ge=1,
         le=100_000,
-        description="Requests at work; above it the answer is 429 at once. Raising it "
-        "lets a burst wait in line instead.",
+        description="Requests at work; above it the answer is 429 at once. Raising it lets a burst wait in line "
+        "instead.",
     )
 
     @model_validator(mode="after")
@@ -50,8 +50,8 @@ class LimitsConfig(Section):
         4_194_304,
         ge=1_024,
         le=104_857_600,
-        description="A larger key plus value is a dead letter. "
-        "Raising it lets one record take more memory in every process it passes.",
+        description="A larger key plus value is a dead letter. Raising it lets one record take more memory in every "
+        "process it passes.",
     )
     max_key_bytes: int = Field(
         4_096,
@@ -105,16 +105,15 @@ class LimitsConfig(Section):
         4,
         ge=1,
         le=256,
-        description="Calls one ingestor has under way: one computed, one written, the rest waiting. Raising it "
-        "keeps more "
-        "embedders busy and costs memory.",
+        description="Calls one ingestor has under way: one computed, one written, the rest waiting. Raising it keeps "
+        "more embedders busy and costs memory.",
     )
     max_dead_letter_share: float = Field(
         0.5,
         gt=0,
         le=1.0,
-        description="Above this share of dead letters over the last 1,000 records the ingestor stops: that is no "
-        "bad record but a wrong configuration. Raising it forgives worse input; 1.0 never stops.",
+        description="Above this share of dead letters over the last 1,000 records the ingestor stops: that is no bad "
+        "record but a wrong configuration. Raising it forgives worse input; 1.0 never stops.",
     )
 
 
@@ -128,8 +127,8 @@ class RayConfig(Section):
         1,
         ge=1,
         le=1_000,
-        description="Members of the consumer group. Raising it shares the partitions among more processes; "
-        "more of them than partitions stay idle.",
+        description="Members of the consumer group. Raising it shares the partitions among more processes; more of "
+        "them than partitions stay idle.",
     )
     ingestor_cpus: float = Field(
         0.25, ge=0, le=64, description="CPUs Ray reserves for one ingestor. Raising it puts fewer on a machine."

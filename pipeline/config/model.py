@@ -13,8 +13,8 @@ class ModelConfig(Section):
     model: str = Field(
         min_length=1,
         description="A hub id, a folder, `packaged:all-MiniLM-L6-v2` (from the minilm extra), or `null:<dimension>`: "
-        "no model, but a unit vector from a hash of prompt and task, for tests and for measuring what"
-        " is around the model.",
+        "no model, but a unit vector from a hash of prompt and task, for tests and for measuring what is around the "
+        "model.",
     )
     revision: str | None = Field(
         None, description="Commit of a hub model. Part of the fingerprint; pin it in production."
@@ -30,31 +30,28 @@ class ModelConfig(Section):
         ge=8,
         le=1_000_000,
         description="Tokens of a whole prompt. Raising it embeds more of a long text, at a cost that grows faster "
-        "than the "
-        "length. Absent: what the model was made for.",
+        "than the length. Absent: what the model was made for.",
     )
     max_batch_tokens: int | None = Field(
         None,
         ge=64,
         le=10_000_000,
-        description="Tokens of one forward batch. Raising it costs memory, and pays until the device is compute bound. "
-        "Absent: found by measuring at load.",
+        description="Tokens of one forward batch. Raising it costs memory, and pays until the device is compute "
+        "bound. Absent: found by measuring at load.",
     )
     replicas: int = Field(
         1,
         ge=0,
         le=10_000,
-        description="Embedder replicas at the start, and the fewest later. Raising it multiplies speed and memory; "
-        "0 lets an "
-        "idle model cost nothing and makes the first record wait for a start.",
+        description="Embedder replicas at the start, and the fewest later. Raising it multiplies speed and memory; 0 "
+        "lets an idle model cost nothing and makes the first record wait for a start.",
     )
     max_replicas: int | None = Field(
         None,
         ge=1,
         le=10_000,
-        description="Above `replicas`: scaled up to this on queued work. Raising it catches up faster and takes "
-        "more of the "
-        "cluster.",
+        description="Above `replicas`: scaled up to this on queued work. Raising it catches up faster and takes more "
+        "of the cluster.",
     )
     num_gpus: float = Field(
         0, ge=0, le=64, description="GPUs of one replica; a fraction shares one: 0.5 puts two replicas on a GPU."
@@ -71,8 +68,8 @@ class ModelConfig(Section):
     )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
-        description="Catalogue fields to set by hand for a model the catalogue does not know, or to correct: "
-        "pooling, query_template, …",
+        description="Catalogue fields to set by hand for a model the catalogue does not know, or to correct: pooling, "
+        "query_template, …",
     )
 
     @field_validator("revision")
@@ -117,16 +114,14 @@ class TaskConfig(Section):
         ge=2,
         le=65_536,
         description="Matryoshka truncation: keeps the first so many values and normalises again. Raising it costs "
-        "store memory "
-        "in proportion. Absent: the model's own.",
+        "store memory in proportion. Absent: the model's own.",
     )
     max_tokens: int | None = Field(
         None,
         ge=8,
         le=1_000_000,
-        description="Longest prompt of this task; the text is cut, never the instruction. Raising it embeds more of "
-        "a long "
-        "text and costs time. Absent: the model's max_length.",
+        description="Longest prompt of this task; the text is cut, never the instruction. Raising it embeds more of a "
+        "long text and costs time. Absent: the model's max_length.",
     )
 
     @model_validator(mode="after")

@@ -82,8 +82,8 @@ class TopicConfig(Section):
     )
     version: FieldPath | None = Field(
         None,
-        description="Path of the field that says how new a record is: an integer, or an RFC 3339 time. "
-        "Absent: the generation and Kafka offset.",
+        description="Path of the field that says how new a record is: an integer, or an RFC 3339 time. Absent: the "
+        "generation and Kafka offset.",
     )
     version_type: Literal["integer", "time"] | None = Field(
         None,
@@ -102,14 +102,13 @@ class TopicConfig(Section):
         ge=0,
         le=10**9,
         description="A time version further in the future is a dead letter: it would block its key until then. "
-        "Raising it "
-        "forgives producers whose clocks are ahead.",
+        "Raising it forgives producers whose clocks are ahead.",
     )
     delete_when: DeleteMarker | None = Field(None, description="A marker, besides the null value, that deletes a key.")
     payload: dict[str, FieldPath] | list[FieldPath] = Field(
         default_factory=list,
-        description="Fields stored beside the vector: a list of paths, or {stored name: path}. Searches can "
-        "filter on them.",
+        description="Fields stored beside the vector: a list of paths, or {stored name: path}. Searches can filter on "
+        "them.",
     )
     payload_headers: list[str] = Field(
         default_factory=list, description="Kafka headers stored in the payload, as text."
@@ -175,8 +174,8 @@ class SourceConfig(Section):
     group_instance_id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
-        description="Static membership: each ingestor appends its number. A restart within session_timeout_ms "
-        "moves no partition.",
+        description="Static membership: each ingestor appends its number. A restart within session_timeout_ms moves "
+        "no partition.",
     )
     client_id: str = Field("refract", description="Shown in the brokers' logs.")
     security: SecurityConfig = Field(default_factory=SecurityConfig, description="TLS and SASL.")
@@ -237,8 +236,8 @@ class SourceConfig(Section):
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
         if self.max_poll_interval_ms < self.session_timeout_ms:
             raise ValueError(
-                "max_poll_interval_ms must be at least session_timeout_ms: else the group waits for a member "
-                "that has already been told to leave"
+                "max_poll_interval_ms must be at least session_timeout_ms: else the group waits for a member that has "
+                "already been told to leave"
             )
         if self.dead_letter_topic in self.topics:
             raise ValueError(

@@ -34,32 +34,28 @@ class QdrantStoreConfig(Section):
         gt=0,
         le=600,
         description="Longest wait for one answer; later its outcome is unknown and the call is repeated. Raising it "
-        "rides "
-        "out a slow server and finds a dead one later.",
+        "rides out a slow server and finds a dead one later.",
     )
     batch_points: int = Field(
         512,
         ge=1,
         le=1_000,
-        description="Points of one guarded upsert. Raising it saves requests, but the guard costs its square: best "
-        "at 256 "
-        "to 1,000.",
+        description="Points of one guarded upsert. Raising it saves requests, but the guard costs its square: best at "
+        "256 to 1,000.",
     )
     shard_number: int = Field(
         1,
         ge=1,
         le=1024,
         description="Shards of collections created here. A guarded write locks one, so raising it lets more writers "
-        "work "
-        "at once, and costs memory.",
+        "work at once, and costs memory.",
     )
     replication_factor: int = Field(
         1,
         ge=1,
         le=16,
         description="Copies of every shard. Raising it survives the loss of a server and slows writes: above 1 they "
-        "use "
-        "strong ordering.",
+        "use strong ordering.",
     )
     on_disk: bool = Field(False, description="Keeps vectors of new collections on disk.")
 

@@ -75,14 +75,10 @@ def translate(error: grpc.RpcError, doing: str, num_points: int = 0) -> RefractE
     for_a_person = _environment(code, details)
     if for_a_person:
         return EnvironmentFault(f"{doing}: {for_a_person} ({code.name} {details[:300]})")
-    if code == grpc.StatusCode.INVALID_ARGUMENT:
+    if _never_taken(code, details):
         return _refused(said, num_points)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _exhausted(error, said, details, num_points)
-    if code == grpc.StatusCode.OUT_OF_RANGE and _any_in(TOO_BIG, details):
-        return _refused(said, num_points)
-    if code == grpc.StatusCode.INTERNAL and UNREADABLE in details:
-        return _refused(said, num_points)
     if _refused_for_now(code, details):
         return TransientError(said)
     # Deadlines, resets, cancellations and whatever a proxy invents: the server may have done it.
@@ -107,6 +103,15 @@ def _environment(code: grpc.StatusCode, details: str) -> str:
         # Our vectors were checked against the size the collection had when it was opened.
         return "the collection was replaced by one of another size"
     return ENVIRONMENT.get(code, "")
+
+
+def _never_taken(code: grpc.StatusCode, details: str) -> bool:
+    """Whether the request is wrong or too big in itself."""
+    if code == grpc.StatusCode.INTERNAL:
+        return UNREADABLE in details
+    if code == grpc.StatusCode.OUT_OF_RANGE:
+        return _any_in(TOO_BIG, details)
+    return bool(code == grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def _refused_for_now(code: grpc.StatusCode, details: str) -> bool:

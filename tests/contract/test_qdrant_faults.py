@@ -278,3 +278,20 @@ def test_reads_translate_their_failures_too(store: QdrantStore, task: Task, faul
     }
     with pytest.raises(TransientError):
         calls[method]()
+
+
+def test_a_collection_whose_creation_was_answered_by_silence_is_used(
+    qdrant_backend: QdrantBackend, faults: FaultFile
+) -> None:
+    task = qdrant_backend.task("silent")
+    faults.set(Fault("Collections/Create", code="UNAVAILABLE", detail="Socket closed", apply=True))
+    store = qdrant_backend.connect()
+    store.open([task])
+    store.upsert(make_batch([put("a", 1)], task))
+    assert store.count(task.collection) == 1
+
+
+def test_a_collection_that_could_not_be_created_is_an_outage(qdrant_backend: QdrantBackend, faults: FaultFile) -> None:
+    faults.set(Fault("Collections/Create", code="UNAVAILABLE", detail="Socket closed"))
+    with pytest.raises(UnknownOutcomeError):
+        qdrant_backend.connect().open([qdrant_backend.task("never")])

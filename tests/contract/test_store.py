@@ -29,7 +29,7 @@ from tests.contract.store_backends import (
 
 EXAMPLE = itertools.count()
 FULL_CONTRACT = settings(
-    max_examples=40,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -106,6 +106,21 @@ def test_only_older_points_count_as_stale_in_each_collection(store_backend: Back
     assert version_of(store, second, "a") == 9
 
 
+def test_a_batch_for_two_collections_is_guarded_in_each_by_what_that_one_holds(store_backend: Backend) -> None:
+    store, tasks = store_backend.connect(), [store_backend.task(name) for name in ("one", "two", "three")]
+    store.open(tasks)
+    keys = range(10)
+    store.upsert(make_batch([put(key, 5) for key in keys], *tasks))
+    store.upsert(make_batch([put(key, 8) for key in keys], *tasks[:2]))
+    store.upsert(make_batch([put(key, 9) for key in range(5)], tasks[1]))
+    written = store.upsert(make_batch([put(key, 7) for key in range(12)], *tasks))
+    assert list(written.stale.values()) == [10, 10, 0]
+    new = {key_id(key): (7, False) for key in (10, 11)}
+    assert stored(store, tasks[0]) == {key_id(key): (8, False) for key in keys} | new
+    assert stored(store, tasks[1]) == {key_id(key): (9 if key < 5 else 8, False) for key in keys} | new
+    assert stored(store, tasks[2]) == {key_id(key): (7, False) for key in keys} | new
+
+
 def test_a_batch_larger_than_one_request_is_guarded_throughout(store: AnyStore, task: Task) -> None:
     store.upsert(make_batch([put(key, 10) for key in range(1_500)], task))
     written = store.upsert(make_batch([put(key, 9 + key % 3) for key in range(1_500)], task))
@@ -127,13 +142,13 @@ def test_a_batch_larger_than_one_request_is_guarded_throughout(store: AnyStore, 
     )
 )
 def test_any_sequence_of_batches_ends_like_a_dict_of_newest_versions(
-    store_backend: Backend, store: AnyStore, batches: list[list[tuple[str, int, bool]]]
+    store: AnyStore, task: Task, batches: list[list[tuple[str, int, bool]]]
 ) -> None:
-    task = store_backend.task(f"model{next(EXAMPLE)}")
-    store.open([task])
+    example = next(EXAMPLE)
     model: dict[bytes, tuple[int, bool]] = {}
-    for batch in batches:
+    for drawn in batches:
         before = dict(model)
+        batch = [(f"{example}{key}", version, gone) for key, version, gone in drawn]
         for key, version, gone in batch:
             if version > model.get(key_id(key), (-1, False))[0]:
                 model[key_id(key)] = (version, gone)
@@ -142,8 +157,8 @@ def test_any_sequence_of_batches_ends_like_a_dict_of_newest_versions(
         newest = {key: max(row[1] for row in batch if row[0] == key) for key in {row[0] for row in batch}}
         lost = sum(before.get(key_id(key), (-1, False))[0] > version for key, version in newest.items())
         assert written.stale == {task.collection: lost + len(batch) - len(newest)}
-    assert stored(store, task) == model
-    assert store.count(task.collection) == sum(not gone for _, gone in model.values())
+        found = store.retrieve(task.collection, [key_id(f"{example}{key}") for key in "abcd"])
+        assert {point.id: (point.version, point.deleted) for point in found} == model
 
 
 def test_concurrent_writers_never_lower_a_version(store: AnyStore, task: Task) -> None:

@@ -1,0 +1,22 @@
+"""Fixtures of the end-to-end tests. Each module starts the application once at most, and reads its state afterwards."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a module keeps its configuration and store."""
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def fresh_keys() -> Callable[[int], list[str]]:
+    """Returns keys that no other test uses."""
+    numbers: Iterator[int] = itertools.count()
+    return lambda count: [f"T-{next(numbers)}" for _ in range(count)]
