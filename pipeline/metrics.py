@@ -7,6 +7,7 @@ them under one `/metrics`, with the labels `process` and `replica`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
@@ -26,71 +27,32 @@ class IngestMetrics:
     """What an ingestor counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.received = Counter("refract_records_received", "Records polled from the source.", TOPIC, registry=registry)
-        self.dead_letters = Counter(
-            "refract_dead_letters", "Records sent to the dead-letter topic.", (*TOPIC, "reason"), registry=registry
+        counter, gauge, histogram = _kinds(registry)
+        self.received = counter("refract_records_received", "Records polled from the source.", TOPIC)
+        self.dead_letters = counter(
+            "refract_dead_letters", "Records sent to the dead-letter topic.", (*TOPIC, "reason")
         )
-        self.embedded = Counter("refract_records_embedded", "Records embedded.", TASK, registry=registry)
-        self.written = Counter(
-            "refract_points_written", "Points written, tombstones not counted.", TASK, registry=registry
+        self.dropped = counter(
+            "refract_records_dropped", "Records of revoked partitions; their new owner reads them.", TOPIC
         )
-        self.deleted = Counter("refract_points_deleted", "Tombstones written.", TASK, registry=registry)
-        self.stale = Counter(
-            "refract_points_stale", "Writes that lost against a newer version.", TASK, registry=registry
+        self.embedded = counter("refract_records_embedded", "Records embedded.", TASK)
+        self.written = counter("refract_points_written", "Points written, tombstones not counted.", TASK)
+        self.deleted = counter("refract_points_deleted", "Tombstones written.", TASK)
+        self.stale = counter("refract_points_stale", "Writes that lost against a newer version.", TASK)
+        self.truncated = counter("refract_truncated_tokens", "Text tokens cut to fit the model.", TASK)
+        self.truncated_records = counter("refract_records_truncated", "Records whose text was cut.", TASK)
+        self.retries = counter("refract_retries", "Repetitions after an outage or a lost answer.", ("component",))
+        self.freshness = histogram(
+            "refract_freshness_seconds", "From produced to searchable.", TASK, buckets=FRESHNESS_BUCKETS_S
         )
-        self.truncated = Counter(
-            "refract_truncated_tokens", "Text tokens cut to fit the model.", TASK, registry=registry
-        )
-        self.truncated_records = Counter(
-            "refract_records_truncated", "Records whose text was cut.", TASK, registry=registry
-        )
-        self.freshness = Histogram(
-            "refract_freshness_seconds",
-            "From produced to searchable.",
-            TASK,
-            buckets=FRESHNESS_BUCKETS_S,
-            registry=registry,
-        )
-        self.store_latency = Histogram(
-            "refract_store_write_seconds",
-            "One guarded write of a batch.",
-            TOPIC,
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self.embed_latency = Histogram(
-            "refract_embed_seconds",
-            "One call to an embedder, waiting included.",
-            MODEL,
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self.retries = Counter(
-            "refract_retries", "Repetitions after an outage or a lost answer.", ("component",), registry=registry
-        )
-        self.dropped = Counter(
-            "refract_records_dropped",
-            "Records dropped because their partition was revoked; its new owner reads them.",
-            TOPIC,
-            registry=registry,
-        )
-        self.in_flight_bytes = Gauge(
-            "refract_in_flight_bytes", "Record bytes polled and not finished.", registry=registry
-        )
-        self.paused = Gauge(
-            "refract_paused", "1 while the bound on bytes in flight keeps partitions paused.", registry=registry
-        )
-        self.watermark_age = Gauge(
-            "refract_watermark_age_seconds", "Age of the oldest unfinished record.", registry=registry
-        )
-        self.lag = Gauge(
-            "refract_lag_records", "Records between position and end.", ("topic", "partition"), registry=registry
-        )
-        self.lag_seconds = Gauge(
-            "refract_lag_seconds",
-            "How long ago the oldest record still to be finished was produced.",
-            TOPIC,
-            registry=registry,
+        self.store_latency = histogram("refract_store_write_seconds", "One guarded write of a batch.", TOPIC)
+        self.embed_latency = histogram("refract_embed_seconds", "One call to an embedder, waiting included.", MODEL)
+        self.in_flight_bytes = gauge("refract_in_flight_bytes", "Record bytes polled and not finished.")
+        self.paused = gauge("refract_paused", "1 while the bound on bytes in flight keeps partitions paused.")
+        self.watermark_age = gauge("refract_watermark_age_seconds", "Age of the oldest unfinished record.")
+        self.lag = gauge("refract_lag_records", "Records between position and end.", ("topic", "partition"))
+        self.lag_seconds = gauge(
+            "refract_lag_seconds", "While behind, how long ago the last record read was produced; else 0.", TOPIC
         )
 
 
@@ -98,33 +60,33 @@ class EmbedMetrics:
     """What an embedder counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.batches = Counter("refract_forward_batches", "Forward batches computed.", MODEL, registry=registry)
-        self.tokens = Counter("refract_tokens", "Tokens embedded, instructions included.", MODEL, registry=registry)
-        self.padding = Counter("refract_padding_tokens", "Padding computed beside them.", MODEL, registry=registry)
-        self.items = Counter("refract_embeddings", "Embeddings computed.", (*MODEL, "priority"), registry=registry)
-        self.invalid = Counter(
-            "refract_invalid_embeddings", "Items no finite embedding could be computed for.", MODEL, registry=registry
-        )
-        self.busy = Counter("refract_embedder_busy_seconds", "Time spent computing.", MODEL, registry=registry)
-        self.occupancy = Gauge(
-            "refract_embedder_occupancy", "Share of the last seconds spent computing.", MODEL, registry=registry
-        )
-        self.tokens_per_s = Gauge(
-            "refract_tokens_per_second", "Tokens embedded per second, over the last seconds.", MODEL, registry=registry
-        )
-        self.queued = Gauge(
-            "refract_queued_batches", "Batches waiting for the model.", (*MODEL, "priority"), registry=registry
-        )
+        counter, gauge, _ = _kinds(registry)
+        self.batches = counter("refract_forward_batches", "Forward batches computed.", MODEL)
+        self.tokens = counter("refract_tokens", "Text tokens embedded, once per task.", MODEL)
+        self.items = counter("refract_embeddings", "Embeddings computed.", (*MODEL, "priority"))
+        self.invalid = counter("refract_invalid_embeddings", "Items without a finite embedding.", MODEL)
+        self.padding = counter("refract_padding_tokens", "Padding computed beside the tokens.", MODEL)
+        self.busy = counter("refract_embedder_busy_seconds", "Time spent computing.", MODEL)
+        self.occupancy = gauge("refract_embedder_occupancy", "Share of the last seconds spent computing.", MODEL)
+        self.tokens_per_s = gauge("refract_tokens_per_second", "Text tokens a second, over the last seconds.", MODEL)
+        self.queued = gauge("refract_queued_batches", "Batches waiting for the model.", (*MODEL, "priority"))
 
 
 class ApiMetrics:
     """What the search API counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter("refract_requests", "HTTP requests.", ("route", "status"), registry=registry)
-        self.latency = Histogram(
-            "refract_request_seconds", "One HTTP request.", ("route",), buckets=LATENCY_BUCKETS_S, registry=registry
-        )
+        counter, _, histogram = _kinds(registry)
+        self.requests = counter("refract_requests", "HTTP requests.", ("route", "status"))
+        self.latency = histogram("refract_request_seconds", "One HTTP request.", ("route",))
+
+
+def _kinds(registry: CollectorRegistry) -> tuple[partial[Counter], partial[Gauge], partial[Histogram]]:
+    return (
+        partial(Counter, registry=registry),
+        partial(Gauge, registry=registry),
+        partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS_S),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,13 +80,17 @@ class Broker:
         return name
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """The group's committed offsets."""
+        """The group's committed offsets of source topics."""
         admin = self.admin()
         try:
             offsets = admin.list_group_offsets(group)[group]
         finally:
             admin.close()
-        return {tuple(partition): known.offset for partition, known in offsets.items() if known.offset >= 0}
+        return {
+            tuple(partition): known.offset
+            for partition, known in offsets.items()
+            if known.offset >= 0 and not partition.topic.endswith("-dead")
+        }
 
     def _run(self, verb: str, *options: object) -> None:
         arguments = [str(SCRIPT), verb, "--dir", str(self.directory), *map(str, options)]

@@ -1,5 +1,6 @@
 """What the model sees around a text: one `Prompt` per task and side, from the model's templates."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def build_prompts(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> dict[str,
 def _symmetric(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
     place, instruction, style = f"tasks.{name}.instruction", task.instruction, spec.instruction_style
     if style in FREE_STYLES:
-        template = spec.query_template if instruction is not None else (spec.query_template_plain or "{text}")
+        template = spec.query_template if instruction is not None else _plain(spec, place, spec.query_template_plain)
         return _prompt(spec, task, template, instruction)
     if style == "adapter":
         return _prompt(spec, task, spec.symmetric_template or "{text}", None, _label(spec, place, instruction))
@@ -67,7 +68,7 @@ def _document(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
     if "{instruction}" in spec.document_template and task.instruction is not None:
         return _prompt(spec, task, spec.document_template, task.instruction, adapter)
     plain = spec.document_template_plain if "{instruction}" in spec.document_template else spec.document_template
-    return _prompt(spec, task, plain, None, adapter)
+    return _prompt(spec, task, _plain(spec, f"tasks.{name}.instruction", plain), None, adapter)
 
 
 def _query(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
@@ -76,7 +77,7 @@ def _query(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
     instruction = task.query_instruction if task.query_instruction is not None else task.instruction
     style = spec.instruction_style
     if style in FREE_STYLES and instruction is None:
-        return _prompt(spec, task, spec.query_template_plain or "{text}", None)
+        return _prompt(spec, task, _plain(spec, place, spec.query_template_plain), None)
     if style == "task_label":
         label = _label(spec, place, instruction if instruction is not None else spec.default_label)
         return _prompt(spec, task, spec.query_template, label)
@@ -92,6 +93,8 @@ def _prompt(
     spec: ModelSpec, task: TaskConfig, template: str, instruction: str | None, adapter: str | None = None
 ) -> Prompt:
     """Splits at {text} first, so that an instruction which holds `{text}` stays what it is."""
+    if spec.instruction_style == "chat" and instruction and not unicodedata.category(instruction[-1]).startswith("P"):
+        instruction += "."  # as the reference code of Qwen3-VL-Embedding does
     head, _, tail = template.partition("{text}")
     head, tail = (part.replace("{instruction}", instruction or "") for part in (head, tail))
     excluded = head if spec.exclude_instruction else ""
@@ -103,6 +106,13 @@ def _prompt(
         adapter=adapter,
         excluded_head=excluded.strip() if spec.strip_text else excluded,
     )
+
+
+def _plain(spec: ModelSpec, place: str, template: str | None) -> str:
+    """The form without an instruction, where the model has one."""
+    if template is None:
+        raise ConfigError(f"{place} is missing, and {spec.files.name} has no form without one: ask it a question")
+    return template
 
 
 def _fixed_symmetric(spec: ModelSpec, place: str, side: str | None) -> str:

@@ -5,6 +5,8 @@ from collections import deque
 from concurrent.futures import Future
 from threading import Condition, Thread
 
+import numpy as np
+
 from pipeline.engine.engine import Engine
 from pipeline.errors import RefractError
 from pipeline.metrics import EmbedMetrics
@@ -100,6 +102,7 @@ class EmbedScheduler:
             if isinstance(result, RefractError):
                 future.set_exception(result)
             else:
+                self._metrics.invalid.labels(self._model).inc(sum(int(np.isnan(rows[:, 0]).sum()) for rows in result))
                 future.set_result(result)
         return True
 

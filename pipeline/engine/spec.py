@@ -68,7 +68,7 @@ class ModelSpec:
     query_template: str
     query_template_plain: str | None
     document_template: str
-    document_template_plain: str
+    document_template_plain: str | None
     symmetric_template: str | None
     labels: tuple[str, ...]
     default_label: str | None
@@ -209,14 +209,14 @@ class _Layers:
         if query is None:
             raise self.unknown("query_template", "with {text}, and {instruction} where the model takes one")
         _check_template(self.files.name, "query_template", query, instruction=style in FREE_STYLES | {"task_label"})
-        plain_default = None if style == "task_label" else "{text}" if style in FREE_STYLES else query
+        plain_default = {"task_label": None, "question_suffix": None, "free_form": "{text}"}.get(style, query)
         document = self.first("document_template", "{text}", *layers)
         values = {
             "query_template": query,
             "query_template_plain": self.first("query_template_plain", plain_default, *layers),
             "document_template": document,
             "document_template_plain": self.first(
-                "document_template_plain", "{text}" if "{instruction}" in document else document, *layers
+                "document_template_plain", plain_default if "{instruction}" in document else document, *layers
             ),
             "symmetric_template": self.first("symmetric_template", None, *layers),
         }
@@ -346,7 +346,7 @@ def _with_adapter_labels(spec: ModelSpec) -> ModelSpec:
             labels=spec.adapters,
             instruction_style="adapter",
             query_template=spec.query_template_plain or "{text}",
-            document_template=spec.document_template_plain,
+            document_template=spec.document_template_plain or "{text}",
         )
     if spec.instruction_style == "adapter":
         known = f" ({', '.join(spec.labels)})" if spec.labels else ""

@@ -1,5 +1,6 @@
 """Loads a transformer and its dense layers: safetensors only, never remote code, every weight accounted for."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,13 @@ def _with_adapters(spec: ModelSpec, model: nn.Module) -> nn.Module:
     wrapped: Any = model
     for name, folder in folders.items():
         _check_adapter(folder)
-        if wrapped is model:
-            wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=name, autocast_adapter_dtype=False)
-        else:
-            wrapped.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
+        with warnings.catch_warnings():
+            # peft 0.21 reads an attribute that transformers 5 has renamed
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            if wrapped is model:
+                wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=name, autocast_adapter_dtype=False)
+            else:
+                wrapped.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
     merged: nn.Module = wrapped if spec.adapters else wrapped.merge_and_unload()
     return merged
 

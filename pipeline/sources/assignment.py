@@ -11,9 +11,11 @@ from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartit
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RefractError
+from pipeline.interfaces import Clock
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Partition, Receipt
-from pipeline.sources.start import Committed, Mark, Start, begin, resume
+from pipeline.sources.memory import TopicMemory
+from pipeline.sources.start import Committed, Mark, Start, Topic, begin, resume
 from pipeline.sources.translate import translate
 
 PLACE_TIMEOUT_MS = 5_000
@@ -40,7 +42,9 @@ class Assignment:
     came back can never stand before the ones that are read again.
     """
 
-    def __init__(self, consumer: Any, config: SourceConfig, tracker: OffsetTracker, *, paused: bool) -> None:
+    def __init__(
+        self, consumer: Any, config: SourceConfig, tracker: OffsetTracker, *, paused: bool, clock: Clock
+    ) -> None:
         self.listener = _Listener(self)
         self.fault: RefractError | None = None
         """Set from the IO thread, or by a commit's answer; the next poll raises it."""
@@ -53,6 +57,8 @@ class Assignment:
         self._placed: dict[TopicPartition, Mark] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._commit_under_way: object | None = None
+        self._memory = TopicMemory(consumer, config, clock)
+        self._remembered: Mapping[str, Mark] = {}
 
     # -- polling thread
 
@@ -103,13 +109,10 @@ class Assignment:
         if not waiting:
             return
         self._consumer.topics()  # fresh ids and partition counts; without them a recreated topic looks the same
+        self._remembered = self._memory.load()
         siblings: dict[str, list[Committed]] = {}
-        starts: dict[TopicPartition, Start] = {}
-        offsets: dict[TopicPartition, int] = {}
-        for topic_partition in waiting:
-            start = self._start(topic_partition, siblings)
-            starts[topic_partition] = start
-            offsets[topic_partition] = self._offset(topic_partition, start)
+        starts = {topic_partition: self._start(topic_partition, siblings) for topic_partition in waiting}
+        offsets = {topic_partition: self._offset(topic_partition, start) for topic_partition, start in starts.items()}
         first = {
             topic_partition: OffsetAndMetadata(offsets[topic_partition], start.mark.dump(), -1)
             for topic_partition, start in starts.items()
@@ -121,6 +124,7 @@ class Assignment:
                 self._consumer.commit(first, timeout_ms=PLACE_TIMEOUT_MS)
             except _NOT_OURS:
                 return
+        self._memory.save({topic_partition.topic: start.mark for topic_partition, start in starts.items()})
         with self._lock:
             for topic_partition, start in starts.items():
                 if topic_partition in self._waiting:
@@ -130,6 +134,7 @@ class Assignment:
         """Sends the moved watermarks, unless an earlier commit is still without an answer."""
         with self._lock:
             self._check_topic_ids()
+            self._memory.refresh()
             if self._commit_under_way is not None:
                 return
             moved = self._tracker.watermarks()
@@ -224,8 +229,7 @@ class Assignment:
 
     def _check_topic_ids(self) -> None:
         for topic_partition, mark in self._placed.items():
-            current = self._topic_id(topic_partition.topic)
-            if current and mark.topic_id and current != mark.topic_id:
+            if mark.is_of_another(self._topic_id(topic_partition.topic)):
                 raise EnvironmentFault(
                     f"topic {topic_partition.topic!r} was deleted and created again while it was being read; "
                     f"start again to see what its offsets mean now"
@@ -240,15 +244,22 @@ class Assignment:
         topic, number = topic_partition
         partition = Partition(topic, number)
         config = self._config.topics[topic]
-        topic_id = self._topic_id(topic)
         numbers = self._consumer.partitions_for_topic(topic) | {number}
+        facts = Topic(self._topic_id(topic), len(numbers))
         committed = self._committed(topic_partition)
         if committed is not None:
-            return resume(partition, config, committed, topic_id, len(numbers))
+            return resume(partition, config, committed, facts)
         if topic not in siblings:
             answers = [self._committed(TopicPartition(topic, other)) for other in sorted(numbers)]
             siblings[topic] = [answer for answer in answers if answer is not None]
-        return begin(partition, config, self._config.start_from, siblings[topic], topic_id, len(numbers))
+        return begin(
+            partition,
+            config,
+            self._config.start_from,
+            siblings[topic],
+            self._remembered.get(topic),
+            facts,
+        )
 
     def _committed(self, topic_partition: TopicPartition) -> Committed | None:
         found = self._consumer.committed(topic_partition, metadata=True, timeout_ms=PLACE_TIMEOUT_MS)

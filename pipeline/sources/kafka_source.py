@@ -114,7 +114,7 @@ class KafkaSource:
             return
         try:
             self._assignment.commit()
-        except kafka_errors.KafkaError as error:
+        except (kafka_errors.KafkaError, EnvironmentFault) as error:
             self._recover(error)
 
     def lag(self) -> Mapping[Partition, int]:
@@ -133,7 +133,9 @@ class KafkaSource:
         if self._assignment is not None:
             return self._assignment
         self._consumer = connect(self._make_consumer, self._settings, self._config)
-        self._assignment = Assignment(self._consumer, self._config, self._tracker, paused=self._paused)
+        self._assignment = Assignment(
+            self._consumer, self._config, self._tracker, paused=self._paused, clock=self._clock
+        )
         self._consumer.subscribe(topics=sorted(self._config.topics), listener=self._assignment.listener)
         self._consumer.topics()  # joining without knowing the partitions would be joining for nothing, and again
         return self._assignment

@@ -33,14 +33,26 @@ class Mark:
             {"id": self.topic_id, "n": self.num_partitions, "first": self.first_partitions, "gen": self.generation}
         ).decode()
 
+    def is_of_another(self, topic_id: str) -> bool:
+        """Whether the mark belongs to an earlier topic of the same name."""
+        return bool(self.topic_id and topic_id and self.topic_id != topic_id)
+
     @classmethod
-    def load(cls, metadata: str | None) -> Self | None:
+    def load(cls, metadata: object) -> Self | None:
         """Returns the mark in a metadata string, None when it was written by something else."""
         try:
-            found = orjson.loads(metadata or "")
+            found = orjson.loads(metadata if isinstance(metadata, str) else "")
             return cls(str(found["id"]), int(found["n"]), int(found["first"]), int(found["gen"]))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a topic is now."""
+
+    topic_id: str
+    num_partitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +75,23 @@ class Start:
     """Whether the group has no usable offset yet, so that the start must be committed before reading."""
 
 
-def resume(partition: Partition, config: TopicConfig, committed: Committed, topic_id: str, count: int) -> Start:
+def resume(partition: Partition, config: TopicConfig, committed: Committed, topic: Topic) -> Start:
     """Returns the start of a partition that has a committed offset.
 
     Raises:
         EnvironmentFault: versions come from offsets, and the topic is another or has more partitions.
     """
     mark = committed.mark
+    new_mark = Mark(topic.topic_id, topic.num_partitions, topic.num_partitions, config.generation)
     if mark is None:
-        return Start(
-            committed.offset, at_end=False, mark=Mark(topic_id, count, count, config.generation), is_first=False
-        )
-    recreated = bool(mark.topic_id and topic_id and mark.topic_id != topic_id)
+        return Start(committed.offset, at_end=False, mark=new_mark, is_first=False)
+    recreated = mark.is_of_another(topic.topic_id)
     if config.version is None:
-        _check_generation(partition.topic, config, mark, count, recreated=recreated)
+        _check_generation(partition.topic, config, mark, topic, recreated=recreated)
     if recreated:
         # The offset belongs to a log that is gone.
-        return Start(None, at_end=False, mark=Mark(topic_id, count, count, config.generation), is_first=True)
-    current = replace(mark, topic_id=topic_id or mark.topic_id, num_partitions=count, generation=config.generation)
+        return Start(None, at_end=False, mark=new_mark, is_first=True)
+    current = replace(new_mark, topic_id=topic.topic_id or mark.topic_id, first_partitions=mark.first_partitions)
     return Start(committed.offset, at_end=False, mark=current, is_first=False)
 
 
@@ -89,30 +100,36 @@ def begin(
     config: TopicConfig,
     start_from: str,
     siblings: Sequence[Committed],
-    topic_id: str,
-    count: int,
+    remembered: Mark | None,
+    topic: Topic,
 ) -> Start:
     """Returns the start of a partition without a committed offset.
 
-    `siblings` are the group's committed offsets of the topic's other partitions. A partition that
-    was added later is read from its beginning, whatever `start_from` says.
+    `siblings` are the group's committed offsets of the topic's other partitions, `remembered` is
+    what the group keeps beside them: offsets go with a deleted topic. A partition that was added
+    later, and a topic that was created again, are read from the beginning, whatever `start_from` says.
 
     Raises:
         EnvironmentFault: as `resume`.
     """
     marks = [sibling.mark for sibling in siblings if sibling.mark is not None]
+    if remembered is not None:
+        marks.append(remembered)
     if config.version is None:
         for mark in marks:
-            recreated = bool(mark.topic_id and topic_id and mark.topic_id != topic_id)
-            _check_generation(partition.topic, config, mark, count, recreated=recreated)
-    first = min((mark.first_partitions for mark in marks), default=count)
-    added_later = bool(siblings) and (not marks or partition.number >= first)
+            _check_generation(partition.topic, config, mark, topic, recreated=mark.is_of_another(topic.topic_id))
+    own = [mark for mark in marks if not mark.is_of_another(topic.topic_id)]
+    first = min((mark.first_partitions for mark in own), default=topic.num_partitions)
+    known_before = bool(siblings) or remembered is not None
+    added_later = known_before and (not own or partition.number >= first)
     at_end = start_from == "latest" and not added_later
-    return Start(None, at_end=at_end, mark=Mark(topic_id, count, first, config.generation), is_first=True)
+    return Start(
+        None, at_end=at_end, mark=Mark(topic.topic_id, topic.num_partitions, first, config.generation), is_first=True
+    )
 
 
-def _check_generation(topic: str, config: TopicConfig, mark: Mark, count: int, *, recreated: bool) -> None:
-    place = f"source.topics.{topic}"
+def _check_generation(name: str, config: TopicConfig, mark: Mark, topic: Topic, *, recreated: bool) -> None:
+    place = f"source.topics.{name}"
     if config.generation < mark.generation:
         raise EnvironmentFault(
             f"{place}.generation is {config.generation}, but the group has read the topic with {mark.generation}: "
@@ -122,12 +139,12 @@ def _check_generation(topic: str, config: TopicConfig, mark: Mark, count: int, *
         return
     if recreated:
         raise EnvironmentFault(
-            f"topic {topic!r} was deleted and created again (its id is another), and its offsets, which are its "
+            f"topic {name!r} was deleted and created again (its id is another), and its offsets, which are its "
             f"versions, began anew; set {place}.generation to {config.generation + 1}, or give it a `version` field"
         )
-    if mark.num_partitions != count:
+    if mark.num_partitions != topic.num_partitions:
         raise EnvironmentFault(
-            f"topic {topic!r} has {count} partitions instead of {mark.num_partitions}: keys may have moved, and "
-            f"offsets of two partitions are no versions of one key. Once the old partitions are read to their end, "
+            f"topic {name!r} has {topic.num_partitions} partitions instead of {mark.num_partitions}: keys may have "
+            f"moved, and offsets of two partitions are no versions of one key. Once the old partitions are read to their end, "
             f"set {place}.generation to {config.generation + 1}, or give it a `version` field"
         )

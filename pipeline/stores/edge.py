@@ -8,19 +8,24 @@ from contextlib import ExitStack
 import structlog
 
 from pipeline.config.store import EdgeStoreConfig
-from pipeline.errors import EnvironmentFault, RefractError
+from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.interfaces import Filters, StoredPoint, Written
 from pipeline.records import Float32, PointBatch
 from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_shard import EdgeChunk, EdgeShard, tombstone_guard, translated
 from pipeline.stores.filters import parse_filters
-from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata
+from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, describe
 from pipeline.stores.points import check_query, sendable
 from pipeline.tasks import Task
 
 GUARD_POINTS = 256
 """Points of one guarded upsert: cheapest per point here (128 to 512 differ by a sixth), and searches
 wait for one chunk at most, about 10 ms."""
+
+MIN_FREE_BYTES = 134_217_728
+"""Free disk space needed for each collection before anything is written. Edge writes through mapped sparse
+files (two log segments, a vector chunk and payload pages, 32 MiB each): on a full disk the kernel kills
+the process with SIGBUS, seen on a tmpfs, so a full disk must be met before Edge meets it."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +55,11 @@ class EdgeStore:
             self._upkeep = threading.Thread(target=self._optimize, name="edge-optimize", daemon=True)
             self._upkeep.start()
 
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+        """Returns, by task, what stands where it will write, and creates nothing. Raises like `open`."""
+        with self._lock:
+            return {task.name: self._inspect(task) for task in tasks}
+
     def upsert(self, batch: PointBatch) -> Written:
         """See `Store.upsert`. A batch that is refused may have been written in part; repeating is safe."""
         shards = {name: self._shard(name) for name in batch.vectors}
@@ -58,6 +68,7 @@ class EdgeStore:
             if width != shard.dimension:
                 raise EnvironmentFault(f"collection {name!r} holds vectors of {shard.dimension} values, got {width}")
         points = sendable(batch)
+        self._check_space()
         stale = dict.fromkeys(shards, points.num_superseded)
         for start in range(0, len(points), GUARD_POINTS):
             rows = slice(start, start + GUARD_POINTS)
@@ -113,6 +124,7 @@ class EdgeStore:
         A point revived meanwhile, or deleted again by a newer record, stays.
         """
         shard = self._shard(collection)
+        self._check_space()
         items = [(point.hex(), version) for point, version in ids_versions.items()]
         purged = 0
         for start in range(0, len(items), GUARD_POINTS):
@@ -140,6 +152,21 @@ class EdgeStore:
             while self._shards:
                 stack.callback(self._shards.popitem()[1].close)
 
+    def _check_space(self) -> None:
+        needed = MIN_FREE_BYTES * max(len(self._shards), 1)
+        free = self._directory.free_bytes
+        if free < needed:
+            raise TransientError(
+                f"{free} bytes are free on the disk of store directory {str(self._directory.path)!r}; writing goes on "
+                f"when {needed} are"
+            )
+
+    def _inspect(self, task: Task) -> str:
+        metadata = self._directory.collections.get(task.collection)
+        if metadata is not None:
+            check_metadata(task.collection, metadata, task, self._pipeline)
+        return describe(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
+
     def _open(self, task: Task) -> None:
         name = task.collection
         if name not in self._directory.collections:
@@ -152,6 +179,7 @@ class EdgeStore:
                 self._directory.point(task.alias, name)
 
     def _create(self, task: Task) -> None:
+        self._check_space()
         name = task.collection
         if self._directory.shard(name).is_dir():
             self._adopt(name, task.dimension)

@@ -56,6 +56,12 @@ class EdgeDirectory:
         """Alias -> collection name."""
         return self._aliases
 
+    @property
+    def free_bytes(self) -> int:
+        """Bytes this process may still write to the directory's file system."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
     def shard(self, collection: str) -> Path:
         """Returns where the collection's shard lies or will lie."""
         return self._shards / collection

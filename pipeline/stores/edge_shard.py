@@ -170,7 +170,7 @@ class EdgeChunk:
         present = [(point, version) for point, version in zip(self.ids, self.versions, strict=True) if point in stored]
         if not present:
             return None
-        if len(present) == len(self.ids) and self._all is not None:
+        if self._all is not None:
             return self._all
         guard = edge.Filter(should=[self._part(point, version) for point, version in present])
         if len(present) == len(self.ids):

@@ -37,6 +37,12 @@ def check_metadata(collection: str, found: Mapping[str, Any], task: Task, pipeli
             )
 
 
+def describe(task: Task, target: str | None, *, exists: bool) -> str:
+    """Returns what a task finds in the store, in the words of `refract check`; `target` is where its alias leads."""
+    state = "exists" if exists else "new"
+    return state if target in {None, task.collection} else f"{state}, but alias {task.alias!r} leads to {target!r}"
+
+
 def check_alias(task: Task, collection: str, fingerprint: object) -> None:
     """Raises EnvironmentFault when the task's alias leads readers to vectors of another fingerprint."""
     if fingerprint != task.fingerprint:

@@ -80,6 +80,10 @@ class QdrantStore:
         for task in tasks:
             self._known[task.collection] = self._collections.open(task)
 
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+        """Returns, by task, what stands where it will write, and creates nothing. Raises like `open`."""
+        return {task.name: self._collections.inspect(task) for task in tasks}
+
     def upsert(self, batch: PointBatch) -> Written:
         """See `Store.upsert`. A batch that fails may have been written in part; repeating it is safe."""
         for name, vectors in batch.vectors.items():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentFault, Reason, RecordError, RefractError, TransientError
-from pipeline.stores.edge import EdgeStore
+from pipeline.stores.edge import MIN_FREE_BYTES, EdgeStore
+from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_shard import EdgeShard, translated
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
@@ -237,6 +238,21 @@ def test_flushing_syncs_only_what_was_written_since(edge_backend: EdgeBackend, t
     assert shard._unflushed
     store.flush()
     assert not shard._unflushed
+
+
+def test_a_disk_about_to_be_full_is_an_outage_that_ends_when_there_is_room(
+    edge_backend: EdgeBackend, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = edge_backend.connect()
+    store.open([task])
+    store.upsert(make_batch([put("a", 1)], task))
+    with monkeypatch.context() as full:
+        full.setattr(EdgeDirectory, "free_bytes", MIN_FREE_BYTES - 1)
+        with pytest.raises(TransientError, match="bytes are free on the disk"):
+            store.upsert(make_batch([put("b", 1)], task))
+        assert store.count(task.collection) == 1
+    store.upsert(make_batch([put("b", 1)], task))
+    assert store.count(task.collection) == 2
 
 
 PanicException = type("PanicException", (BaseException,), {})

@@ -1,12 +1,14 @@
 """Fixtures of the end-to-end tests. Each module starts the application once at most, and reads its state afterwards."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-pytest_plugins: tuple[str, ...] = ()
+# The tests' own clients meet brokers that were stopped on purpose.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="module")

@@ -179,3 +179,48 @@ def test_people_see_a_table_advice_and_faults_but_no_secret(
     assert "advice: api.api_key: the secret is written in the file" in printed.err
     assert "error: no broker answers" in printed.err
     assert "hunter2" not in printed.out + printed.err
+
+
+def test_people_see_what_the_brokers_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {"brokers": 3, "codecs": ["lz4", "zstd"], "topics": {"tickets": 4}}
+    monkeypatch.setattr("pipeline.sources.admin.inspect", lambda _config: facts)
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(tree(store__path=str(tmp_path / "store"))), encoding="utf-8")
+    assert invoke(["check", str(path)]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    for line in (
+        "kafka brokers: 3",
+        "kafka codecs: lz4, zstd",
+        "kafka topics: tickets (4 partitions)",
+        "No fault found.",
+    ):
+        assert line in shown
+    assert "which will be created" in shown
+
+
+def test_people_get_a_wrong_file_as_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(tree(api__port=0, unknown=1)), encoding="utf-8")
+    assert invoke(["check", str(path), "--offline"]) == ExitCode.CONFIG
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 2
+    assert printed.out == ""
+
+
+def test_a_store_that_cannot_be_inspected_is_still_asked_whether_it_answers(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plain:
+        def check(self) -> str:
+            raise TransientError("the server is away")
+
+        def close(self) -> None:
+            pass
+
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr("pipeline.stores.open.open_store", lambda *_: Plain())
+    code, plan = check()
+    assert code == ExitCode.UNREACHABLE
+    assert messages(plan) == ["store: the server is away"]

@@ -36,7 +36,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("args", "suggestion"),
-    [(["chek"], "'check'"), (["check", "--ofline", "x"], "--offline"), (["dlq", "lst"], "'list'")],
+    [(["chekk"], "'check'"), (["check", "--ofline", "x"], "--offline"), (["dlq", "lst"], "'list'")],
 )
 def test_a_mistyped_verb_or_option_suggests_the_nearest(
     args: list[str], suggestion: str, capsys: pytest.CaptureFixture[str]

@@ -23,17 +23,17 @@ def test_the_unchanged_tree_is_valid() -> None:
 @pytest.mark.parametrize(
     ("changes", "place", "suggestion"),
     [
-        ({"pipelin": "x"}, "pipelin", "'pipeline'"),
+        ({"pipelinee": "x"}, "pipelinee", "'pipeline'"),
         ({"source__group": "x"}, "source.group", "'group_id'"),
         ({"source__security__mechanism": "PLAIN"}, "source.security.mechanism", "'sasl_mechanism'"),
         ({f"{TICKETS}__texts": "x"}, "source.topics.tickets.texts", "'text'"),
-        ({f"{TICKETS}__delete_when__feild": "x"}, "source.topics.tickets.delete_when.feild", "'field'"),
-        ({"models__null__modle": "x"}, "models.null.modle", "'model'"),
+        ({f"{TICKETS}__delete_when__fieldd": "x"}, "source.topics.tickets.delete_when.fieldd", "'field'"),
+        ({"models__null__modelo": "x"}, "models.null.modelo", "'model'"),
         ({"tasks__urgency__instructions": "x"}, "tasks.urgency.instructions", "'instruction'"),
-        ({"store__paht": "x"}, "store.paht", "'path'"),
+        ({"store__pathh": "x"}, "store.pathh", "'path'"),
         ({"api__prot": 1}, "api.prot", "'port'"),
         ({"limits__max_record_byte": 1}, "limits.max_record_byte", "'max_record_bytes'"),
-        ({"ray__adress": "auto"}, "ray.adress", "'address'"),
+        ({"ray__addressed": "auto"}, "ray.addressed", "'address'"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_valid_one(
@@ -120,7 +120,7 @@ def test_numbers_outside_their_limits_are_refused(changes: dict[str, Any], place
         ({"source__group_id": ABSENT}, "source.group_id: is missing"),
         ({"store__type": ABSENT}, "store.type: is missing; expected edge or qdrant"),
         ({"store__type": "qdrnat"}, "store.type: expected edge or qdrant. Did you mean 'qdrant'?"),
-        ({"tasks__urgency__mode": "retrival"}, "expected one of symmetric, retrieval. Did you mean 'retrieval'?"),
+        ({"tasks__urgency__mode": "retrievall"}, "expected one of symmetric, retrieval. Did you mean 'retrieval'?"),
         ({"source__topics": {}}, "source.topics: must not be empty"),
         ({"tasks__urgency__model": "nul"}, "tasks.urgency.model: no model 'nul' in this file. Did you mean 'null'?"),
         ({f"{TICKETS}__tasks": ["urgncy"]}, "no task 'urgncy' in this file. Did you mean 'urgency'?"),
@@ -200,6 +200,20 @@ def test_task_names_are_safe_in_urls_files_and_labels(name: str) -> None:
 def test_the_api_is_loopback_only_without_a_key() -> None:
     assert "reachable from outside: set api.api_key" in refusal(api__host="0.0.0.0")  # noqa: S104 - what is refused
     assert parsed(api__host="0.0.0.0", api__api_key="k").api.api_key is not None  # noqa: S104 - allowed with a key
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": {"field": "v"}}, "exactly `field` and `max`"),
+        ({"key": ABSENT, "binary_key": True, "key_type": "integer"}, "drop key_type: integer"),
+        ({"binary_key": True}, "drop one of them"),
+        ({"version": ABSENT}, "version_type speaks of the field `version`"),
+        ({"payload": ["a"], "payload_headers": ["a"]}, "payload"),
+    ],
+)
+def test_topic_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(**{f"{TICKETS}__{key}": value for key, value in changes.items()})
 
 
 def test_an_api_key_never_travels_unencrypted() -> None:

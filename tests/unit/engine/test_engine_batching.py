@@ -1,5 +1,7 @@
 """Packing loses nothing, doubles nothing and keeps the budget."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def test_a_band_is_no_wider_than_asked_and_its_padded_cost_within_the_budget(
 def test_flat_packs_hold_every_item_once_and_are_full(lengths: np.ndarray, budget: int) -> None:
     packs = flat_packs(lengths, budget)
     assert in_one(packs) == list(range(len(lengths)))
-    for pack, following in zip(packs, packs[1:], strict=False):
+    for pack, following in pairwise(packs):
         assert len(pack) == 1 or lengths[pack].sum() <= budget
         assert lengths[pack].sum() + lengths[following[0]] > budget
 

@@ -1,0 +1,102 @@
+"""`refract run` as a process: killed, drained on SIGTERM, interrupted, and each time continued by the next run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.interfaces import StoredPoint
+from pipeline.stores.open import open_store
+from tests.broker import Broker
+from tests.e2e.harness import CommandApp, journal_of, wait_until, write_config
+from tests.e2e.oracle import Journal, all_points, sources
+
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
+
+NUM_RECORDS = 6_000
+TASKS = ("urgency", "technical_issue")
+
+
+@pytest.fixture(scope="module")
+def path(folder: Path, broker: Broker) -> Path:
+    return write_config(
+        folder,
+        broker,
+        "command",
+        models__hash__overrides={"delay_ms_per_batch": 100},
+        limits__max_batch_records=128,
+        # Only these records: every one is a key of its own, so that positions can be compared with points.
+        source__topics__tickets__tasks=list(TASKS),
+    )
+
+
+@contextmanager
+def started(path: Path, broker: Broker, journal: Journal) -> Iterator[CommandApp]:
+    app = CommandApp(path, broker, journal)
+    try:
+        app.wait_ready()
+        yield app
+    finally:
+        app.close()
+
+
+def stored(journal: Journal) -> dict[str, list[StoredPoint]]:
+    """Returns every point of each task, read after the app has let the store's directory go."""
+    store = open_store(journal.config.store, journal.config.pipeline, ())
+    try:
+        return {task: list(all_points(store, journal.tasks[task].collection).values()) for task in TASKS}
+    finally:
+        store.close()
+
+
+def embedded(app: CommandApp) -> int:
+    return int(app.status()["topics"]["tickets"]["tasks"]["urgency"]["embedded"])
+
+
+def test_each_run_continues_where_the_last_one_stopped(path: Path, broker: Broker) -> None:
+    with journal_of(path) as journal:
+        for number in range(NUM_RECORDS):
+            journal.ticket(f"C-{number}", 1)
+        journal.settle()
+
+        with started(path, broker, journal) as app:
+            app.wait_midstream(0.2)
+            app.kill_everything()
+        killed_at = app.num_committed()
+        committed = app.committed()
+        for task, points in stored(journal).items():
+            places = sources(points)
+            unsafe = [
+                (topic, partition, offset)
+                for (topic, partition), end in committed.items()
+                for offset in range(end)
+                if (topic, partition, offset) not in places
+            ]
+            assert unsafe == [], f"{task}: committed, and not stored"
+
+        with started(path, broker, journal) as app:
+            app.finished = killed_at
+            app.wait_midstream(0.2)
+            assert app.terminate() == 0, app.output()
+            assert "Traceback" not in app.output()
+        drained_at = app.num_committed()
+        assert killed_at < drained_at < NUM_RECORDS
+        committed = app.committed()
+        for task, points in stored(journal).items():
+            places = sources(points)
+            expected = {(*partition, offset) for partition, end in committed.items() for offset in range(end)}
+            # What the killed run stored and did not commit is read again: only that may lie beyond.
+            assert expected <= places, f"{task}: committed, and not stored"
+            assert len(places) == len(points) < NUM_RECORDS
+
+        with started(path, broker, journal) as app:
+            app.wait_finished()
+            wait_until(lambda: embedded(app) == NUM_RECORDS - drained_at, "only what was left is embedded")
+            assert app.interrupt() == 0, app.output()
+        store = open_store(journal.config.store, journal.config.pipeline, ())
+        try:
+            assert journal.store_differences(store) == []
+        finally:
+            store.close()
+        assert app.committed() == journal.ends

@@ -1,0 +1,425 @@
+"""The HTTP API of a running app: what it answers, what it refuses, and what it never shows.
+
+Two models at once: the null engine, whose vectors can be compared exactly, and the packaged MiniLM.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from actors.api import MAX_BODY_BYTES
+from pipeline.config.load import load_config
+from pipeline.engine.load import identify
+from pipeline.metrics import ApiMetrics, EmbedMetrics, IngestMetrics
+from pipeline.records import point_id
+from pipeline.stores.open import open_store
+from pipeline.tasks import bind_task
+from tests.broker import Broker
+from tests.e2e.harness import InProcessApp, journal_of, refused, wait_until, write_config
+from tests.e2e.oracle import all_points
+
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
+
+API_KEY = "an-api-key-of-the-tests"
+MINILM = {
+    "model": "packaged:all-MiniLM-L6-v2",
+    "num_cpus": 0.5,
+    "threads": 2,
+    "overrides": {
+        "instruction_style": "free_form",
+        "query_template": "{instruction}: {text}",
+        "document_template": "{instruction}: {text}",
+    },
+}
+STATES: list[dict[str, Any]] = [
+    {"body": "The server room is on fire", "urgency": "high", "language": "en", "minutes": 5, "open": True},
+    {"body": "Smoke comes out of the server room", "urgency": "high", "language": "en", "minutes": 60, "open": True},
+    {"body": "My invoice shows the wrong address", "urgency": "low", "language": "en", "minutes": 600, "open": True},
+    {"body": "Die Rechnung hat eine falsche Anschrift", "urgency": "low", "language": "de", "minutes": 900},
+    {"body": "How do I change my password?", "urgency": "medium", "language": "en", "minutes": 30, "open": False},
+    {"body": "The coffee machine is empty", "urgency": "low", "language": "en", "minutes": 10, "open": False},
+]
+
+
+@pytest.fixture(scope="module")
+def config_path(folder: Path, broker: Broker) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFRACT_E2E_KEY", API_KEY)
+        path = write_config(
+            folder,
+            broker,
+            "api",
+            models__minilm=MINILM,
+            tasks__meaning={"model": "minilm", "instruction": "What is this about", "collection": "meanings"},
+            tasks__moved={"model": "hash", "instruction": "As it is asked today"},
+            source__topics__tickets__tasks=["urgency", "technical_issue", "meaning", "moved"],
+            api__api_key="${REFRACT_E2E_KEY}",
+        )
+        yield path
+
+
+@pytest.fixture(scope="module")
+def app(config_path: Path, broker: Broker) -> Iterator[InProcessApp]:
+    give_alias_to_an_earlier_instruction(config_path)
+    with journal_of(config_path) as journal, InProcessApp(config_path, broker, journal) as running:
+        for number, fields in enumerate(STATES):
+            journal.ticket(f"A-{number}", 1, **fields)
+        journal.ticket("gone", 1, "This was deleted again", urgency="high")
+        journal.ticket("gone", 2, deleted=True)
+        running.check()
+        yield running
+
+
+def give_alias_to_an_earlier_instruction(path: Path) -> None:
+    """Leaves the store as a run with another instruction of the task `moved` would have."""
+    config = load_config(path)
+    earlier = config.tasks["moved"].model_copy(update={"instruction": "As it was asked before"})
+    store = open_store(config.store, config.pipeline, ())
+    store.open([bind_task("moved", earlier, identify(config.models["hash"]))])
+    store.close()
+
+
+def search(app: InProcessApp, task: str = "urgency", **body: Any) -> httpx.Response:
+    return app.http.post("/v1/search", json={"task": task, **body})
+
+
+def keys(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [hit["key"] for hit in answer.json()["hits"]]
+
+
+def text_of(app: InProcessApp, number: int) -> str:
+    text = app.journal.expected("urgency", f"A-{number}").text
+    assert text is not None
+    return text
+
+
+@pytest.mark.parametrize("task", ["urgency", "technical_issue", "meaning"])
+def test_search_finds_the_record_with_the_very_text(app: InProcessApp, task: str) -> None:
+    answer = search(app, task, text=text_of(app, 2), limit=3).json()
+    assert answer["task"] == task
+    assert answer["collection"] == ("meanings" if task == "meaning" else task)
+    first = answer["hits"][0]
+    assert first["key"] == "A-2"
+    assert first["score"] == pytest.approx(1.0, abs=1e-4)
+    assert first["version"] == app.journal.expected(task, "A-2").version
+    wanted = app.journal.expected(task, "A-2").payload
+    assert first["payload"] == {name: value for name, value in wanted.items() if name != "_key"}
+    assert first["id"].replace("-", "") == point_id("api", "s:A-2").hex()
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_packaged_model_finds_what_means_the_same(app: InProcessApp) -> None:
+    assert set(keys(search(app, "meaning", text="fire and smoke in the data centre", limit=2))) == {"A-0", "A-1"}
+    assert keys(search(app, "meaning", text="I forgot my password", limit=1)) == ["A-4"]
+
+
+def test_search_by_id_returns_neighbours_without_the_record_itself(app: InProcessApp) -> None:
+    assert keys(search(app, "meaning", id="A-0", limit=1)) == ["A-1"]
+    assert len(keys(search(app, "urgency", id="A-0"))) == len(STATES) - 1
+    refused(search(app, id="A-99"), 404, "unknown_record")
+    refused(search(app, id=0), 404, "unknown_record")
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"urgency": "high"}, {0, 1}),
+        ({"urgency": ["high", "medium"]}, {0, 1, 4}),
+        ({"urgency": "low", "language": "de"}, {3}),
+        ({"minutes": 60}, {1}),
+        ({"minutes": {"gte": 30, "lt": 600}}, {1, 4}),
+        ({"minutes": {"gt": 600}}, {3}),
+        ({"open": False}, {4, 5}),
+        ({"urgency": "unheard of"}, set()),
+    ],
+)
+def test_filters_keep_what_meets_every_condition(
+    app: InProcessApp, condition: dict[str, Any], expected: set[int]
+) -> None:
+    assert set(keys(search(app, text="anything", filter=condition))) == {f"A-{number}" for number in expected}
+
+
+def test_deleted_records_never_appear(app: InProcessApp) -> None:
+    for task in ("urgency", "technical_issue", "meaning"):
+        found = keys(search(app, task, text="Ticket gone\n\nThis was deleted again", limit=1_000))
+        assert sorted(found) == [f"A-{number}" for number in range(len(STATES))]
+        assert keys(search(app, task, text="anything", filter={"title": "Ticket gone"})) == []
+        refused(search(app, task, id="gone"), 404, "unknown_record")
+
+
+def test_query_against_another_fingerprint_is_refused_and_records_go_to_the_own_collection(app: InProcessApp) -> None:
+    message = refused(search(app, "moved", text="anything"), 503, "out_of_service")
+    assert "fingerprint" in message
+    moved = app.journal.tasks["moved"]
+    assert len(all_points(app.store(), moved.collection)) == len(STATES) + 1
+    assert app.ready()
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"text": ""}, "empty_text"),
+        ({"text": " \n\t"}, "empty_text"),
+        ({"text": None}, "invalid_request"),
+        ({"text": 7}, "invalid_request"),
+        ({"text": ["a"]}, "invalid_request"),
+        ({"text": "a", "id": "b"}, "invalid_request"),
+        ({"id": True}, "invalid_request"),
+        ({"id": 1.5}, "invalid_request"),
+        ({"text": "a", "limit": 0}, "invalid_request"),
+        ({"text": "a", "limit": -1}, "invalid_request"),
+        ({"text": "a", "limit": 10**9}, "limit_too_large"),
+        ({"text": "a", "limit": 10**40}, "limit_too_large"),
+        ({"text": "a", "limit": "5"}, "invalid_request"),
+        ({"text": "a", "limit": None}, "invalid_request"),
+        ({"text": "a", "limit": 3.7}, "invalid_request"),
+        ({"text": "a", "limit": True}, "invalid_request"),
+        ({"text": "a", "lmit": 5}, "invalid_request"),
+        ({"text": "a", "filter": []}, "invalid_request"),
+        ({"text": "a", "filter": {"salary": 1}}, "unknown_filter"),
+        ({"text": "a", "filter": {"_key": "s:gone"}}, "unknown_filter"),
+        ({"text": "a", "filter": {"_state": "deleted"}}, "unknown_filter"),
+        ({"text": "a", "filter": {"urgency": {"must": {"key": "urgency"}}}}, "invalid_request"),
+        ({"text": "a", "filter": {"urgency": {}}}, "invalid_request"),
+        ({"text": "a", "filter": {"urgency": []}}, "invalid_request"),
+        ({"text": "a", "filter": {"urgency": None}}, "invalid_request"),
+        ({"text": "a", "filter": {"urgency": ["x"] * 200}}, "invalid_request"),
+        ({"text": "a", "filter": {f"f{number}": 1 for number in range(10_000)}}, "invalid_request"),
+        ({"text": "a", "filter": {"minutes": {"gte": "5"}}}, "invalid_request"),
+        ({"text": "a", "filter": {"minutes": 2**70}}, "invalid_filter"),
+        ({"text": "a", "filter": {"minutes": 1.5}}, "invalid_filter"),
+        ({"text": "a", "filter": {"minutes": [1, "2"]}}, "invalid_filter"),
+        ({"text": "a", "filter": {"minutes": [1.5]}}, "invalid_filter"),
+    ],
+)
+def test_wrong_searches_are_refused_with_a_reason(app: InProcessApp, body: dict[str, Any], code: str) -> None:
+    refused(search(app, **body), 400, code)
+
+
+@pytest.mark.parametrize("task", ["nosuchtask", "urgenc", "t" * 63])
+def test_unknown_task_is_not_found_and_names_no_other(app: InProcessApp, task: str) -> None:
+    for answer in (search(app, task, text="a"), app.http.post("/v1/embeddings", json={"model": task, "input": "a"})):
+        message = refused(answer, 404, "unknown_task")
+        assert "urgency" not in message
+
+
+@pytest.mark.parametrize("task", ["", "../urgency", "a/b", "ü", "t" * 300, 7, None, "urgency:query", "urgency\n"])
+def test_what_is_no_task_name_is_refused(app: InProcessApp, task: Any) -> None:
+    refused(search(app, task, text="a"), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        (b"{}", {}, 415, "not_json"),
+        (b"{}", {"content-type": "text/plain"}, 415, "not_json"),
+        (b"task=urgency", {"content-type": "application/x-www-form-urlencoded"}, 415, "not_json"),
+        (b"", {"content-type": "application/json"}, 400, "invalid_request"),
+        (b"{", {"content-type": "application/json"}, 400, "invalid_request"),
+        (b"null", {"content-type": "application/json"}, 400, "invalid_request"),
+        (b"[" * 100_000, {"content-type": "application/json"}, 400, "invalid_request"),
+        (b'{"task": "urgency", "text": "\xff\xfe"}', {"content-type": "application/json"}, 400, "invalid_request"),
+        (b'{"task": "urgency", "text": "\\ud800"}', {"content-type": "application/json"}, 400, None),
+        (b'{"task": "urgency", "text": "a", "limit": NaN}', {"content-type": "application/json"}, 400, None),
+        (b" " * (MAX_BODY_BYTES + 1), {"content-type": "application/json"}, 413, "body_too_large"),
+        (b" " * 10_000_000, {"content-type": "application/json"}, 413, "body_too_large"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_wrong_bodies_are_refused_with_a_reason(
+    app: InProcessApp, content: bytes, headers: dict[str, str], status: int, code: str | None
+) -> None:
+    answer = app.http.post("/v1/search", content=content, headers=headers)
+    refused(answer, status, [code] if code else ["invalid_request", "invalid_text"])
+
+
+def test_body_without_a_length_is_refused(app: InProcessApp) -> None:
+    answer = app.http.post("/v1/search", content=iter([b"{}"]), headers={"content-type": "application/json"})
+    refused(answer, 411, "length_required")
+
+
+def test_query_longer_than_the_limit_is_refused(app: InProcessApp) -> None:
+    limit = app.config.api.max_query_bytes
+    refused(search(app, text="a" * (limit + 1)), 413, "text_too_large")
+    refused(app.http.post("/v1/embeddings", json={"model": "urgency", "input": "ü" * limit}), 413, "text_too_large")
+    assert search(app, text="a" * limit).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["<|endoftext|>", "[SEP] [CLS]", "{text} {0} {{7*7}} %s", "\x00", "שלום 👩🏽‍🚒", "a" * 20_000])
+@pytest.mark.parametrize("task", ["urgency", "meaning"])
+def test_strange_queries_are_only_text(app: InProcessApp, task: str, text: str) -> None:
+    assert len(keys(search(app, task, text=text))) == len(STATES)
+
+
+def test_refusals_do_not_repeat_what_was_sent(app: InProcessApp) -> None:
+    secret = "4111-1111-1111-1111"  # noqa: S105 - stands for any text of a client
+    for body in ({"task": secret}, {"task": "urgency", "text": [secret]}, {"task": "urgency", "text": "a", "limit": secret}):
+        assert secret not in app.http.post("/v1/search", json=body).text
+
+
+def test_embeddings_as_numbers_and_as_base64_are_the_records_vectors(app: InProcessApp) -> None:
+    texts = [text_of(app, number) for number in range(3)]
+    body = {"model": "urgency", "input": texts, "user": "somebody", "dimensions": 384}
+    answer = app.http.post("/v1/embeddings", json=body).json()
+    assert answer["object"] == "list"
+    assert answer["model"] == "urgency"
+    assert [(row["object"], row["index"]) for row in answer["data"]] == [("embedding", 0), ("embedding", 1), ("embedding", 2)]
+    assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
+    rows = np.array([row["embedding"] for row in answer["data"]], np.float32)
+    np.testing.assert_array_equal(rows, app.journal.vectors("urgency", texts))
+    encoded = app.http.post("/v1/embeddings", json={**body, "encoding_format": "base64"}).json()
+    decoded = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in encoded["data"]]
+    np.testing.assert_array_equal(decoded, rows)
+
+
+def test_document_embeddings_of_the_packaged_model_are_what_is_stored(app: InProcessApp) -> None:
+    texts = [text_of(app, number) for number in range(len(STATES))]
+    body = {"model": "meaning", "input": texts, "input_type": "document"}
+    answer = app.http.post("/v1/embeddings", json=body).json()
+    stored = all_points(app.store(), app.journal.tasks["meaning"].collection)
+    for number, row in enumerate(answer["data"]):
+        vector = stored[point_id("api", f"s:A-{number}")].vector
+        np.testing.assert_allclose(row["embedding"], vector, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"input": ""}, "empty_text"),
+        ({"input": ["a", " "]}, "empty_text"),
+        ({"input": []}, "invalid_request"),
+        ({"input": ["a"] * 257}, "invalid_request"),
+        ({"input": [1, 2, 3]}, "invalid_request"),
+        ({"input": [["a"]]}, "invalid_request"),
+        ({"input": "a", "encoding_format": "hex"}, "invalid_request"),
+        ({"input": "a", "input_type": "passage"}, "invalid_request"),
+        ({"input": "a", "dimensions": 5}, "invalid_dimensions"),
+        ({"input": "a", "dimensions": "384"}, "invalid_request"),
+    ],
+)
+def test_wrong_embeddings_requests_are_refused(app: InProcessApp, body: dict[str, Any], code: str) -> None:
+    refused(app.http.post("/v1/embeddings", json={"model": "urgency", **body}), 400, code)
+
+
+def test_tasks_tell_what_is_asked_and_where_the_answers_are(app: InProcessApp) -> None:
+    listed = {task["name"]: task for task in app.http.get("/v1/tasks").json()}
+    assert set(listed) == set(app.config.tasks)
+    for name, task in listed.items():
+        assert task["fingerprint"] == app.journal.tasks[name].fingerprint
+        assert task["dimension"] == 384
+    assert listed["meaning"] == {
+        "name": "meaning",
+        "mode": "symmetric",
+        "instruction": "What is this about",
+        "query_instruction": None,
+        "model": "minilm",
+        "collection": "meanings",
+        "dimension": 384,
+        "fingerprint": app.journal.tasks["meaning"].fingerprint,
+        "topics": ["tickets"],
+    }
+    assert listed["audit"]["topics"] == ["events"]
+
+
+def test_status_counts_what_went_through(app: InProcessApp) -> None:
+    sent = app.journal.num_records()
+    wait_until(lambda: app.status()["topics"]["tickets"]["received"] == sent, "every record is counted")
+    status = app.status()
+    assert status["pipeline"] == "api"
+    assert status["ready"] is True
+    assert status["uptime_s"] > 0
+    tickets = status["topics"]["tickets"]
+    assert tickets["lag_records"] == 0
+    assert tickets["dead_letters"] == {}
+    for task in tickets["tasks"].values():
+        assert (task["written"], task["deleted"]) in {(len(STATES), 1), (len(STATES) + 1, 1)}
+        assert 0 < task["freshness_p50_s"] <= task["freshness_p99_s"]
+    assert {name: model["replicas"] for name, model in status["models"].items()} == {"hash": 1, "minilm": 1}
+
+
+def test_metrics_show_every_name_of_the_metrics_module(app: InProcessApp) -> None:
+    registry = CollectorRegistry()
+    for metrics in (IngestMetrics, EmbedMetrics, ApiMetrics):
+        metrics(registry)
+    expected = {metric.name: metric.documentation for metric in registry.collect()}
+    search(app, text="count me")
+
+    def shown() -> bool:
+        families = list(text_string_to_metric_families(app.http.get("/metrics").text))
+        counted = {family.name for family in families if family.samples}
+        assert {family.name: family.documentation for family in families} == expected
+        return {"refract_points_written", "refract_embeddings", "refract_requests"} <= counted
+
+    wait_until(shown, "records, embeddings and requests are counted")
+    assert app.http.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_requests_are_counted_by_route_and_status_and_never_by_path(app: InProcessApp) -> None:
+    for number in range(5):
+        app.http.get(f"/v1/nowhere/{number}")
+    search(app, text="")
+
+    def routes() -> set[tuple[str, str]]:
+        families = text_string_to_metric_families(app.http.get("/metrics").text)
+        samples = (sample for family in families if family.name == "refract_requests" for sample in family.samples)
+        return {(sample.labels["route"], sample.labels["status"]) for sample in samples if sample.name.endswith("_total")}
+
+    wait_until(lambda: {("/v1/search", "200"), ("/v1/search", "400"), ("other", "404")} <= routes(), "they are counted")
+    assert {route for route, _ in routes()} <= {*map(str, app.http.get("/openapi.json").json()["paths"]), "other", "/docs", "/openapi.json"}
+
+
+def test_openapi_page_is_served(app: InProcessApp) -> None:
+    page = app.http.get("/docs")
+    assert page.status_code == 200
+    assert "openapi.json" in page.text
+    description = app.http.get("/openapi.json").json()
+    assert set(description["paths"]) == {
+        "/v1/search",
+        "/v1/embeddings",
+        "/v1/tasks",
+        "/v1/status",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            assert "self" not in str(operation.get("parameters", ""))
+            assert operation["description"]
+
+
+def test_only_health_answers_without_the_key(app: InProcessApp) -> None:
+    with httpx.Client(base_url=app.http.base_url, trust_env=False) as stranger:
+        assert stranger.get("/healthz").text == "ok\n"
+        assert stranger.get("/readyz").json() == {"ready": True, "reason": ""}
+        for path in ("/v1/tasks", "/v1/status", "/metrics", "/docs", "/openapi.json", "/nowhere"):
+            refused(stranger.get(path), 401, "unauthorised")
+        for header in ({"api-key": ""}, {"api-key": API_KEY + "x"}, {"authorization": "Basic x"}, {"api-key": "ü"}):
+            encoded = {name: value.encode() for name, value in header.items()}
+            refused(stranger.post("/v1/search", json={"task": "urgency", "text": "a"}, headers=encoded), 401, "unauthorised")
+        bearer = {"authorization": f"Bearer {API_KEY}"}
+        assert stranger.get("/v1/tasks", headers=bearer).status_code == 200
+
+
+def test_other_paths_and_methods_are_refused_in_the_same_form(app: InProcessApp) -> None:
+    refused(app.http.get("/v1/nowhere"), 404, "not_found")
+    refused(app.http.get("/v1/search"), 405, "http_error")
+    refused(app.http.delete("/v1/tasks"), 405, "http_error")
+
+
+def test_secrets_stand_in_no_process_list(app: InProcessApp) -> None:
+    for name in ("Api", "Ingestor", "Embedder", "StoreOwner", "Monitor"):
+        for process in app.processes(name):
+            assert API_KEY not in " ".join(process.cmdline())

@@ -1,0 +1,41 @@
+"""The demo's broker in this process: enough of Kafka for groups of one and two members."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.config.source import SourceConfig
+from pipeline.errors import Reason
+from pipeline.records import DeadLetter, Position
+from pipeline.sources.admin import committed_lag, inspect
+from pipeline.sources.dead_letters import KafkaDeadLetters
+from pipeline.sources.letter_reader import read_dead_letters
+from pipeline.sources.mock_broker import API_VERSION, MockBroker
+from tests.integration.members import Member, positions, produce, source_config, texts, wait_until
+
+
+@pytest.fixture
+def config() -> Iterator[SourceConfig]:
+    with MockBroker() as broker:
+        broker.create_topics(["tickets", "tickets-dead"])
+        yield source_config(broker.bootstrap_servers, "tickets", api_version=list(API_VERSION))
+
+
+def test_one_member_and_then_two_read_everything_from_the_mock(config: SourceConfig) -> None:
+    produce(config, "tickets", texts(0, 200))
+    with Member(config, 0) as first:
+        wait_until(lambda: len(first.deliveries) == 200)
+        with Member(config, 1) as second:
+            wait_until(lambda: len(first.held) == len(second.held) == 2)
+            produce(config, "tickets", [*texts(200, 400), (b"k1", None)])
+            wait_until(lambda: len({*positions(first.deliveries), *positions(second.deliveries)}) == 401)
+            wait_until(lambda: not any(lag.lag for lag in committed_lag(config).values()))
+    assert (first.failure, second.failure) == (None, None)
+
+
+def test_the_mock_answers_check_and_keeps_dead_letters(config: SourceConfig) -> None:
+    assert inspect(config)["topics"] == {"tickets": 4}
+    letters = KafkaDeadLetters(config, "tickets")
+    letters.send([DeadLetter(Position("tickets", 0, 5, 1), Reason.NO_KEY, None, b"v")])
+    letters.close()
+    assert [letter.reason for letter in read_dead_letters(config)] == ["no_key"]
