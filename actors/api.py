@@ -42,6 +42,12 @@ OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
 """Answered without a key: they say nothing but yes or no."""
 
 NOT_FOUND_CODES = frozenset({"unknown_task", "unknown_record"})
+HTTP_CODES: dict[int, str] = {
+    HTTPStatus.BAD_REQUEST: "invalid_request",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+}
+"""Error codes of what FastAPI itself refuses."""
 
 log = structlog.get_logger(__name__)
 app = FastAPI(
@@ -61,16 +67,18 @@ def failure(code: int, name: str, message: str, headers: dict[str, str] | None =
 @app.exception_handler(RequestValidationError)
 async def _on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
     # Places and rules only: the values may be anything, and go back to nobody.
-    places = {".".join(str(part) for part in detail["loc"][1:]): str(detail["msg"]) for detail in error.errors()}
+    places = {
+        # Of broken JSON the place is a number of characters, which names no field.
+        "" if detail["type"] == "json_invalid" else ".".join(map(str, detail["loc"][1:])): str(detail["msg"])
+        for detail in error.errors()
+    }
     message = "; ".join(f"{place or 'body'}: {rule.removeprefix('Value error, ')}" for place, rule in places.items())
     return failure(400, "invalid_request", message[:2000])
 
 
 @app.exception_handler(HTTPException)
 async def _on_http(_request: Request, error: HTTPException) -> JSONResponse:
-    return failure(
-        error.status_code, "not_found" if error.status_code == HTTPStatus.NOT_FOUND else "http_error", str(error.detail)
-    )
+    return failure(error.status_code, HTTP_CODES.get(error.status_code, "http_error"), str(error.detail))
 
 
 @app.exception_handler(QueryError)
@@ -94,6 +102,14 @@ async def _on_bug(_request: Request, error: Exception) -> JSONResponse:
     incident = uuid.uuid4().hex[:12]
     log.error("A request failed unexpectedly.", incident=incident, error=type(error).__name__)
     return failure(500, "internal", f"this is a bug; the logs know it as {incident}")
+
+
+# Above the class: `serve.ingress` copies the app as it is then, and what is added later is in no replica.
+@app.middleware("http")
+async def _admit(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    replica: Any = serve.get_replica_context().servable_object
+    response: Response = await replica.handle(request, answer)
+    return response
 
 
 @serve.deployment
@@ -256,10 +272,3 @@ class Api:
     async def _reports(self) -> list[Report]:
         reports: list[Report] = await self._monitor.reports.remote()
         return reports
-
-
-@app.middleware("http")
-async def _admit(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    replica: Any = serve.get_replica_context().servable_object
-    response: Response = await replica.handle(request, answer)
-    return response

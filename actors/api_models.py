@@ -11,6 +11,8 @@ MAX_FILTERS = 16
 MAX_ANY_OF = 128
 MAX_INPUTS = 256
 
+AnyOf = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_ANY_OF)]
+
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -38,7 +40,7 @@ class SearchRequest(_Request):
     text: str | None = Field(None, description="What to look for.")
     id: str | int | None = Field(None, description="Or: a record's key, to find its neighbours.")
     limit: int = Field(10, ge=1, description="How many hits.")
-    filter: dict[str, Scalar | Annotated[list[Scalar], Field(min_length=1, max_length=MAX_ANY_OF)] | Range] = Field(
+    filter: dict[str, Scalar | AnyOf | Annotated[Range, Field(strict=False)]] = Field(
         default_factory=dict,
         max_length=MAX_FILTERS,
         description="Payload field -> a value to equal, a list of values to match any of, or {gt, gte, lt, lte}.",

@@ -37,7 +37,8 @@ def configure_logs() -> None:
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        # Looked up at each use: Ray and tests put another stream in its place.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
     # The Kafka client narrates every reconnection; what matters of it comes out as our own errors.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)

@@ -29,9 +29,7 @@ class IngestMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, gauge, histogram = _kinds(registry)
         self.received = counter("refract_records_received", "Records polled from the source.", TOPIC)
-        self.dead_letters = counter(
-            "refract_dead_letters", "Records sent to the dead-letter topic.", (*TOPIC, "reason")
-        )
+        self.dead_letters = counter("refract_dead_letters", "Records dead-lettered.", (*TOPIC, "reason"))
         self.dropped = counter(
             "refract_records_dropped", "Records of revoked partitions; their new owner reads them.", TOPIC
         )

@@ -28,9 +28,7 @@ class Broker:
     def __init__(self, directory: Path, properties: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.port = free_port()
-        self._controller_port = free_port()
-        self.extra_port = free_port()
-        """For a second listener that `properties` may name."""
+        self.controller_port = free_port()
         self._properties = dict(properties or {})
 
     @property
@@ -41,7 +39,7 @@ class Broker:
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "extra.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties.items()))
-        self._run("start", "--port", self.port, "--controller-port", self._controller_port, "--properties", properties)
+        self._run("start", "--port", self.port, "--controller-port", self.controller_port, "--properties", properties)
         return self
 
     def set_properties(self, properties: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ import kafka.errors as kafka_errors
 from kafka import KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, nearest
@@ -19,6 +20,8 @@ from pipeline.sources.translate import translate
 
 DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
 """Kafka's own week may be over before anybody looks."""
+
+GROUP_TIMEOUT_S = 8.0
 
 CODECS: Mapping[str, str] = {"lz4": "lz4", "snappy": "snappy", "zstd": "zstandard", "crc32c": "crc32c"}
 """What the client needs -> a module that brings it. A missing one shows at the first batch that uses it."""
@@ -119,7 +122,7 @@ def committed_lag(config: SourceConfig) -> dict[Partition, PartitionLag]:
         if missing:
             raise ConfigError(_explain_missing(missing[0], admin))
         partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-        committed = admin.list_group_offsets({config.group_id: partitions}).get(config.group_id, {})
+        committed = _group_offsets(admin, config.group_id, partitions)
         ends = _offsets(admin, partitions, OffsetSpec.LATEST)
         begins = _offsets(admin, partitions, OffsetSpec.EARLIEST)
     lags = {}
@@ -128,6 +131,18 @@ def committed_lag(config: SourceConfig) -> dict[Partition, PartitionLag]:
         offset = known.offset if known is not None and known.offset >= 0 else None
         lags[Partition(*topic_partition)] = PartitionLag(offset, ends[topic_partition], begins[topic_partition])
     return lags
+
+
+@retry(
+    retry=retry_if_exception(lambda error: getattr(error, "retriable", False)),
+    wait=wait_fixed(0.2),
+    stop=stop_after_delay(GROUP_TIMEOUT_S),
+    reraise=True,
+)
+def _group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Any]:
+    """Asks until the group's coordinator is there: a cluster's first group waits for its offsets topic."""
+    offsets: Mapping[TopicPartition, Any] = admin.list_group_offsets({group: partitions}).get(group, {})
+    return offsets
 
 
 def _offsets(admin: Any, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:

@@ -145,6 +145,6 @@ def _check_generation(name: str, config: TopicConfig, mark: Mark, topic: Topic, 
     if mark.num_partitions != topic.num_partitions:
         raise EnvironmentFault(
             f"topic {name!r} has {topic.num_partitions} partitions instead of {mark.num_partitions}: keys may have "
-            f"moved, and offsets of two partitions are no versions of one key. Once the old partitions are read to their end, "
-            f"set {place}.generation to {config.generation + 1}, or give it a `version` field"
+            f"moved, and offsets of two partitions are no versions of one key. Once the old partitions are "
+            f"read to their end, set {place}.generation to {config.generation + 1}, or give it a `version` field"
         )
