@@ -4,6 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from pipeline.errors import ConfigError
+from pipeline.stores.filters import parse_filters
+
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
 Scalar = Annotated[str, StringConstraints(max_length=1024)] | int | float | bool
 
@@ -28,7 +31,7 @@ class Range(_Request):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if self == Range():
+        if self.gt is self.gte is self.lt is self.lte is None:
             raise ValueError("a range needs gt, gte, lt or lte")
         return self
 
@@ -50,6 +53,14 @@ class SearchRequest(_Request):
     def _text_or_id(self) -> Self:
         if (self.text is None) == (self.id is None):
             raise ValueError("give either text or id")
+        return self
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Self:
+        try:
+            parse_filters(self.filters)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property

@@ -32,6 +32,9 @@ class Source(Protocol):
         A lost ownership is no error here: its offsets are simply not committed.
         """
 
+    def joined(self) -> bool:
+        """Whether this member takes part: the source has said which partitions it reads, possibly none."""
+
     def lag(self) -> Mapping[Partition, int]:
         """Returns records between the position and the end of each held partition, as last heard from the broker."""
 

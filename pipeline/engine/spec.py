@@ -9,12 +9,12 @@ What no layer knows is an error that names the field to give.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.config.model import ModelConfig
-from pipeline.engine.catalogue import FREE_STYLES, STYLES, CatalogueEntry, InstructionStyle, catalogue
-from pipeline.engine.files import PACKAGED, ModelFiles, adapter_folders, find_adapter, find_model
+from pipeline.engine.catalogue import FREE_STYLES, STYLES, CatalogueEntry, InstructionStyle
+from pipeline.engine.files import ModelFiles, adapter_folders, find_adapter, find_model
+from pipeline.engine.overrides import catalogue_entry, check_overrides
 from pipeline.engine.st_files import POOLINGS, Dense, Normalize, SentenceFiles, derive_templates, read_sentence_files
 from pipeline.errors import ConfigError, nearest
 
@@ -26,31 +26,6 @@ ENCODER_TYPES = frozenset(
 
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 """Position ids start at padding_idx + 1, so two of max_position_embeddings are never used."""
-
-OVERRIDES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
-    {
-        "like": str,
-        "instruction_style": str,
-        "query_template": str,
-        "query_template_plain": str,
-        "document_template": str,
-        "document_template_plain": str,
-        "symmetric_template": str,
-        "labels": list,
-        "default_label": str,
-        "pooling": (str, list),
-        "exclude_instruction": bool,
-        "strip_text": bool,
-        "append_eos": bool,
-        "bidirectional": bool,
-        "matryoshka_dims": list,
-        "layer_norm_before_truncation": bool,
-        "max_length": int,
-        "forbidden_dtypes": list,
-        "remote_code": bool,
-    }
-)
-"""What `overrides` may hold, beside `like`: the id of a catalogue entry whose facts also hold for this model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +81,10 @@ def resolve(config: ModelConfig, *, weights: bool = False) -> ModelSpec:
         ConfigError: no such model, an override that is none, a field no layer knows, files that need remote code.
         TransientError: the hub does not answer and nothing is cached.
     """
-    _check_overrides(config)
+    check_overrides(config)
     files = find_model(config, weights=weights)
     adapter = find_adapter(config, weights=weights)
-    entry = _catalogue_entry(config)
+    entry = catalogue_entry(config)
     layers = _Layers(config, files, entry, read_sentence_files(files))
     model_config = files.read_json("config.json")
     if model_config is None:
@@ -237,34 +212,6 @@ class _Layers:
                     f"{nearest(str(mode), POOLINGS)}"
                 )
         return modes
-
-
-def _check_overrides(config: ModelConfig) -> None:
-    for name, value in config.overrides.items():
-        if name not in OVERRIDES:
-            raise ConfigError(
-                f"{config.model}: overrides has no field {name!r}.{nearest(name, OVERRIDES)} "
-                f"Valid: {', '.join(sorted(OVERRIDES))}"
-            )
-        expected = OVERRIDES[name]
-        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-            names = " or ".join(kind.__name__ for kind in (expected if isinstance(expected, tuple) else (expected,)))
-            raise ConfigError(f"{config.model}: overrides.{name} is a {type(value).__name__}; expected {names}")
-
-
-def _catalogue_entry(config: ModelConfig) -> CatalogueEntry | None:
-    """By `like`, by hub id, by the packaged model's id, or by a folder named owner/name, owner_name or owner--name."""
-    entries = catalogue()
-    like = config.overrides.get("like")
-    if like is not None:
-        if like not in entries:
-            raise ConfigError(f"{config.model}: overrides.like: the catalogue has no {like!r}.{nearest(like, entries)}")
-        return entries[like]
-    if config.model in PACKAGED:
-        return entries[PACKAGED[config.model][1]]
-    parts = config.model.rstrip("/").split("/")
-    names = ["/".join(parts[-2:]), parts[-1].replace("--", "/"), parts[-1].replace("_", "/", 1)]
-    return next((entries[name] for name in names if name in entries), None)
 
 
 def _hidden_size(files: ModelFiles, config: Mapping[str, Any]) -> int:

@@ -53,12 +53,18 @@ class Assignment:
         self._tracker = tracker
         self._paused = paused
         self._lock = threading.RLock()
+        self._answered = False
         self._waiting: set[TopicPartition] = set()
         self._placed: dict[TopicPartition, Mark] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._commit_under_way: object | None = None
         self._memory = TopicMemory(consumer, config, clock)
         self._remembered: Mapping[str, Mark] = {}
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has said which partitions this member holds, possibly none, and all of them are read."""
+        return self._answered and not self._waiting
 
     # -- polling thread
 
@@ -292,6 +298,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._assignment.assigned(assigned)
+        self._assignment._answered = True  # noqa: SLF001 - one class in two halves
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         offsets = self._assignment.revoked(revoked)

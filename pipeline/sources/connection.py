@@ -23,6 +23,9 @@ REQUEST_TIMEOUT_MS = 15_000
 RECONNECT_BACKOFF_MAX_MS = 3_000
 """Kafka's default of 30 s would leave a broker that came back unused for half a minute."""
 
+MAX_REFUSALS = 3
+"""A starting broker may refuse good credentials once or twice, before it has read them."""
+
 
 def connect(make: Callable[..., Any], settings: dict[str, Any], config: SourceConfig) -> Any:
     """Returns a connected client of kafka-python: `make(**settings)`.
@@ -87,15 +90,44 @@ class _Client(KafkaNetClient):  # type: ignore[misc]  # kafka-python ships no ty
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python ships no types
     last_error: BaseException | None = None
+    _num_refused = 0
 
-    def get_connection(self, *args: Any, **options: Any) -> Any:
-        connection = super().get_connection(*args, **options)
+    def get_connection(self, node_id: Any, *args: Any, **options: Any) -> Any:
+        # The client repeats refused credentials until its time is over.
+        if self._num_refused >= MAX_REFUSALS and self.last_error is not None:
+            raise self.last_error
+        connection = super().get_connection(node_id, *args, **options)
         if not connection.init_future.is_done:
+            connection.init_future.add_callback(self._forget)
             connection.init_future.add_errback(self._remember)
         return connection
 
+    async def _build_transport(self, *args: Any, **options: Any) -> Any:
+        """Lets a connection read what came before its end.
+
+        The client drops bytes that arrive together with the end of the stream, and a broker that
+        refuses credentials sends its reason just so. The end is there again at the next read.
+        """
+        transport = await super()._build_transport(*args, **options)
+        receive = transport._sock_recv  # noqa: SLF001 - see above
+
+        def receive_before_end() -> tuple[bytes, BaseException | None]:
+            received, error = receive()
+            return received, None if received else error
+
+        transport._sock_recv = receive_before_end  # noqa: SLF001 - see above
+        return transport
+
+    def _forget(self, _connected: object) -> None:
+        self._num_refused = 0
+        self.last_error = None
+
     def _remember(self, error: BaseException) -> None:
-        self.last_error = error
+        if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
+            self._num_refused += 1
+            self.last_error = error
+        elif not self._num_refused:
+            self.last_error = error
 
 
 def _security_settings(security: SecurityConfig) -> dict[str, Any]:

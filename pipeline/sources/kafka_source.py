@@ -117,6 +117,10 @@ class KafkaSource:
         except (kafka_errors.KafkaError, EnvironmentFault) as error:
             self._recover(error)
 
+    def joined(self) -> bool:
+        """Whether the group has given this member its partitions, and they are read."""
+        return self._assignment is not None and self._assignment.joined
+
     def lag(self) -> Mapping[Partition, int]:
         """Returns the records not delivered yet per held partition, as of the last fetch that told."""
         return {} if self._assignment is None else self._assignment.lag()

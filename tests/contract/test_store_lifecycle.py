@@ -76,6 +76,19 @@ def test_another_fingerprint_gets_another_collection_and_searches_are_refused(st
     assert [hit.id for hit in store.search(task, unit(1.0), 5, {})] == [key_id("k")]
 
 
+def test_inspecting_tells_what_a_task_would_find_and_creates_nothing(store_backend: Backend, task: Task) -> None:
+    store, changed = store_backend.connect(), other_model(task)
+    assert store.inspect([task]) == {task.name: "new"}
+    with pytest.raises(EnvironmentFault):
+        store.count(task.collection)
+    store.open([task])
+    assert store.inspect([task]) == {task.name: "exists"}
+    assert store.inspect([changed])[task.name].startswith("new, but alias")
+    twin = Task(task.name, task.config, task.dimension, task.fingerprint[:-1] + "x")
+    with pytest.raises(EnvironmentFault, match="fingerprint"):
+        store.inspect([twin])
+
+
 def test_moving_the_alias_turns_the_readers_over(store: AnyStore, task: Task) -> None:
     changed = other_model(task)
     store.upsert(make_batch([put("k", 1)], task))

@@ -1,6 +1,6 @@
 """Listeners with SASL and TLS: the right credentials read, the wrong ones call a person and say why."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import json
 from base64 import urlsafe_b64encode
@@ -33,8 +33,8 @@ class Authority:
     """A certificate authority of our own, and one server certificate, as PEM files."""
 
     def __init__(self, folder: Path) -> None:
-        now = datetime.datetime.now(datetime.UTC)
-        lifetime = (now - datetime.timedelta(hours=1), now + datetime.timedelta(days=1))
+        now = dt.datetime.now(dt.UTC)
+        lifetime = (now - dt.timedelta(hours=1), now + dt.timedelta(days=1))
         ca_key = ec.generate_private_key(ec.SECP256R1())
         ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         ca = (
@@ -83,11 +83,11 @@ class Authority:
 class TokenEndpoint(BaseHTTPRequestHandler):
     """Hands out unsigned tokens, as the broker's development validator takes them."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         form = self.rfile.read(length).decode()
         good = self.headers["Authorization"] == "Basic " + _basic("client", "secret") and "client_credentials" in form
-        now = datetime.datetime.now(datetime.UTC).timestamp()
+        now = dt.datetime.now(dt.UTC).timestamp()
         claims = {"sub": USER, "iat": now, "exp": now + 600}
         token = ".".join([_base64(json.dumps({"alg": "none"})), _base64(json.dumps(claims)), ""])
         self.send_response(200 if good else 401)
@@ -122,6 +122,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority, port
     named = {"PLAINTEXT": broker.port, **ports}
     advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in named.items())
     package = "org.apache.kafka.common.security"
+    scram = f"{package}.scram.ScramLoginModule required;"
     broker.set_properties(
         {
             "listeners": f"{advertised},CONTROLLER://127.0.0.1:{broker.controller_port}",
@@ -137,7 +138,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority, port
                 for name in ("SASL_PLAINTEXT", "SASL_SSL")
             },
             **{
-                f"listener.name.{name.lower()}.{mechanism}.sasl.jaas.config": f"{package}.scram.ScramLoginModule required;"
+                f"listener.name.{name.lower()}.{mechanism}.sasl.jaas.config": scram
                 for name in ("SASL_PLAINTEXT", "SASL_SSL")
                 for mechanism in ("scram-sha-256", "scram-sha-512")
             },
@@ -150,12 +151,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority, port
     )
     with broker:
         admin = broker.admin()
-        admin.alter_user_scram_credentials(
-            [
-                UserScramCredentialUpsertion(USER, mechanism, PASSWORD)
-                for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
-            ]
-        )
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+            credential = UserScramCredentialUpsertion(USER, mechanism, PASSWORD)
+            assert admin.alter_user_scram_credentials([credential]) == {USER: None}
         admin.close()
         yield broker
 

@@ -1,5 +1,6 @@
 """A text's vector does not depend on its company, and nothing is lost when memory or precision runs out."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,20 @@ def test_a_model_that_looks_the_wrong_way_fails_its_self_test(tmp_path: Path, mo
     overrides = {"instruction_style": "free_form", "query_template": "{instruction}: {text}", "bidirectional": True}
     with pytest.raises(ConfigError, match="look only back"):
         loaded("qwen3", tmp_path, overrides=overrides)
+
+
+def test_a_decoder_is_made_to_look_both_ways_as_if_its_files_said_so(tmp_path: Path) -> None:
+    overrides = {"instruction_style": "free_form", "query_template": "{instruction}: {text}", "bidirectional": True}
+    tasks = {"t": TaskConfig(instruction="Judge", model="m")}
+    by_override, tokenizer = loaded("qwen3", tmp_path, tasks, overrides={**overrides, "pooling": "mean"})
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "is_causal": False}))
+    model = ModelConfig(model=str(tmp_path), device="cpu", dtype="float32", overrides={**overrides, "pooling": "mean"})
+    by_files = load_engine(model, tasks)
+    batch = tokenizer.encode(TEXTS, ["t"])
+    np.testing.assert_allclose(by_override.embed(batch)[0], by_files.embed(batch)[0], atol=1e-6)
+    causal, _ = loaded("qwen3", tmp_path, tasks, overrides={**overrides, "pooling": "mean", "bidirectional": False})
+    assert np.abs(by_override.embed(batch)[0] - causal.embed(batch)[0]).max() > 1e-3
 
 
 def test_instructions_that_change_nothing_fail_the_self_test(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def build(family: str, folder: Path) -> Path:
     tiny = FAMILIES[family]
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny.tokenizer()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it bare
     torch.manual_seed(20240601)
     config = getattr(transformers, tiny.config_class)(
         vocab_size=tokenizer.get_vocab_size(), **{"initializer_range": 0.2, **tiny.config}

@@ -1,0 +1,196 @@
+"""Every message of the list of bad inputs that concerns decoding has one decided outcome."""
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+
+from pipeline.config.app import LimitsConfig
+from pipeline.config.source import TopicConfig
+from pipeline.errors import Reason, RecordError
+from pipeline.records import MAX_VERSION, Position, Record
+from pipeline.sources.decode import make_decoder
+
+NOW_MS = 1_790_000_000_000
+DELETED = "deleted"
+
+
+def config(**changes: Any) -> TopicConfig:
+    tree = {"key": "id", "text": "{text}", "payload": ["team"], "tasks": ["topic"], **changes}
+    return TopicConfig.model_validate({name: value for name, value in tree.items() if value is not ...})
+
+
+def decode(
+    value: bytes | None,
+    key: bytes | None = b"k",
+    headers: list[tuple[str, bytes | None]] | None = None,
+    timestamp_ms: int = NOW_MS,
+    limits: dict[str, int] | None = None,
+    **changes: Any,
+) -> Record:
+    decoder = make_decoder("tickets", config(**changes), LimitsConfig.model_validate(limits or {}), lambda: NOW_MS)
+    return decoder.decode(key, value, Position("tickets", 2, 41, timestamp_ms), headers or [])
+
+
+def body(**fields: Any) -> bytes:
+    return orjson.dumps({"id": "a", "text": "hello", **fields})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the list: `expected` is a reason, DELETED, or the text of an accepted record."""
+
+    number: int
+    value: bytes | None
+    expected: Reason | str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"row{self.number}"
+
+
+def row(number: int, value: bytes | None, expected: Reason | str, **options: Any) -> Row:
+    return Row(number, value, expected, options)
+
+
+NO_FIELD = {"key": ...}
+"""The Kafka key names the record."""
+VERSIONED = {"version": "v"}
+DEEP = b'{"id":"a","text":"hello","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+ROWS = [
+    row(1, None, DELETED),
+    row(2, None, Reason.NO_KEY, key=None),
+    row(3, b"", Reason.EMPTY_VALUE),
+    row(4, body(), "hello"),
+    row(5, body(), Reason.INVALID_KEY, topic=NO_FIELD, key=b""),
+    row(6, body(), Reason.INVALID_KEY, topic=NO_FIELD, key=b"\xff\xfe"),
+    row(6, body(), "hello", topic={**NO_FIELD, "binary_key": True}, key=b"\xff\xfe"),
+    row(7, b"not json", Reason.INVALID_JSON),
+    row(8, body()[:-4], Reason.INVALID_JSON),
+    row(9, b"[1]", Reason.NOT_AN_OBJECT),
+    row(9, b'"text"', Reason.NOT_AN_OBJECT),
+    row(9, b"null", Reason.NOT_AN_OBJECT),
+    row(9, b"17", Reason.NOT_AN_OBJECT),
+    row(10, b'{"id":"a","text":"x","text":"y"}', Reason.DUPLICATE_FIELD),
+    row(10, b'{"id":"a","text":"x","meta":{"b":1,"b":1}}', Reason.DUPLICATE_FIELD),
+    row(10, b'{"id":"a","text":"x","list":[{"b":1},{"b":1,"\\u0062":2}]}', Reason.DUPLICATE_FIELD),
+    row(10, b'{"id":"a","text":"say \\"a\\": 1, \\"a\\": 2","a":{"id":1},"b":{"id":1}}', 'say "a": 1, "a": 2'),
+    row(11, b'{"id":"a","text":"x","n":NaN}', Reason.INVALID_JSON),
+    row(11, b'{"id":"a","text":"x","n":-Infinity}', Reason.INVALID_JSON),
+    row(12, DEEP, Reason.TOO_DEEP),
+    row(12, b'{"id":"a","text":"x","n":' + b'{"n":' * 64 + b"1" + b"}" * 64 + b"}", Reason.TOO_DEEP),
+    row(12, b'{"id":"a","text":"x","n":[' + b"[]," * 500 + b"1]}", "x"),
+    row(13, b'{"id":"a","text":"x","n":' + b"9" * 10_000 + b"}", Reason.INVALID_JSON),
+    row(13, b'{"id":' + b"9" * 300 + b',"text":"x"}', Reason.INVALID_KEY, topic={"key_type": "integer"}),
+    row(14, b"\xef\xbb\xbf" + body(), "hello"),
+    row(15, body().decode().encode("utf-16"), Reason.WRONG_FORMAT),
+    row(15, body().decode().encode("utf-16-le"), Reason.WRONG_FORMAT),
+    row(15, body().decode().encode("utf-16-be"), Reason.WRONG_FORMAT),
+    row(16, b'{"id":"a","text":"bad \\ud800 escape"}', Reason.INVALID_TEXT),
+    row(16, b'{"id":"a","text":"raw \xed\xa0\x80"}', Reason.INVALID_JSON),
+    row(17, b'{"id":"a","text":"nul\\u0000inside"}', "nul\x00inside"),
+    row(18, b'{"id":"a"}', Reason.TEXT_MISSING),
+    row(19, b'{"id":"a","text":null}', Reason.TEXT_MISSING),
+    row(20, body(text=3), Reason.TEXT_NOT_A_STRING),
+    row(20, body(text=["x"]), Reason.TEXT_NOT_A_STRING),
+    row(21, body(text=""), Reason.TEXT_EMPTY),
+    row(21, body(text=" \n\t\u00a0\u200b\ufeff\u2800"), Reason.TEXT_EMPTY),
+    row(21, body(text=" "), DELETED, topic={"on_empty_text": "delete"}),
+    row(22, body(text="x" * 2_000_000), Reason.TEXT_TOO_LARGE),
+    row(22, body(text="x" * 20_000_000), Reason.RECORD_TOO_LARGE),
+    row(22, body(text="\u00e9" * 600), Reason.TEXT_TOO_LARGE, limits={"max_text_bytes": 1_000}),
+    row(22, body(text="\u00e9" * 500), "\u00e9" * 500, limits={"max_text_bytes": 1_000}),
+    row(23, body(text="x" * 1_000_000), "x" * 1_000_000),
+    row(25, body(text="<|endoftext|>[SEP]"), "<|endoftext|>[SEP]"),
+    row(26, body(text="{text} {0} {{7*7}} %s {id}"), "{text} {0} {{7*7}} %s {id}"),
+    row(27, body(text="\u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"), "\u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"),
+    row(28, body(text="\x1b[31mred\x07"), "\x1b[31mred\x07"),
+    row(29, body(), Reason.VERSION_MISSING, topic=VERSIONED),
+    row(29, body(v=None), Reason.VERSION_MISSING, topic=VERSIONED),
+    row(30, body(v="7"), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(31, body(v=-1), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(32, body(v=7.5), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(32, b'{"id":"a","text":"x","v":1e400}', Reason.INVALID_JSON, topic=VERSIONED),
+    row(33, body(v=True), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(34, body(v=2**53), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(34, body(v=MAX_VERSION), "hello", topic=VERSIONED),
+    row(35, body(v="2100-01-01T00:00:00Z"), Reason.VERSION_IN_FUTURE, topic=VERSIONED),
+    row(35, body(v=NOW_MS + 301_000), Reason.VERSION_IN_FUTURE, topic={**VERSIONED, "version_type": "time"}),
+    row(35, body(v=NOW_MS + 299_000), "hello", topic={**VERSIONED, "version_type": "time"}),
+    row(41, None, DELETED, key=b"never seen"),
+    row(43, body(id=1), Reason.INVALID_KEY),
+    row(43, body(id=1.0), Reason.INVALID_KEY),
+    row(43, body(id=True), Reason.INVALID_KEY),
+    row(43, body(id="1"), Reason.INVALID_KEY, topic={"key_type": "integer"}),
+    row(43, body(id=True), Reason.INVALID_KEY, topic={"key_type": "integer"}),
+    row(43, body(id=1.0), Reason.INVALID_KEY, topic={"key_type": "integer"}),
+    row(44, body(id="k" * 1_000_000), Reason.KEY_TOO_LARGE),
+    row(44, body(), Reason.KEY_TOO_LARGE, topic=NO_FIELD, key=b"k" * 1_000_000),
+    row(48, body(_version=9, _state="deleted", team="x"), "hello"),
+    row(49, body(team="x" * 5_000_000), Reason.RECORD_TOO_LARGE),
+    row(49, body(team="x" * 70_000), Reason.PAYLOAD_TOO_LARGE),
+    row(49, body(team={str(i): i for i in range(10_000)}), Reason.PAYLOAD_TOO_LARGE),
+    row(50, b'{"id":"a","text":"x","team":NaN}', Reason.INVALID_JSON),
+    row(50, b'{"id":"a","text":"x","team":18446744073709551616}', Reason.INVALID_PAYLOAD),
+    row(50, b'{"id":"a","text":"x","team":9223372036854775808}', Reason.INVALID_PAYLOAD),
+    row(50, b'{"id":"a","text":"x","team":{"n":[1,-9223372036854775809]}}', Reason.INVALID_PAYLOAD),
+    row(50, b'{"id":"a","text":"x","team":9223372036854775807}', "x"),
+    row(50, b'{"id":"a","text":"x","team":' + b"[" * 30 + b"]" * 30 + b"}", Reason.INVALID_PAYLOAD),
+    row(51, body(team="0000-01-01T00:00:60"), "hello"),
+    row(51, body(v="2020-01-01T00:00:00"), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(51, body(v="0000-01-01T00:00:00Z"), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(51, body(v="2016-12-31T23:59:60Z"), Reason.INVALID_VERSION, topic=VERSIONED),
+    row(51, body(v="9999-12-31T23:59:59-23:59"), Reason.VERSION_IN_FUTURE, topic=VERSIONED),
+    row(52, body(unknown=[1, {"deep": None}]), "hello"),
+    row(53, body(schema=3), Reason.SCHEMA_VERSION, topic={"schema_version": {"field": "schema", "max": 2}}),
+    row(53, body(schema="3"), Reason.SCHEMA_VERSION, topic={"schema_version": {"field": "schema", "max": 2}}),
+    row(53, body(schema=2), "hello", topic={"schema_version": {"field": "schema", "max": 2}}),
+    row(53, body(), "hello", topic={"schema_version": {"field": "schema", "max": 2}}),
+    row(54, body(vector=[0.0, "x", 1e39]), "hello"),
+    row(55, body(), "hello", headers=[("h", None), ("h", b"\xff"), ("h", b"x")], topic={"payload_headers": ["h"]}),
+    row(55, body(), Reason.PAYLOAD_TOO_LARGE, headers=[("h", b"x" * 10**6)], topic={"payload_headers": ["h"]}),
+    row(56, body(), "hello", timestamp_ms=-1, topic={"payload_timestamp": True}),
+    row(56, body(), "hello", timestamp_ms=32_503_680_000_000, topic={"payload_timestamp": True}),
+    row(60, body(text="x" * 999_000), "x" * 999_000),
+    row(61, b"\x00\x00\x00\x00\x07" + b"avro body", Reason.WRONG_FORMAT),
+    row(61, b"\x00\x00\x00\x00\x07" + body(), Reason.WRONG_FORMAT),
+    row(66, pickle.dumps({"id": "a", "text": "x"}), Reason.WRONG_FORMAT),
+    row(66, pickle.dumps({"id": "a"}, protocol=0), Reason.INVALID_JSON),
+]
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_every_bad_input_has_its_decided_outcome(case: Row) -> None:
+    options = {"key": b"k", **case.options}
+    topic = options.pop("topic", {})
+    decoder = make_decoder(
+        "tickets", config(**topic), LimitsConfig.model_validate(options.pop("limits", {})), lambda: NOW_MS
+    )
+    position = Position("tickets", 2, 41, options.get("timestamp_ms", NOW_MS))
+    headers = options.get("headers", [])
+    if isinstance(case.expected, Reason):
+        with pytest.raises(RecordError) as caught:
+            decoder.decode(options["key"], case.value, position, headers)
+        assert caught.value.reason is case.expected
+        assert "hello" not in caught.value.detail
+        return
+    record = decoder.decode(options["key"], case.value, position, headers)
+    assert record.deleted if case.expected == DELETED else record.text == case.expected
+
+
+def test_a_record_may_be_as_large_as_the_limit_and_no_larger() -> None:
+    value = body()
+    size = len(value) + len(b"k") + len("h") + 2_000
+    headers: list[tuple[str, bytes | None]] = [("h", b"x" * 2_000)]
+    assert decode(value, headers=headers, limits={"max_record_bytes": size}).text == "hello"
+    with pytest.raises(RecordError) as caught:
+        decode(value, headers=headers, limits={"max_record_bytes": size - 1})
+    assert caught.value.reason is Reason.RECORD_TOO_LARGE
+
+
+def test_reserved_names_of_the_record_are_never_stored() -> None:
+    record = decode(body(_version=9, _key="forged", team="x"))
+    assert record.payload == {"team": "x", "_key": "s:a", "_source": "tickets:2:41"}
