@@ -63,7 +63,9 @@ class RunningApp:
         """
         for name, model in self.config.models.items():
             check_tasks(name, model, {task: made for task, made in self.config.tasks.items() if made.model == name})
-        _check_port(self.config.api.host, self.config.api.port)
+        if not self._address:
+            # On a cluster Serve may hold the port already, for apps before and beside this one.
+            _check_port(self.config.api.host, self.config.api.port)
         progress(f"joining Ray at {self._address}" if self._address else "starting Ray on this machine")
         self._connect()
         self._check_resources()

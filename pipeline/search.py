@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import RefractError
+from pipeline.errors import ConfigError, RefractError
 from pipeline.interfaces import Embedder, Filters, Store, StoredPoint, Tokenizer
 from pipeline.records import Float32, Priority, point_id
+from pipeline.stores.filters import parse_filters
 from pipeline.tasks import Task
 
 RESERVED = "_"
@@ -118,11 +119,13 @@ class Searcher:
             raise QueryError("text_too_large", f"the text has {num_bytes} bytes, more than {self._max_query_bytes}")
 
     def _check_filters(self, filters: Filters) -> None:
-        for name, condition in filters.items():
+        for name in filters:
             if name not in self._filterable or name.startswith(RESERVED):
                 raise QueryError("unknown_filter", f"no payload field {name[:64]!r} to filter on")
-            if isinstance(condition, Mapping) and (not condition or set(condition) - {"gt", "gte", "lt", "lte"}):
-                raise QueryError("invalid_filter", f"a range on {name!r} takes gt, gte, lt and lte")
+        try:
+            parse_filters(filters)
+        except ConfigError as error:
+            raise QueryError("invalid_filter", str(error)) from None
 
 
 def _hit(point: StoredPoint) -> Hit:

@@ -17,8 +17,8 @@ class EdgeStoreConfig(Section):
         30.0,
         gt=0,
         le=3600,
-        description="How often segments are merged and indexed in the background. Raising it saves CPU and makes "
-        "searches of fresh points slower.",
+        description="How often deleted points are dropped and segments merged in the background. Raising it saves CPU "
+        "and keeps more of what was replaced on disk.",
     )
 
 

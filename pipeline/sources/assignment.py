@@ -21,6 +21,9 @@ from pipeline.sources.translate import translate
 PLACE_TIMEOUT_MS = 5_000
 """Longest wait for one answer about a start position; a later poll asks again."""
 
+REVOKE_TIMEOUT_MS = 5_000
+"""Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
+
 _NOT_OURS = (
     kafka_errors.CommitFailedError,
     kafka_errors.RebalanceInProgressError,
@@ -99,6 +102,15 @@ class Assignment:
         if coordinator.rejoining:
             coordinator.request_rejoin()
 
+    def refresh_metadata(self) -> None:
+        """Returns when the client has heard of the topics' present ids and partitions. Raises KafkaError.
+
+        `KafkaConsumer.topics()` does the same in public, but without a limit: it waits for ever when
+        the last broker goes in between.
+        """
+        manager = self._consumer._manager  # noqa: SLF001 - see above
+        manager.run(manager.wait_for, self._consumer._cluster.request_update(), PLACE_TIMEOUT_MS)  # noqa: SLF001
+
     def place(self) -> None:
         """Decides where the waiting partitions start, commits first starts, and lets them be read.
 
@@ -114,7 +126,7 @@ class Assignment:
             waiting = sorted(self._waiting)
         if not waiting:
             return
-        self._consumer.topics()  # fresh ids and partition counts; without them a recreated topic looks the same
+        self.refresh_metadata()  # without it a recreated topic, or one with more partitions, looks the same
         self._remembered = self._memory.load()
         siblings: dict[str, list[Committed]] = {}
         starts = {topic_partition: self._start(topic_partition, siblings) for topic_partition in waiting}
@@ -304,8 +316,9 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-
         offsets = self._assignment.revoked(revoked)
         if not offsets:
             return
+        consumer = self._assignment._consumer  # noqa: SLF001 - the two are one
         try:
-            await self._assignment._consumer.commit_async(offsets)  # noqa: SLF001
+            await consumer._manager.wait_for(consumer.commit_async(offsets), REVOKE_TIMEOUT_MS)  # noqa: SLF001
         except kafka_errors.KafkaError as error:
             log.warning(
                 "The last commit of revoked partitions failed; their new owner repeats some records.",

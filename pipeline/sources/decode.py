@@ -26,7 +26,7 @@ from pipeline.sources.values import (
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-Parser = Callable[[bytes, int], Mapping[str, Any]]
+Parser = Callable[[bytes, int], dict[str, Any]]
 """Turns a value, and a bound on its depth, into fields.
 
 Raises RecordError; a parser that asks a schema registry raises TransientError when that is away.
@@ -38,7 +38,7 @@ PARSERS: Mapping[str, Parser] = {"json": parse_object}
 VERSION_HEADER = "refract-version"
 """Header in which a record with a null value carries its version, as decimal digits."""
 
-_MAX_STORED_INTEGER = 2**63 - 1
+_TWO_63 = 2**63
 """Integers of a Qdrant payload are signed 64-bit."""
 
 _MAX_PAYLOAD_DEPTH = 24
@@ -128,7 +128,7 @@ class RecordDecoder:
     def _kafka_key(self, key: bytes | None) -> str:
         return canonical_kafka_key(key, self._config.key_type, binary=self._config.binary_key)
 
-    def _key(self, key: bytes | None, fields: Mapping[str, Any]) -> str:
+    def _key(self, key: bytes | None, fields: dict[str, Any]) -> str:
         if self._key_path is None:
             return self._kafka_key(key)
         return canonical_key(field_at(fields, self._key_path), self._config.key_type)
@@ -139,7 +139,7 @@ class RecordDecoder:
             raise RecordError(Reason.KEY_TOO_LARGE, f"longer than max_key_bytes, {self._limits.max_key_bytes}")
         return key
 
-    def _check_schema(self, fields: Mapping[str, Any]) -> None:
+    def _check_schema(self, fields: dict[str, Any]) -> None:
         if self._schema is None:
             return
         path, newest = self._schema
@@ -151,7 +151,7 @@ class RecordDecoder:
         if found > newest:
             raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} {found} is newer than {newest}")
 
-    def _version(self, fields: Mapping[str, Any], position: Position) -> int:
+    def _version(self, fields: dict[str, Any], position: Position) -> int:
         if self._version_path is None:
             return offset_version(self._config.generation, position.offset)
         return version_of(field_at(fields, self._version_path), self._config.version_type, self._latest_ms())
@@ -173,7 +173,7 @@ class RecordDecoder:
     def _latest_ms(self) -> int:
         return self._clock_ms() + self._config.max_version_ahead_s * 1000
 
-    def _marked_deleted(self, fields: Mapping[str, Any]) -> bool:
+    def _marked_deleted(self, fields: dict[str, Any]) -> bool:
         if self._marker is None:
             return False
         path, marker = self._marker
@@ -189,7 +189,7 @@ class RecordDecoder:
         if num_bytes > limit:
             raise RecordError(Reason.TEXT_TOO_LARGE, f"{num_bytes} bytes, max_text_bytes is {limit}")
 
-    def _payload(self, fields: Mapping[str, Any], headers: Headers, position: Position) -> dict[str, Any]:
+    def _payload(self, fields: dict[str, Any], headers: Headers, position: Position) -> dict[str, Any]:
         payload: dict[str, Any] = {}
         for name, path in self._payload_paths:
             value = field_at(fields, path)
@@ -245,7 +245,8 @@ def _check_values(payload: Mapping[str, Any]) -> int:
         for value in level:
             kind = type(value)
             if kind is int or kind is float:
-                if not -_MAX_STORED_INTEGER - 1 <= value <= _MAX_STORED_INTEGER:
+                # -2^63 itself is an integer that fits, but a float may have been one below.
+                if not -_TWO_63 < value < _TWO_63 and not (kind is int and value == -_TWO_63):
                     raise RecordError(Reason.INVALID_PAYLOAD, "a number beyond 64 bits")
             elif kind is dict:
                 nested.extend(value.values())

@@ -36,6 +36,9 @@ _LOST_POSITION = (
     kafka_errors.LogTruncationError,
 )
 
+_REJOINS = (kafka_errors.InvalidRequestError,)
+"""A member joined while the leader was dividing the partitions: the client has already asked for the next join."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -141,7 +144,7 @@ class KafkaSource:
             self._consumer, self._config, self._tracker, paused=self._paused, clock=self._clock
         )
         self._consumer.subscribe(topics=sorted(self._config.topics), listener=self._assignment.listener)
-        self._consumer.topics()  # joining without knowing the partitions would be joining for nothing, and again
+        self._assignment.refresh_metadata()  # else it would join without partitions first, and then again
         return self._assignment
 
     def _decode(self, record: Any, receipt: Receipt) -> Delivery:
@@ -177,7 +180,7 @@ class KafkaSource:
             self._discard()
             raise self._note(fault) from error
         meaning = translate(error, "reading from Kafka", self._config)
-        if isinstance(meaning, TransientError) and getattr(error, "retriable", False):
+        if isinstance(meaning, TransientError) and (getattr(error, "retriable", False) or isinstance(error, _REJOINS)):
             raise meaning from error
         if isinstance(meaning, EnvironmentFault) and isinstance(error, kafka_errors.KafkaError):
             self._discard()

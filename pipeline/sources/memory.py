@@ -42,7 +42,11 @@ class TopicMemory:
 
     def load(self) -> Mapping[str, Mark]:
         """Returns what the group remembers. Raises KafkaError."""
-        found = self._consumer.committed(self._place, metadata=True, timeout_ms=TIMEOUT_MS)
+        try:
+            found = self._consumer.committed(self._place, metadata=True, timeout_ms=TIMEOUT_MS)
+        except kafka_errors.AuthorizationError as error:
+            log.warning("The topics' ids could not be looked up.", error=type(error).__name__)
+            found = None
         self._stored = _parse(found.metadata if found is not None else None)
         return self._stored
 

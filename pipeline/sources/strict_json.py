@@ -24,6 +24,14 @@ class _RepeatedNameError(Exception):
     """An object has a name twice."""
 
 
+def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise _RepeatedNameError
+
+
+_NAME_SCANNER = json.JSONDecoder(object_pairs_hook=_refuse_repeated_names)
+
+
 def parse_object(value: bytes, max_depth: int) -> dict[str, Any]:
     """Returns the JSON object that `value` holds.
 
@@ -48,15 +56,10 @@ def parse_object(value: bytes, max_depth: int) -> dict[str, Any]:
     # orjson keeps the last of repeated names and has no switch for it; the scanner of the standard
     # library calls back once per object (a few microseconds for a typical record).
     try:
-        json.loads(value.decode(), object_pairs_hook=_refuse_repeated_names)
+        _NAME_SCANNER.decode(value.decode())
     except _RepeatedNameError:
         raise RecordError(Reason.DUPLICATE_FIELD, "an object has the same name twice") from None
     return parsed
-
-
-def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
-        raise _RepeatedNameError
 
 
 def _deeper_than(parsed: Any, max_depth: int) -> bool:

@@ -1,7 +1,6 @@
 """Reads keys, versions and text out of decoded fields, by rules that never guess."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,15 +19,13 @@ _FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0\u034f")
 """Characters that Unicode calls letters or symbols and that show nothing."""
 
 
-def field_at(fields: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def field_at(fields: dict[str, Any], path: tuple[str, ...]) -> Any:
     """Returns the value under nested names, or MISSING. Lists are not entered."""
     value: Any = fields
     for name in path:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict:
             return MISSING
         value = value.get(name, MISSING)
-        if value is MISSING:
-            return MISSING
     return value
 
 
@@ -139,7 +136,7 @@ class Template:
         self.num_literal_bytes = len("".join(self._literals).encode())
         self.num_fields = len(self._fields)
 
-    def fill(self, fields: Mapping[str, Any]) -> str | None:
+    def fill(self, fields: dict[str, Any]) -> str | None:
         """Returns the text without outer white space, or None when every field of it is blank.
 
         Raises:

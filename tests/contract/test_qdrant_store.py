@@ -18,6 +18,7 @@ from qdrant_client import grpc as qdrant
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.stores.qdrant import QdrantStore
+from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
@@ -227,6 +228,34 @@ def test_batches_are_cut_to_the_configured_number_of_points(qdrant_backend: Qdra
     assert store.count(task.collection) == 50
     store.upsert(make_batch([delete(key, 9) for key in range(50)], task))
     assert store.purge_tombstones(task.collection, {key_id(key): 9 for key in range(50)}) == 50
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "ordering"), [(1, None), (2, qdrant.WriteOrdering(type=qdrant.WriteOrderingType.Strong))]
+)
+def test_replicated_collections_are_written_in_one_strong_order(
+    qdrant_backend: QdrantBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    replicas: int,
+    ordering: qdrant.WriteOrdering | None,
+) -> None:
+    sent: list[qdrant.UpsertPoints] = []
+    genuine = QdrantConnection.upsert
+
+    def recorded(connection: QdrantConnection, request: bytes, doing: str, num_points: int) -> None:
+        sent.append(qdrant.UpsertPoints.FromString(request))
+        genuine(connection, request, doing, num_points)
+
+    monkeypatch.setattr(QdrantConnection, "upsert", recorded)
+    config = qdrant_backend.config.model_copy(update={"replication_factor": replicas, "batch_points": 3})
+    store, task = QdrantStore(config, PIPELINE), qdrant_backend.task("replicated")
+    store.open([task])
+    store.upsert(make_batch([put(key, 5) for key in range(7)], task))
+    assert [(len(request.points), len(request.update_filter.should)) for request in sent] == [(3, 3), (3, 3), (1, 1)]
+    for request in sent:
+        assert request.wait
+        assert (request.ordering if request.HasField("ordering") else None) == ordering
     store.close()
 
 

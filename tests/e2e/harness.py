@@ -44,10 +44,17 @@ def wait_until(condition: Callable[[], Result], what: str, *, timeout_s: float =
         time.sleep(POLL_S)
 
 
-def write_config(folder: Path, broker: Broker, name: str, **changes: Any) -> Path:
+def write_config(
+    folder: Path,
+    broker: Broker,
+    name: str,
+    ticket_tasks: Sequence[str] = ("urgency", "technical_issue"),
+    **changes: Any,
+) -> Path:
     """Writes the tests' configuration; `changes` replace whole sections, or `a__b=1` one key of one.
 
-    `tickets` have versions of their own and two tasks; of `events`, the later offset is newer.
+    Topics have the pipeline's name in front. `tickets` have versions of their own and two tasks; of
+    `events`, the later offset is newer.
     """
     tree: dict[str, Any] = {
         "pipeline": name,
@@ -59,16 +66,16 @@ def write_config(folder: Path, broker: Broker, name: str, **changes: Any) -> Pat
             "heartbeat_interval_ms": 1_000,
             "commit_interval_s": 0.5,
             "topics": {
-                "tickets": {
+                f"{name}.tickets": {
                     "key": "id",
                     "text": "{title}\n\n{body}",
                     "version": "updated_at",
                     "version_type": "time",
                     "delete_when": {"field": "status", "equals": "deleted"},
                     "payload": ["title", "urgency", "language", "minutes", "open"],
-                    "tasks": ["urgency", "technical_issue"],
+                    "tasks": list(ticket_tasks),
                 },
-                "events": {"text": "{message}", "tasks": ["audit"]},
+                f"{name}.events": {"text": "{message}", "tasks": ["audit"]},
             },
         },
         "models": {"hash": {"model": "null:384", "num_cpus": 0.5}},
@@ -123,6 +130,10 @@ class AppUnderTest:
     def status(self) -> dict[str, Any]:
         answer = self.http.get("/v1/status")
         return dict(answer.json()) if answer.is_success else {}
+
+    def tickets(self) -> dict[str, Any]:
+        """Returns what the status says of the tickets' topic."""
+        return dict(self.status()["topics"][self.journal.tickets])
 
     def ready(self) -> bool:
         with suppress(httpx.TransportError):
@@ -213,14 +224,25 @@ class InProcessApp(AppUnderTest):
 class CommandApp(AppUnderTest):
     """The app as a process of its own: `refract run CONFIG`."""
 
-    def __init__(self, path: Path, broker: Broker, journal: Journal, *options: str) -> None:
+    def __init__(self, path: Path, broker: Broker, journal: Journal, *options: str, **environ: str) -> None:
         super().__init__(path, broker, journal)
-        self._log = path.with_suffix(".log")
-        self.process = start_python("-m", "pipeline.cli", "run", str(path), *options, log=self._log)
+        self._log = path.with_name(f"run-{time.time_ns()}.log")
+        self.process = start_python("-m", "pipeline.cli", "run", str(path), *options, log=self._log, **environ)
         self.pid = self.process.pid
+        self._left_behind: list[psutil.Process] = []
+
+    def __enter__(self) -> Self:
+        self.wait_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        end(self.process)
+        kill_all(self._left_behind)
 
     def wait_ready(self) -> None:
-        wait_until(lambda: self.ready() or self.process.poll() is not None, "the app is ready")
+        """Returns when the command says so: at first its port may still be answered by the run before it."""
+        wait_until(lambda: "ready after" in self.output() or self.process.poll() is not None, "the command is ready")
         assert self.process.poll() is None, self.output()
 
     def terminate(self) -> int:
@@ -233,30 +255,23 @@ class CommandApp(AppUnderTest):
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(PATIENCE_S)
 
-    def kill_everything(self) -> None:
-        """kill -9 of the command; returns when the replicas it leaves behind have ended by themselves."""
-        family = psutil.Process(self.pid).children(recursive=True)
+    def kill_command(self) -> None:
+        """kill -9 of the command; what it started has to notice by itself."""
+        self._left_behind = psutil.Process(self.pid).children(recursive=True)
         self.process.kill()
         self.process.wait(PATIENCE_S)
-        _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
-        assert not alive, f"left behind: {alive}"
 
     def output(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def close(self) -> None:
-        self.http.close()
-        end(self.process)
-
 
 def start_python(*arguments: str, log: Path, **environ: str) -> subprocess.Popen[bytes]:
     """Starts Python in the checkout, as the leader of a process group; both outputs go to the file."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **environ}
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, *arguments],
             cwd=ROOT,
-            env=environment,
+            env=environment(**environ),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -264,17 +279,29 @@ def start_python(*arguments: str, log: Path, **environ: str) -> subprocess.Popen
         )
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def environment(**environ: str) -> dict[str, str]:
+    """Returns the environment of a process in the checkout, installed or not."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **environ}
+
+
+def end(process: subprocess.Popen[bytes], *, grace_s: float = 30) -> None:
     """Ends a process and all it started, whatever state a failed test left it in."""
     if process.poll() is None:
         family = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        for member in (*family, process):
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                member.kill()
+        if grace_s:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s)
+        process.kill()
+        kill_all(family)
         process.wait(PATIENCE_S)
+
+
+def kill_all(processes: Sequence[psutil.Process]) -> None:
+    """Kills the processes that still run, and only those: psutil knows a recycled pid."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def committed(broker: Broker, config: Config) -> dict[tuple[str, int], int]:

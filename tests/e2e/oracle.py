@@ -61,6 +61,7 @@ class Journal:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.tickets, self.events = (f"{config.pipeline}.{name}" for name in ("tickets", "events"))
         self.tasks = bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
         self.ends: dict[tuple[str, int], int] = {}
         """(topic, partition) -> the offset after the last record: where the group must stand in the end."""
@@ -88,7 +89,7 @@ class Journal:
         value["status"] = "deleted" if deleted else "open"
         text = f"{title}\n\n{body}"
         self._send(
-            "tickets",
+            self.tickets,
             key.encode(),
             orjson.dumps(value),
             key=key,
@@ -101,12 +102,12 @@ class Journal:
     def null_value(self, key: str, version: int) -> None:
         """Sends Kafka's own delete; its timestamp is its version."""
         version += VERSION_0
-        self._send("tickets", key.encode(), None, timestamp_ms=version, key=key, version=version)
+        self._send(self.tickets, key.encode(), None, timestamp_ms=version, key=key, version=version)
 
     def event(self, key: str, message: str | None) -> None:
         """Sends to `events`, whose records carry no version: the later offset is newer. None deletes."""
         value = None if message is None else orjson.dumps({"message": message})
-        self._send("events", key.encode(), value, key=key, text=message)
+        self._send(self.events, key.encode(), value, key=key, text=message)
 
     def poison(
         self,
@@ -117,7 +118,7 @@ class Journal:
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Sends to `tickets` what can never be stored."""
-        self._send("tickets", key, value, headers=headers, reason=reason)
+        self._send(self.tickets, key, value, headers=headers, reason=reason)
 
     def settle(self) -> None:
         """Returns when the brokers have everything; only then are positions known, and with them what to expect."""
@@ -150,7 +151,10 @@ class Journal:
         for letter in read_dead_letters(self.config.source) if self.letters else ():
             place = (letter.position.topic, letter.position.partition, letter.position.offset)
             found[place] = letter
-            reason, value = self.letters.get(place, (None, None))
+            if place not in self.letters:
+                lines.append(f"{place}: a letter ({letter.reason}: {letter.detail}) of a record that is sound")
+                continue
+            reason, value = self.letters[place]
             if letter.reason != reason:
                 lines.append(f"{place}: a letter with {letter.reason} ({letter.detail}), expected {reason}")
             elif value is not None and not value.startswith(letter.value or b""):
@@ -217,8 +221,7 @@ class Journal:
         model = self.config.models[name].model_copy(update={"overrides": {}})
         tasks = {other: settings for other, settings in self.config.tasks.items() if settings.model == name}
         tokens = load_tokenizer(model, tasks).encode(texts, [task])
-        (rows,) = load_engine(model, tasks).begin([tokens]).results()[0]
-        return rows
+        return load_engine(model, tasks).embed(tokens)[0]
 
 
 def all_points(store: Store, collection: str) -> dict[bytes, StoredPoint]:

@@ -1,9 +1,10 @@
 """A Ray cluster that is already there: joined by `refract run --address`, and deployed on by `serve deploy`."""
 
+import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -21,6 +22,7 @@ from tests.e2e.harness import (
     CommandApp,
     committed,
     end,
+    environment,
     journal_of,
     replicas,
     start_python,
@@ -39,11 +41,20 @@ class Cluster:
     address: str
     dashboard: str
     process: subprocess.Popen[bytes]
+    environ: Mapping[str, str]
+    """What lets a client in."""
 
     def serve(self, *arguments: str) -> str:
         """Runs Ray's own `serve` command against the cluster."""
-        command = [str(Path(sys.executable).with_name("serve")), *arguments, "--address", self.dashboard]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - Ray's command
+        done = subprocess.run(  # noqa: S603 - Ray's command
+            [str(Path(sys.executable).with_name("serve")), *arguments, "--address", self.dashboard],
+            cwd=ROOT,
+            env=environment(**self.environ),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -66,23 +77,25 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         "temp-dir": scratch,
     }
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    process = start_python(
-        "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments, log=folder / "cluster.log"
-    )
+    token = secrets.token_hex(32)
+    environ = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    command = ["-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments]
+    process = start_python(*command, log=folder / "cluster.log", **environ)
     url = f"http://127.0.0.1:{dashboard}"
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "cluster.log").read_text()
         try:
-            return httpx.get(f"{url}/api/serve/applications/", trust_env=False).is_success
+            path = f"{url}/api/serve/applications/"
+            return httpx.get(path, headers={"authorization": f"Bearer {token}"}, trust_env=False).is_success
         except httpx.TransportError:
             return False
 
     try:
         wait_until(answers, "the cluster answers")
-        yield Cluster(f"127.0.0.1:{port}", url, process)
+        yield Cluster(f"127.0.0.1:{port}", url, process, environ)
     finally:
-        end(process)
+        end(process, grace_s=0)
         rmtree(scratch, ignore_errors=True)
 
 
@@ -111,18 +124,12 @@ def check_stopped(journal: Journal, broker: Broker) -> None:
 def test_run_joins_a_cluster_and_leaves_it_running(
     cluster: Cluster, path: Path, journal: Journal, broker: Broker, version: int
 ) -> None:
-    app = CommandApp(path, broker, journal, "--address", cluster.address)
-    app.pid = cluster.process.pid
-    try:
-        app.wait_ready()
+    with CommandApp(path, broker, journal, "--address", cluster.address, **cluster.environ) as app:
         for number in range(300):
             journal.ticket(f"J-{number}", version)
         app.wait_finished()
-        assert len(app.processes("Ingestor")) == 1
-        assert app.process.poll() is None
+        assert len(replicas(cluster.process.pid, "Ingestor")) == 1
         assert app.terminate() == 0, app.output()
-    finally:
-        app.close()
     wait_until(lambda: not cluster.has_app(), "the app's processes have ended")
     assert cluster.process.poll() is None
     check_stopped(journal, broker)

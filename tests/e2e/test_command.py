@@ -1,7 +1,5 @@
 """`refract run` as a process: killed, drained on SIGTERM, interrupted, and each time continued by the next run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,8 @@ from tests.e2e.oracle import Journal, all_points, sources
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
 
 NUM_RECORDS = 6_000
+"""Each with a key of its own, so that positions can be compared with points."""
+
 TASKS = ("urgency", "technical_issue")
 
 
@@ -26,19 +26,7 @@ def path(folder: Path, broker: Broker) -> Path:
         "command",
         models__hash__overrides={"delay_ms_per_batch": 100},
         limits__max_batch_records=128,
-        # Only these records: every one is a key of its own, so that positions can be compared with points.
-        source__topics__tickets__tasks=list(TASKS),
     )
-
-
-@contextmanager
-def started(path: Path, broker: Broker, journal: Journal) -> Iterator[CommandApp]:
-    app = CommandApp(path, broker, journal)
-    try:
-        app.wait_ready()
-        yield app
-    finally:
-        app.close()
 
 
 def stored(journal: Journal) -> dict[str, list[StoredPoint]]:
@@ -51,7 +39,7 @@ def stored(journal: Journal) -> dict[str, list[StoredPoint]]:
 
 
 def embedded(app: CommandApp) -> int:
-    return int(app.status()["topics"]["tickets"]["tasks"]["urgency"]["embedded"])
+    return int(app.tickets()["tasks"]["urgency"]["embedded"])
 
 
 def test_each_run_continues_where_the_last_one_stopped(path: Path, broker: Broker) -> None:
@@ -60,37 +48,27 @@ def test_each_run_continues_where_the_last_one_stopped(path: Path, broker: Broke
             journal.ticket(f"C-{number}", 1)
         journal.settle()
 
-        with started(path, broker, journal) as app:
-            app.wait_midstream(0.2)
-            app.kill_everything()
-        killed_at = app.num_committed()
-        committed = app.committed()
-        for task, points in stored(journal).items():
-            places = sources(points)
-            unsafe = [
-                (topic, partition, offset)
-                for (topic, partition), end in committed.items()
-                for offset in range(end)
-                if (topic, partition, offset) not in places
-            ]
-            assert unsafe == [], f"{task}: committed, and not stored"
+        with CommandApp(path, broker, journal) as killed:
+            killed.wait_midstream(0.2)
+            killed.kill_command()
+            killed_at = killed.num_committed()
 
-        with started(path, broker, journal) as app:
-            app.finished = killed_at
-            app.wait_midstream(0.2)
-            assert app.terminate() == 0, app.output()
-            assert "Traceback" not in app.output()
+            with CommandApp(path, broker, journal) as app:
+                app.finished = killed_at
+                app.wait_midstream(0.2)
+                assert app.terminate() == 0, app.output()
+                assert "Traceback" not in app.output()
         drained_at = app.num_committed()
         assert killed_at < drained_at < NUM_RECORDS
         committed = app.committed()
         for task, points in stored(journal).items():
             places = sources(points)
             expected = {(*partition, offset) for partition, end in committed.items() for offset in range(end)}
-            # What the killed run stored and did not commit is read again: only that may lie beyond.
             assert expected <= places, f"{task}: committed, and not stored"
-            assert len(places) == len(points) < NUM_RECORDS
+            # What lies beyond was stored by the killed run, which could not commit it.
+            assert len(points) == len(places) < NUM_RECORDS
 
-        with started(path, broker, journal) as app:
+        with CommandApp(path, broker, journal) as app:
             app.wait_finished()
             wait_until(lambda: embedded(app) == NUM_RECORDS - drained_at, "only what was left is embedded")
             assert app.interrupt() == 0, app.output()

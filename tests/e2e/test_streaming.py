@@ -105,13 +105,13 @@ def test_two_ingestors_and_two_embedders_share_the_work(app: InProcessApp, fresh
     embedded = by_replica(app, "refract_embeddings_total")
     assert len(embedded) == 2
     assert min(embedded.values()) > 0
-    tickets = app.status()["topics"]["tickets"]
+    tickets = app.tickets()
     assert tickets["received"] == 2_000
     assert tickets["lag_records"] == 0
     for task in ("urgency", "technical_issue"):
         assert tickets["tasks"][task]["written"] == 2_000
         assert tickets["tasks"][task]["freshness_p50_s"] > 0
-    assert app.status()["topics"]["events"]["tasks"]["audit"]["written"] == 50
+    assert app.status()["topics"][app.journal.events]["tasks"]["audit"]["written"] == 50
 
 
 def test_newest_version_counts_in_whatever_order_versions_arrive(app: InProcessApp, fresh_keys: Keys) -> None:
@@ -180,8 +180,8 @@ def test_poison_records_become_letters_and_stop_nobody(app: InProcessApp, fresh_
     app.journal.poison(Reason.INVALID_KEY, None, key=b"\xff\xfe")
     assert not poisons
     app.check()
-    letters = app.status()["topics"]["tickets"]["dead_letters"]
-    wait_until(lambda: sum(app.status()["topics"]["tickets"]["dead_letters"].values()) == 20, f"20 letters: {letters}")
+    letters = app.tickets()["dead_letters"]
+    wait_until(lambda: sum(app.tickets()["dead_letters"].values()) == 20, f"20 letters: {letters}")
 
 
 def test_killed_ingestor_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> None:
@@ -223,7 +223,7 @@ def test_store_that_hangs_for_a_while_delays_and_loses_nothing(app: InProcessApp
     owner.send_signal(signal.SIGSTOP)
     try:
         send_backlog(app, fresh_keys(BACKLOG // 4))
-        received = lambda: app.status()["topics"]["tickets"]["lag_records"] == 0  # noqa: E731
+        received = lambda: app.tickets()["lag_records"] == 0  # noqa: E731
         wait_until(received, "the ingestors hold what the store does not take")
         assert app.num_committed() == before, "committed, and not stored"
     finally:

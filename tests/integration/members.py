@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
+from pipeline.errors import TransientError
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Delivery, Partition
 from pipeline.sources.kafka_source import KafkaSource
@@ -111,7 +112,11 @@ class Member(Thread):
     def run(self) -> None:
         try:
             while not self._stop_asked.is_set():
-                arrived = self.reader.source.poll(POLL_S)
+                try:
+                    arrived = self.reader.source.poll(POLL_S)
+                except TransientError:
+                    time.sleep(POLL_S)
+                    continue
                 self.deliveries += arrived
                 self.reader.finish(delivery for delivery in arrived if not self._hold(delivery))
                 self.reader.source.commit()

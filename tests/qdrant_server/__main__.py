@@ -1,6 +1,7 @@
 """`python -m tests.qdrant_server --path DIR --port N`: Qdrant's gRPC protocol over Edge, as a real process."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--api-key", default="")
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--parent", type=int, default=0, help="end when this process is no longer the parent")
     options = parser.parse_args()
     storage = Storage(options.path)
     service = Service(Calls(storage, options.version), Faults(options.faults), options.api_key)
@@ -55,7 +57,9 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+    while not stop.wait(1.0):
+        if options.parent and os.getppid() != options.parent:
+            break
     server.stop(grace=1).wait()
     storage.close()
 

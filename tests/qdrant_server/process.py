@@ -33,7 +33,8 @@ class QdrantServer:
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [
                 *(sys.executable, "-m", "tests.qdrant_server", "--path", str(self._path)),
-                *("--port", str(self.port), "--faults", str(self._fault_path), *self._arguments),
+                *("--port", str(self.port), "--faults", str(self._fault_path)),
+                *("--parent", str(os.getpid()), *self._arguments),
             ],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -1,6 +1,7 @@
 """Keys, versions, texts and payloads: what is accepted, and what exactly comes out."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -13,9 +14,10 @@ from pipeline.errors import Reason, RecordError
 from pipeline.records import offset_version
 from pipeline.sources.decode import VERSION_HEADER
 from pipeline.sources.strict_json import parse_object
-from tests.unit.test_decode_rows import NOW_MS, body, config, decode
+from tests.unit.decoding import NOW_MS, body, decode, decoder
 
-TIMED = {"version": "v", "version_type": "time"}
+TIMED: dict[str, Any] = {"version": "v", "version_type": "time"}
+COUNTED: dict[str, Any] = {"version": "v", "version_type": "integer"}
 
 
 def reason_of(*arguments: Any, **options: Any) -> Reason:
@@ -39,11 +41,10 @@ def reason_of(*arguments: Any, **options: Any) -> Reason:
 def test_a_null_value_deletes_the_key_its_field_stored(
     key_type: str, field: str | int, kafka_key: bytes, canonical: str
 ) -> None:
-    upsert = decode(body(id=field), key=kafka_key, key_type=key_type)
-    tombstone = decode(None, key=kafka_key, key_type=key_type)
-    by_kafka_key = decode(body(), key=kafka_key, key_type=key_type, **{"key_": None} and {})
-    assert upsert.key == tombstone.key == canonical
-    assert by_kafka_key is not None
+    upsert = decode(body(id=field), kafka_key, key_type=key_type)
+    tombstone = decode(None, kafka_key, key_type=key_type)
+    without_field = decode(body(), kafka_key, key_type=key_type, key=None)
+    assert upsert.key == tombstone.key == without_field.key == canonical
 
 
 @pytest.mark.parametrize("key", [b"017", b"+17", b"17.0", b" 17", b"-0", b"1e3", b"x", b"\xd9\xa1", b"9" * 41])
@@ -51,14 +52,204 @@ def test_only_the_one_spelling_of_an_integer_is_an_integer_key(key: bytes) -> No
     assert reason_of(None, key, key_type="integer") is Reason.INVALID_KEY
 
 
-def test_equal_looking_keys_of_two_types_never_meet() -> None:
-    keys = {decode(body(id="1")).key, decode(body(id=1), key_type="integer").key}
-    assert keys == {"s:1", "i:1"}
-    binary = decode(None, key=b"1", key=..., binary_key=True) if False else None
-    assert binary is None
+def test_equal_looking_keys_of_different_types_never_meet() -> None:
+    keys = [
+        decode(body(id="1")).key,
+        decode(body(id=1), key_type="integer").key,
+        decode(None, b"1", key=None, binary_key=True).key,
+    ]
+    assert keys == ["s:1", "i:1", "b:31"]
+
+
+def test_a_missing_key_field_is_not_replaced_by_the_kafka_key() -> None:
+    assert reason_of(b'{"text":"x"}', b"k") is Reason.NO_KEY
+    assert reason_of(b'{"id":null,"text":"x"}', b"k") is Reason.NO_KEY
 
 
 def test_nested_paths_reach_keys_texts_versions_and_payloads() -> None:
     value = orjson.dumps({"a": {"id": "x", "v": 3}, "b": {"c": {"text": "deep"}}, "team": {"name": "blue"}})
-    record = decode(value, **{"key": b"k"}, text="{b.c.text}", version="a.v", payload={"team": "team.name"}, **{})
-    assert (record.text, record.version, record.payload["team"]) == ("deep", 3, "blue")
+    record = decode(value, key="a.id", text="{b.c.text}", version="a.v", payload={"team": "team.name"})
+    assert (record.key, record.text, record.version) == ("s:x", "deep", 3)
+    assert record.payload["team"] == "blue"
+    assert reason_of(orjson.dumps({"a": [{"id": "x"}]}), key="a.id") is Reason.NO_KEY
+
+
+def test_without_a_version_field_generation_and_offset_decide() -> None:
+    assert decode(body(), generation=3).version == offset_version(3, 41) == (3 << 40) | 41
+    assert decode(None, generation=3).version == offset_version(3, 41)
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2024-02-29T12:30:00.5+02:00", 1_709_202_600_500),
+        ("2024-02-29t10:30:00.500999z", 1_709_202_600_500),
+        ("2024-02-29 10:30:00.123456789Z", 1_709_202_600_123),
+    ],
+)
+def test_times_become_milliseconds_whatever_their_zone_and_precision(text: str, milliseconds: int) -> None:
+    assert decode(body(v=text), version="v").version == milliseconds
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-02-30T00:00:00Z", "2024-01-01", "20240101T000000Z", "2024-W01-1T00:00:00Z", "now"]
+)
+def test_what_is_no_rfc_3339_time_is_no_version(text: str) -> None:
+    assert reason_of(body(v=text), version="v") is Reason.INVALID_VERSION
+
+
+def test_the_version_type_refuses_the_other_kind() -> None:
+    assert reason_of(body(v="2024-01-01T00:00:00Z"), **COUNTED) is Reason.INVALID_VERSION
+    assert decode(body(v=7), **COUNTED).version == 7
+    assert decode(body(v=7), **TIMED).version == 7
+    # A count may pass the clock; a time may not.
+    assert decode(body(v=NOW_MS * 2), **COUNTED).version == NOW_MS * 2
+    assert reason_of(body(v=NOW_MS * 2), **TIMED) is Reason.VERSION_IN_FUTURE
+
+
+def test_a_null_value_of_a_versioned_topic_takes_the_header_then_the_timestamp_of_a_time_or_is_refused() -> None:
+    header: list[tuple[str, bytes | None]] = [(VERSION_HEADER, b"12")]
+    assert decode(None, headers=header, **COUNTED).version == 12
+    assert decode(None, headers=header, **TIMED).version == 12
+    assert decode(None, headers=header, version="v").version == 12
+    assert decode(None, timestamp_ms=NOW_MS - 5, **TIMED).version == NOW_MS - 5
+    assert reason_of(None, timestamp_ms=NOW_MS + 10**6, **TIMED) is Reason.VERSION_IN_FUTURE
+    assert reason_of(None, timestamp_ms=-1, **TIMED) is Reason.VERSION_MISSING
+    assert reason_of(None, **COUNTED) is Reason.VERSION_MISSING
+    assert reason_of(None, version="v") is Reason.VERSION_MISSING
+
+
+@pytest.mark.parametrize("header", [b"", None, b"1.5", b"-1", b"x", b"9" * 17, b"1" * 5_000, b"\xff"])
+def test_a_version_header_that_is_no_version_is_refused_and_not_passed_over(header: bytes | None) -> None:
+    assert reason_of(None, headers=[(VERSION_HEADER, header)], **TIMED) is Reason.INVALID_VERSION
+
+
+def test_the_header_does_not_outrank_offsets_or_a_field() -> None:
+    header: list[tuple[str, bytes | None]] = [(VERSION_HEADER, b"12")]
+    assert decode(None, headers=header).version == 41
+    assert decode(body(v=5), headers=header, version="v").version == 5
+
+
+@pytest.mark.parametrize(
+    ("equals", "found", "deletes"),
+    [
+        (True, True, True),
+        (True, 1, False),
+        (True, "true", False),
+        (1, 1, True),
+        (1, True, False),
+        (1, 1.0, False),
+        ("gone", "gone", True),
+        ("gone", "Gone", False),
+        ("gone", None, False),
+    ],
+)
+def test_a_delete_marker_must_have_the_type_and_the_value(equals: Any, found: Any, deletes: bool) -> None:  # noqa: FBT001 - a table
+    record = decode(body(state=found, team="x"), delete_when={"field": "state", "equals": equals})
+    assert record.deleted is deletes
+    assert ("team" in record.payload) is not deletes
+
+
+def test_a_marked_delete_needs_no_text_but_a_key_and_a_version() -> None:
+    options: dict[str, Any] = {"delete_when": {"field": "gone", "equals": True}, "version": "v"}
+    deleted = decode(b'{"id":"a","gone":true,"v":9}', **options)
+    assert (deleted.deleted, deleted.key, deleted.version) == (True, "s:a", 9)
+    assert reason_of(b'{"gone":true,"v":9}', **options) is Reason.NO_KEY
+    assert reason_of(b'{"id":"a","gone":true}', **options) is Reason.VERSION_MISSING
+
+
+def test_a_template_is_filled_once_and_literally() -> None:
+    value = orjson.dumps({"id": "a", "title": "{body} {0} %s", "body": "{title}"})
+    assert decode(value, text="<{title}> {body}").text == "<{body} {0} %s> {title}"
+
+
+def test_outer_white_space_goes_and_inner_stays() -> None:
+    assert decode(body(text="  a \n b\u00a0\n")).text == "a \n b"
+
+
+def test_optional_fields_may_be_absent_or_null_and_required_ones_may_not() -> None:
+    template = "{title}\n\n{body?}"
+    assert decode(b'{"id":"a","title":"t"}', text=template).text == "t"
+    assert decode(b'{"id":"a","title":"t","body":null}', text=template).text == "t"
+    assert decode(b'{"id":"a","title":"t","body":"b"}', text=template).text == "t\n\nb"
+    assert reason_of(b'{"id":"a","body":"b"}', text=template) is Reason.TEXT_MISSING
+    assert reason_of(b'{"id":"a","title":"t","body":7}', text=template) is Reason.TEXT_NOT_A_STRING
+
+
+def test_a_text_is_empty_when_its_fields_are_whatever_stands_around_them() -> None:
+    assert reason_of(body(text=" "), text="Ticket: {text}") is Reason.TEXT_EMPTY
+    assert reason_of(b'{"id":"a"}', text="Ticket: {text?}") is Reason.TEXT_EMPTY
+
+
+def test_headers_are_stored_as_text_the_last_of_a_name_counts_and_null_is_left_out() -> None:
+    headers: list[tuple[str, bytes | None]] = [("h", b"1"), ("h", b"2"), ("n", None), ("b", b"\xff"), ("other", b"x")]
+    payload = decode(body(), headers=headers, payload_headers=["h", "n", "b"]).payload
+    assert payload == {"h": "2", "b": "\ufffd", "_key": "s:a", "_source": "tickets:2:41"}
+
+
+def test_payload_fields_are_renamed_and_absent_ones_left_out() -> None:
+    record = decode(body(team=None, n=[1, {"x": True}]), payload={"a": "team", "b": "n", "c": "absent"})
+    assert record.payload == {"a": None, "b": [1, {"x": True}], "_key": "s:a", "_source": "tickets:2:41"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [
+        ({"payload_headers": ["_key"]}, "_key"),
+        ({"payload_headers": ["team"]}, "team"),
+        ({"payload_headers": ["timestamp_ms"], "payload_timestamp": True}, "timestamp_ms"),
+        ({"version_type": "time"}, "version"),
+        ({"key": None, "binary_key": True, "key_type": "integer"}, "key_type"),
+    ],
+)
+def test_a_topic_that_contradicts_itself_is_refused(topic: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        decoder(**topic)
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), children, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text('ab":\\{ ', max_size=4), _JSON, max_size=5), st.booleans(), st.integers(0, 3))
+def test_every_object_without_repeated_names_is_accepted_as_it_is(
+    value: dict[str, Any],
+    ascii_only: bool,  # noqa: FBT001 - drawn
+    indent: int,
+) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent or None, separators=(" , ", " : "))
+    assert parse_object(text.encode(), 64) == json.loads(text)
+
+
+@given(st.text('ab":\\{ ', min_size=1, max_size=4), _JSON, _JSON, st.integers(0, 3))
+def test_a_repeated_name_is_refused_at_any_depth_and_in_any_spelling(name: str, one: Any, two: Any, depth: int) -> None:
+    escaped = "".join(f"\\u{ord(char):04x}" for char in name)
+    text = f'{{{json.dumps(name)}:{json.dumps(one)},"{escaped}" :{json.dumps(two)}}}'
+    for _ in range(depth):
+        text = f'{{"x":[{text}]}}'
+    with pytest.raises(RecordError) as caught:
+        parse_object(text.encode(), 64)
+    assert caught.value.reason is Reason.DUPLICATE_FIELD
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_decoder(value: bytes) -> None:
+    with suppress(RecordError):
+        decode(value)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["string", "integer"]))
+def test_no_kafka_key_crashes_the_decoder(key: bytes, key_type: str) -> None:
+    with suppress(RecordError):
+        assert decode(None, key, key_type=key_type).key[:2] in {"s:", "i:"}

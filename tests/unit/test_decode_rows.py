@@ -4,38 +4,13 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pytest
 
-from pipeline.config.app import LimitsConfig
-from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.records import MAX_VERSION, Position, Record
-from pipeline.sources.decode import make_decoder
+from pipeline.records import MAX_VERSION
+from tests.unit.decoding import NOW_MS, body, decode
 
-NOW_MS = 1_790_000_000_000
 DELETED = "deleted"
-
-
-def config(**changes: Any) -> TopicConfig:
-    tree = {"key": "id", "text": "{text}", "payload": ["team"], "tasks": ["topic"], **changes}
-    return TopicConfig.model_validate({name: value for name, value in tree.items() if value is not ...})
-
-
-def decode(
-    value: bytes | None,
-    key: bytes | None = b"k",
-    headers: list[tuple[str, bytes | None]] | None = None,
-    timestamp_ms: int = NOW_MS,
-    limits: dict[str, int] | None = None,
-    **changes: Any,
-) -> Record:
-    decoder = make_decoder("tickets", config(**changes), LimitsConfig.model_validate(limits or {}), lambda: NOW_MS)
-    return decoder.decode(key, value, Position("tickets", 2, 41, timestamp_ms), headers or [])
-
-
-def body(**fields: Any) -> bytes:
-    return orjson.dumps({"id": "a", "text": "hello", **fields})
 
 
 @dataclass(frozen=True)
@@ -55,19 +30,19 @@ def row(number: int, value: bytes | None, expected: Reason | str, **options: Any
     return Row(number, value, expected, options)
 
 
-NO_FIELD = {"key": ...}
+NO_FIELD = {"key": None}
 """The Kafka key names the record."""
 VERSIONED = {"version": "v"}
 DEEP = b'{"id":"a","text":"hello","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 ROWS = [
     row(1, None, DELETED),
-    row(2, None, Reason.NO_KEY, key=None),
+    row(2, None, Reason.NO_KEY, kafka_key=None),
     row(3, b"", Reason.EMPTY_VALUE),
     row(4, body(), "hello"),
-    row(5, body(), Reason.INVALID_KEY, topic=NO_FIELD, key=b""),
-    row(6, body(), Reason.INVALID_KEY, topic=NO_FIELD, key=b"\xff\xfe"),
-    row(6, body(), "hello", topic={**NO_FIELD, "binary_key": True}, key=b"\xff\xfe"),
+    row(5, body(), Reason.INVALID_KEY, topic=NO_FIELD, kafka_key=b""),
+    row(6, body(), Reason.INVALID_KEY, topic=NO_FIELD, kafka_key=b"\xff\xfe"),
+    row(6, body(), "hello", topic={**NO_FIELD, "binary_key": True}, kafka_key=b"\xff\xfe"),
     row(7, b"not json", Reason.INVALID_JSON),
     row(8, body()[:-4], Reason.INVALID_JSON),
     row(9, b"[1]", Reason.NOT_AN_OBJECT),
@@ -106,7 +81,11 @@ ROWS = [
     row(23, body(text="x" * 1_000_000), "x" * 1_000_000),
     row(25, body(text="<|endoftext|>[SEP]"), "<|endoftext|>[SEP]"),
     row(26, body(text="{text} {0} {{7*7}} %s {id}"), "{text} {0} {{7*7}} %s {id}"),
-    row(27, body(text="\u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"), "\u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"),
+    row(
+        27,
+        body(text="\u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301"),
+        "\u0645\u0631\u062d\u0628\u0627 \U0001f600 e\u0301",
+    ),
     row(28, body(text="\x1b[31mred\x07"), "\x1b[31mred\x07"),
     row(29, body(), Reason.VERSION_MISSING, topic=VERSIONED),
     row(29, body(v=None), Reason.VERSION_MISSING, topic=VERSIONED),
@@ -120,7 +99,7 @@ ROWS = [
     row(35, body(v="2100-01-01T00:00:00Z"), Reason.VERSION_IN_FUTURE, topic=VERSIONED),
     row(35, body(v=NOW_MS + 301_000), Reason.VERSION_IN_FUTURE, topic={**VERSIONED, "version_type": "time"}),
     row(35, body(v=NOW_MS + 299_000), "hello", topic={**VERSIONED, "version_type": "time"}),
-    row(41, None, DELETED, key=b"never seen"),
+    row(41, None, DELETED, kafka_key=b"never seen"),
     row(43, body(id=1), Reason.INVALID_KEY),
     row(43, body(id=1.0), Reason.INVALID_KEY),
     row(43, body(id=True), Reason.INVALID_KEY),
@@ -128,7 +107,7 @@ ROWS = [
     row(43, body(id=True), Reason.INVALID_KEY, topic={"key_type": "integer"}),
     row(43, body(id=1.0), Reason.INVALID_KEY, topic={"key_type": "integer"}),
     row(44, body(id="k" * 1_000_000), Reason.KEY_TOO_LARGE),
-    row(44, body(), Reason.KEY_TOO_LARGE, topic=NO_FIELD, key=b"k" * 1_000_000),
+    row(44, body(), Reason.KEY_TOO_LARGE, topic=NO_FIELD, kafka_key=b"k" * 1_000_000),
     row(48, body(_version=9, _state="deleted", team="x"), "hello"),
     row(49, body(team="x" * 5_000_000), Reason.RECORD_TOO_LARGE),
     row(49, body(team="x" * 70_000), Reason.PAYLOAD_TOO_LARGE),
@@ -164,20 +143,15 @@ ROWS = [
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
 def test_every_bad_input_has_its_decided_outcome(case: Row) -> None:
-    options = {"key": b"k", **case.options}
-    topic = options.pop("topic", {})
-    decoder = make_decoder(
-        "tickets", config(**topic), LimitsConfig.model_validate(options.pop("limits", {})), lambda: NOW_MS
-    )
-    position = Position("tickets", 2, 41, options.get("timestamp_ms", NOW_MS))
-    headers = options.get("headers", [])
+    options = {**case.options, **case.options.get("topic", {})}
+    options.pop("topic", None)
     if isinstance(case.expected, Reason):
         with pytest.raises(RecordError) as caught:
-            decoder.decode(options["key"], case.value, position, headers)
+            decode(case.value, **options)
         assert caught.value.reason is case.expected
         assert "hello" not in caught.value.detail
         return
-    record = decoder.decode(options["key"], case.value, position, headers)
+    record = decode(case.value, **options)
     assert record.deleted if case.expected == DELETED else record.text == case.expected
 
 

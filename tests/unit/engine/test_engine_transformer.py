@@ -324,11 +324,11 @@ def test_a_model_that_was_not_trained_on_instructions_says_so() -> None:
     )
     tasks = {"t": TaskConfig(instruction="urgency", model="m")}
     check_tasks("m", model, tasks)
-    facts = load_engine(model, tasks, threads=2).describe()
+    facts = load_engine(model, tasks, threads=1).describe()
     assert "not trained on instructions" in facts["warnings"][0]
     assert facts["device"] == "cpu"
     assert facts["dtype"] == "float32"
-    assert facts["threads"] == 2
+    assert facts["threads"] == 1
     assert facts["max_batch_tokens"] == 1_024
 
 

@@ -1,0 +1,37 @@
+"""A decoder for tests: one topic, a fixed clock, and records that differ from a plain good one."""
+
+from typing import Any
+
+import orjson
+
+from pipeline.config.app import LimitsConfig
+from pipeline.config.source import TopicConfig
+from pipeline.records import Position, Record
+from pipeline.sources.decode import RecordDecoder, make_decoder
+
+NOW_MS = 1_790_000_000_000
+
+
+def decoder(limits: dict[str, int] | None = None, **topic: Any) -> RecordDecoder:
+    """A decoder; `topic` overrides the topic's configuration, None removes a key."""
+    tree = {"key": "id", "text": "{text}", "payload": ["team"], "tasks": ["topic"], **topic}
+    config = TopicConfig.model_validate({name: value for name, value in tree.items() if value is not None})
+    return make_decoder("tickets", config, LimitsConfig.model_validate(limits or {}), lambda: NOW_MS)
+
+
+def decode(
+    value: bytes | None,
+    kafka_key: bytes | None = b"k",
+    headers: list[tuple[str, bytes | None]] | None = None,
+    timestamp_ms: int = NOW_MS,
+    limits: dict[str, int] | None = None,
+    **topic: Any,
+) -> Record:
+    """Decodes one message at tickets[2]@41."""
+    position = Position("tickets", 2, 41, timestamp_ms)
+    return decoder(limits, **topic).decode(kafka_key, value, position, headers or [])
+
+
+def body(**fields: Any) -> bytes:
+    """A good value, with these fields besides or instead."""
+    return orjson.dumps({"id": "a", "text": "hello", **fields})
