@@ -96,6 +96,9 @@ running_pid() {
     echo "$pid"
 }
 
+# The last lines of a log without the stack traces' frames.
+explain() { grep -v '^[[:space:]]*at ' "$1" | tail -8 >&2 || true; }
+
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
 start() {
@@ -117,7 +120,8 @@ start() {
   if [[ ! -f $dir/data/meta.properties ]]; then
     cluster_id=A$(head -c 32 /dev/urandom | base64 | tr -dc 'A-Za-z0-9' | head -c 21)
     "${java_base[@]}" -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format -t "$cluster_id" \
-      -c "$dir/server.properties" >"$dir/format.log" 2>&1 || { tail -5 "$dir/format.log" >&2; exit 1; }
+      -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+      { say "the data directory cannot be formatted:"; explain "$dir/format.log"; exit 1; }
   fi
   # shellcheck disable=SC2086 # KAFKA_JVM_OPTS is a list of words
   setsid nohup "${java_base[@]}" ${KAFKA_JVM_OPTS:-} kafka.Kafka "$dir/server.properties" \
@@ -128,7 +132,7 @@ start() {
   until answers; do
     if ! kill -0 "$pid" 2>/dev/null; then
       say "the broker ended while starting; last lines of $dir/broker.log:"
-      tail -20 "$dir/broker.log" >&2
+      explain "$dir/broker.log"
       rm -f "$dir/pid"
       exit 1
     fi

@@ -21,7 +21,7 @@ from pipeline.records import point_id
 from pipeline.stores.open import open_store
 from pipeline.tasks import bind_task
 from tests.broker import Broker
-from tests.e2e.api_cases import MINILM, STATES, WRONG_BODIES, WRONG_EMBEDDINGS, WRONG_SEARCHES, keys, search
+from tests.e2e.api_cases import MINILM, STATES, WRONG_BODIES, WRONG_EMBEDDINGS, WRONG_SEARCHES, keys, search, text_of
 from tests.e2e.harness import InProcessApp, journal_of, refused, wait_until, write_config
 from tests.e2e.oracle import all_points
 
@@ -66,12 +66,6 @@ def give_alias_to_an_earlier_instruction(path: Path) -> None:
     store = open_store(config.store, config.pipeline, ())
     store.open([bind_task("moved", earlier, identify(config.models["hash"]))])
     store.close()
-
-
-def text_of(app: InProcessApp, number: int) -> str:
-    text = app.journal.expected("urgency", f"A-{number}").text
-    assert text is not None
-    return text
 
 
 @pytest.mark.parametrize("task", ["urgency", "technical_issue", "meaning"])
@@ -332,7 +326,7 @@ def test_only_health_answers_without_the_key(app: InProcessApp) -> None:
         for header in ({"api-key": ""}, {"api-key": API_KEY + "x"}, {"authorization": "Basic x"}, {"api-key": "ü"}):
             encoded = [(name.encode(), value.encode()) for name, value in header.items()]
             refused(
-                stranger.post("/v1/search", json={"task": "urgency", "text": "a"}, headers=[header]),
+                stranger.post("/v1/search", json={"task": "urgency", "text": "a"}, headers=encoded),
                 401,
                 "unauthorised",
             )
