@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config.load import load_config, read_tree
 from pipeline.errors import ConfigError
-from tests.config_trees import CONFIGS
+from tests.config_trees import CONFIGS, parsed
 
 NULL = (CONFIGS / "null.yaml").read_text(encoding="utf-8")
 
@@ -137,3 +137,8 @@ def test_a_variables_value_is_not_expanded_again(write: Write) -> None:
 def test_an_instruction_keeps_its_braces_and_dollars(write: Write) -> None:
     content = NULL.replace("How urgent is this support ticket", '"{text} $HOME {0} %s $5"')
     assert load_config(write(content), environ={}).tasks["urgency"].instruction == "{text} $HOME {0} %s $5"
+
+
+def test_a_default_also_stands_in_for_a_variable_that_is_set_and_empty() -> None:
+    config = parsed({"SERVERS": ""}, source__bootstrap_servers=["${SERVERS:-localhost:9092}"])
+    assert config.source.bootstrap_servers == ["localhost:9092"]
