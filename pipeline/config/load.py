@@ -72,10 +72,10 @@ def _expand(value: Any, environ: Mapping[str, str], place: str, missing: list[st
 
     def replace(match: re.Match[str]) -> str:
         name = match.group(1)
-        found: str | None = environ[name] if name in environ else match.group(2)
-        if found is None:
+        # As in a shell, `:-` also stands in for a variable that is set and empty.
+        found: str | None = environ.get(name, match.group(2)) or match.group(2)
+        if found is None and name not in environ:
             missing.append(f"{place}: the environment variable {name} is not set")
-            return ""
-        return found
+        return found or ""
 
     return VARIABLE.sub(replace, value)

@@ -24,6 +24,8 @@ PLACE_TIMEOUT_MS = 5_000
 REVOKE_TIMEOUT_MS = 5_000
 """Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
 
+JOIN_TIMEOUT_S = 0.5
+
 _NOT_OURS = (
     kafka_errors.CommitFailedError,
     kafka_errors.RebalanceInProgressError,
@@ -92,15 +94,18 @@ class Assignment:
                 with suppress(KeyError):  # gone this moment; its listener call follows
                     change(topic_partition)
 
-    def keep_joining(self) -> None:
-        """Makes the next poll go on with a join that the last one left under way.
+    def keep_joining(self, timeout_s: float) -> float:
+        """Makes the next poll go on with a join that the last one left under way, and returns its time-out.
 
         kafka-python 3.0.12 forgets such a join when changed partitions had caused it: the answer is
-        never taken up, heartbeats stay off, and `poll` returns nothing for ever.
+        never taken up, heartbeats stay off, and `poll` returns nothing for ever. And an answer that
+        comes between two polls is thrown away and asked for again, so these polls are not short.
         """
         coordinator = self._consumer._coordinator  # noqa: SLF001 - there is no public way to ask
-        if coordinator.rejoining:
-            coordinator.request_rejoin()
+        if not coordinator.rejoining:
+            return timeout_s
+        coordinator.request_rejoin()
+        return max(timeout_s, JOIN_TIMEOUT_S)
 
     def refresh_metadata(self) -> None:
         """Returns when the client has heard of the topics' present ids and partitions. Raises KafkaError.

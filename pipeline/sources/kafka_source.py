@@ -93,9 +93,8 @@ class KafkaSource:
         try:
             assignment = self._connect()
             # Everything that may fail stands before the poll: what it returns is past the client's position.
-            assignment.keep_joining()
             assignment.place()
-            fetched = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+            fetched = self._consumer.poll(timeout_ms=round(assignment.keep_joining(timeout_s) * 1000))
         except Exception as error:  # noqa: BLE001 - the client raises whatever bad bytes provoke in its readers
             self._recover(error)
             return []

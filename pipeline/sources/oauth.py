@@ -54,9 +54,10 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-p
             self._token = str(grant["access_token"])
             lifetime_s = float(grant.get("expires_in", 300))
         except httpx.HTTPStatusError as error:
-            raise kafka_errors.SaslAuthenticationFailedError(
-                f"the token endpoint answered {error.response.status_code}"
-            ) from None
+            said = f"the token endpoint answered {error.response.status_code}"
+            if error.response.is_server_error:
+                raise kafka_errors.KafkaConnectionError(said) from None
+            raise kafka_errors.SaslAuthenticationFailedError(said) from None
         except httpx.HTTPError as error:
             raise kafka_errors.KafkaConnectionError(f"the token endpoint: {type(error).__name__}") from None
         except (KeyError, TypeError, ValueError):

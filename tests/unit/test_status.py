@@ -12,7 +12,6 @@ from tests.config_trees import parsed
 
 CONFIG = parsed(ray={"ingestors": 2}, models__second={"model": "null:8", "replicas": 1})
 URGENCY = ("tickets", "urgency")
-ISSUE = ("tickets", "technical_issue")
 
 
 def ingestor(replica: str, *, ready: bool = True, detail: str = "", **values: int) -> Report:
@@ -107,13 +106,12 @@ def test_dead_letters_and_retries_are_told_by_reason_and_component() -> None:
 def test_freshness_is_of_the_task_and_absent_before_the_first_record() -> None:
     registry = CollectorRegistry()
     metrics = IngestMetrics(registry)
-    for _ in range(99):
-        metrics.freshness.labels(*URGENCY).observe(0.04)
-    metrics.freshness.labels(*URGENCY).observe(10)
+    for age_s in [0.04] * 97 + [10] * 3:
+        metrics.freshness.labels(*URGENCY).observe(age_s)
     shown = status(CONFIG, [Report(snapshot("ingestor", "i1", 0.0, registry), ready=True)])
     tasks = shown["topics"]["tickets"]["tasks"]
-    assert tasks["urgency"]["freshness_p50_s"] < 0.05
-    assert tasks["urgency"]["freshness_p99_s"] == pytest.approx(0.05)
+    assert tasks["urgency"]["freshness_p50_s"] < 0.1
+    assert tasks["urgency"]["freshness_p99_s"] > 5
     assert tasks["technical_issue"]["freshness_p50_s"] is None
 
 
