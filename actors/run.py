@@ -33,6 +33,9 @@ from pipeline.tasks import Task, bind_tasks
 OBJECT_STORE_BYTES = 1 << 29
 """Shared memory of a cluster started here: many times what is in flight between the actors."""
 
+PORT_WAIT_S = 10.0
+"""What a killed run started has always been gone after two seconds on an idle machine."""
+
 Progress = Callable[[str], None]
 
 
@@ -65,7 +68,7 @@ class RunningApp:
             check_tasks(name, model, {task: made for task, made in self.config.tasks.items() if made.model == name})
         if not self._address:
             # On a cluster Serve may hold the port already, for apps before and beside this one.
-            _check_port(self.config.api.host, self.config.api.port)
+            _wait_for_port(self.config.api.host, self.config.api.port, progress)
         progress(f"joining Ray at {self._address}" if self._address else "starting Ray on this machine")
         self._connect()
         self._check_resources()
@@ -176,17 +179,31 @@ class RunningApp:
             return  # whatever is unfinished is read again by the next run
 
 
-def _check_port(host: str, port: int) -> None:
+def _wait_for_port(host: str, port: int, progress: Progress) -> None:
+    """Waits until the port is free: after a kill -9 Ray's processes notice only seconds later, and one holds it."""
+    deadline_s = time.monotonic() + PORT_WAIT_S
+    waiting = False
+    while (error := _bind_error(host, port)) is not None:
+        if time.monotonic() >= deadline_s:
+            raise ConfigError(
+                f"api.port: {host}:{port} cannot be used ({error.strerror}). "
+                "Is another pipeline running? Choose another port"
+            )
+        if not waiting:
+            waiting = True
+            progress(f"waiting up to {PORT_WAIT_S:.0f} s for {host}:{port} ({error.strerror})")
+        time.sleep(0.2)
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(
-                f"api.port: {host}:{port} cannot be used ({error.strerror}). "
-                "Is another pipeline running? Choose another port"
-            ) from None
+            return error
+    return None
 
 
 def _root_cause(message: str) -> str:

@@ -28,6 +28,8 @@ class StoreOwner:
     def __init__(self, source: ConfigTree) -> None:
         context = Context(source)
         self._store = open_store(context.config.store, context.config.pipeline, context.filterable)
+        # Only this starts its upkeep: the ingestors open their tasks once, and not again after a restart of this one.
+        self._store.open(())
         self._writers = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="write")
         self._readers = ThreadPoolExecutor(NUM_READ_THREADS, thread_name_prefix="read")
 
