@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.monitor import Report
 from pipeline.config.app import Config
-from pipeline.metrics import Snapshot, quantile, total
+from pipeline.metrics import Snapshot, quantile, samples, total
 
 
 def readiness(config: Config, reports: Sequence[Report]) -> tuple[bool, str]:
@@ -82,20 +82,11 @@ def _has(taken: Snapshot, model: str) -> bool:
 
 
 def _samples(snapshots: Iterable[Snapshot], name: str, **labels: str) -> list[float]:
-    return [
-        sample.value
-        for taken in snapshots
-        for metric in taken.metrics
-        for sample in metric.samples
-        if sample.name == name and all(sample.labels.get(key) == value for key, value in labels.items())
-    ]
+    return [sample.value for sample in samples(snapshots, name, **labels)]
 
 
 def _by_label(snapshots: Iterable[Snapshot], name: str, label: str, labels: Mapping[str, str]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for taken in snapshots:
-        for metric in taken.metrics:
-            for sample in metric.samples:
-                if sample.name == name and all(sample.labels.get(key) == value for key, value in labels.items()):
-                    counts[sample.labels[label]] = counts.get(sample.labels[label], 0) + int(sample.value)
+    for sample in samples(snapshots, name, **labels):
+        counts[sample.labels[label]] = counts.get(sample.labels[label], 0) + int(sample.value)
     return counts

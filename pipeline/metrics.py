@@ -5,12 +5,13 @@ Each process fills its own registry; the app's monitor gathers snapshots of all 
 them under one `/metrics`, with the labels `process` and `replica`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
 
 FRESHNESS_BUCKETS_S = (
     *(0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.07, 0.085, 0.1, 0.12, 0.15, 0.2, 0.25),
@@ -123,15 +124,18 @@ class SnapshotCollector:
         return list(families.values())
 
 
+def samples(snapshots: Iterable[Snapshot], sample_name: str, **labels: str) -> Iterator[Sample]:
+    """Yields a sample of all processes, for the given labels."""
+    for taken in snapshots:
+        for metric in taken.metrics:
+            for sample in metric.samples:
+                if sample.name == sample_name and all(sample.labels.get(key) == value for key, value in labels.items()):
+                    yield sample
+
+
 def total(snapshots: Iterable[Snapshot], sample_name: str, **labels: str) -> float:
     """Returns the sum of a sample over all processes, for the given labels."""
-    return sum(
-        sample.value
-        for taken in snapshots
-        for metric in taken.metrics
-        for sample in metric.samples
-        if sample.name == sample_name and all(sample.labels.get(name) == value for name, value in labels.items())
-    )
+    return sum(sample.value for sample in samples(snapshots, sample_name, **labels))
 
 
 def quantile(snapshots: Iterable[Snapshot], name: str, q: float, **labels: str) -> float | None:
@@ -141,14 +145,9 @@ def quantile(snapshots: Iterable[Snapshot], name: str, q: float, **labels: str) 
     without observations.
     """
     cumulative: dict[float, float] = {}
-    for taken in snapshots:
-        for metric in taken.metrics:
-            for sample in metric.samples:
-                if sample.name == f"{name}_bucket" and all(
-                    sample.labels.get(key) == value for key, value in labels.items()
-                ):
-                    bound = float(sample.labels["le"])
-                    cumulative[bound] = cumulative.get(bound, 0.0) + sample.value
+    for sample in samples(snapshots, f"{name}_bucket", **labels):
+        bound = float(sample.labels["le"])
+        cumulative[bound] = cumulative.get(bound, 0.0) + sample.value
     bounds = sorted(cumulative)
     if not bounds or cumulative[bounds[-1]] == 0:
         return None
