@@ -9,7 +9,8 @@ SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-INSTALL := $(PIP) install --quiet --progress-bar off -c constraints.txt
+# Bytecode is left to the first import: compiling all of torch and transformers here costs a minute.
+INSTALL := $(PIP) install --quiet --progress-bar off --no-compile -c constraints.txt
 
 # The watermark and both stores' version guards: what a wrong line would turn into lost or stale records.
 PROMISE := pipeline/offsets.py,pipeline/stores/wire.py,pipeline/stores/edge_shard.py
