@@ -115,9 +115,9 @@ class RunningApp:
             progress("finishing what is in flight")
             self._drain()
         progress("stopping the actors")
-        serve.delete(APP_NAME)
-        # Ray forwards its own end as a series of failures, which are none.
-        with contextlib.redirect_stderr(io.StringIO()):
+        # Ray forwards its own end as a series of failures, which are none, to either stream.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            serve.delete(APP_NAME)
             if not self._address:
                 serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
             ray.shutdown()

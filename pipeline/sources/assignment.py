@@ -26,6 +26,9 @@ REVOKE_TIMEOUT_MS = 5_000
 
 JOIN_TIMEOUT_S = 0.5
 
+COORDINATOR_GRACE_S = 5.0
+"""Longest absence of the group's coordinator that is taken for a move to another broker, not for an outage."""
+
 _NOT_OURS = (
     kafka_errors.CommitFailedError,
     kafka_errors.RebalanceInProgressError,
@@ -63,13 +66,24 @@ class Assignment:
         self._placed: dict[TopicPartition, Mark] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._commit_under_way: object | None = None
+        self._clock = clock
+        self._coordinator_seen_s = clock()
         self._memory = TopicMemory(consumer, config, clock)
         self._remembered: Mapping[str, Mark] = {}
 
     @property
     def joined(self) -> bool:
-        """Whether the group has said which partitions this member holds, possibly none, and all of them are read."""
-        return self._answered and not self._waiting
+        """Whether the group has said which partitions this member holds, possibly none, and all of them are read.
+
+        False, too, while the group's coordinator is away: the client itself then delivers nothing, and says nothing.
+        """
+        return self._answered and not self._waiting and self._coordinator_present()
+
+    def _coordinator_present(self) -> bool:
+        # The attribute and not `coordinator()`, which changes the client's state from a foreign thread.
+        if self._consumer._coordinator.coordinator_id is not None:  # noqa: SLF001 - there is no public way to ask
+            self._coordinator_seen_s = self._clock()
+        return self._clock() - self._coordinator_seen_s < COORDINATOR_GRACE_S
 
     # -- polling thread
 

@@ -143,6 +143,27 @@ def test_added_partitions_are_refused_where_offsets_are_the_versions(
         assert len(reader.tracker.held()) == 2
 
 
+def test_a_member_whose_broker_went_away_is_not_ready_until_it_is_back(own_broker: Broker) -> None:
+    topic = own_broker.create_topic(unique("away"))
+    config = source_config(own_broker.bootstrap_servers, topic)
+    with Reader(config) as reader:
+
+        def polled_and_joined() -> bool:
+            try:
+                reader.source.poll(0.1)
+            except TransientError:
+                time.sleep(0.05)
+            return reader.source.joined()
+
+        wait_until(polled_and_joined)
+        own_broker.kill()
+        try:
+            wait_until(lambda: not polled_and_joined(), 30)
+        finally:
+            own_broker.start()
+        wait_until(polled_and_joined, 60)
+
+
 def test_reading_goes_on_after_the_broker_was_killed_and_came_back(own_broker: Broker) -> None:
     topic = own_broker.create_topic(unique("killed"))
     config = source_config(own_broker.bootstrap_servers, topic)

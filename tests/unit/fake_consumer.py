@@ -36,7 +36,7 @@ class FakeConsumer:
     def __init__(self, group: "Group", script: deque[Any]) -> None:
         self._group = group
         self._script = script
-        self._coordinator = SimpleNamespace(rejoining=False, request_rejoin=lambda: None)
+        self._coordinator = SimpleNamespace(rejoining=False, request_rejoin=lambda: None, coordinator_id=1)
         self._cluster = SimpleNamespace(topic_id=lambda _: "id-1", request_update=lambda: None)
         self._manager = SimpleNamespace(run=lambda *_: None, wait_for=_awaited)
         self.listener: Any = None
