@@ -16,6 +16,7 @@ from pipeline.cli.dlq import dlq_app
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
 from pipeline.cli.produce import produce
+from pipeline.cli.rewind import rewind
 from pipeline.cli.run import run
 from pipeline.cli.search import search
 from pipeline.cli.serve_config import serve_config
@@ -42,6 +43,7 @@ app.command()(search)
 app.command()(tasks)
 app.command()(status)
 app.add_typer(dlq_app, name="dlq")
+app.command()(rewind)
 app.command()(serve_config)
 app.add_typer(config_app, name="config")
 

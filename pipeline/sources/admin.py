@@ -1,6 +1,6 @@
 """Asks a cluster about itself before anything is read: reachability, topics, the dead-letter topic, codecs, lag."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -117,14 +117,10 @@ def topic_exists(admin: Any, topic: str) -> bool:
 def committed_lag(config: SourceConfig) -> dict[Partition, PartitionLag]:
     """Returns the group's position in every partition of the source topics, as the brokers know it now."""
     with open_admin(config, "asking for lag") as admin:
-        counts = {topic: _count_partitions(admin, topic) for topic in config.topics}
-        missing = [topic for topic, count in counts.items() if not count]
-        if missing:
-            raise ConfigError(_explain_missing(missing[0], admin))
-        partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-        committed = _group_offsets(admin, config.group_id, partitions)
-        ends = _offsets(admin, partitions, OffsetSpec.LATEST)
-        begins = _offsets(admin, partitions, OffsetSpec.EARLIEST)
+        partitions = partitions_of(admin, config.topics)
+        committed = group_offsets(admin, config.group_id, partitions)
+        ends = partition_offsets(admin, partitions, OffsetSpec.LATEST)
+        begins = partition_offsets(admin, partitions, OffsetSpec.EARLIEST)
     lags = {}
     for topic_partition in partitions:
         known = committed.get(topic_partition)
@@ -133,19 +129,32 @@ def committed_lag(config: SourceConfig) -> dict[Partition, PartitionLag]:
     return lags
 
 
+def partitions_of(admin: Any, topics: Iterable[str]) -> list[TopicPartition]:
+    """Returns all partitions of the topics. Raises ConfigError for a topic that is not there, and KafkaError."""
+    counts = {topic: _count_partitions(admin, topic) for topic in topics}
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing:
+        raise ConfigError(_explain_missing(missing[0], admin))
+    return [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+
+
 @retry(
     retry=retry_if_exception(lambda error: getattr(error, "retriable", False)),
     wait=wait_fixed(0.2),
     stop=stop_after_delay(GROUP_TIMEOUT_S),
     reraise=True,
 )
-def _group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Any]:
-    """Asks until the group's coordinator is there: a cluster's first group waits for its offsets topic."""
+def group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Any]:
+    """Returns the group's committed offsets and their metadata; an offset below zero, or none, is no commit.
+
+    Asks until the group's coordinator is there: a cluster's first group waits for its offsets topic.
+    """
     offsets: Mapping[TopicPartition, Any] = admin.list_group_offsets({group: partitions}).get(group, {})
     return offsets
 
 
-def _offsets(admin: Any, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
+def partition_offsets(admin: Any, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
+    """Returns an offset per partition: the first or last of committed records, or the first since a time in ms."""
     answers = admin.list_partition_offsets(
         dict.fromkeys(partitions, spec), isolation_level=IsolationLevel.READ_COMMITTED
     )

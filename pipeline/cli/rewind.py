@@ -1,0 +1,77 @@
+"""`refract rewind`: has records read again, for a task that is new or a collection that was lost."""
+
+import datetime as dt
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import AsJson, ConfigFile
+from pipeline.cli.output import print_json, print_note, print_table
+from pipeline.errors import ConfigError, nearest
+
+_EARLIEST = "earliest"
+
+
+def rewind(
+    config: ConfigFile,
+    *,
+    to: Annotated[
+        str, typer.Option("--to", help="earliest, or an RFC 3339 date or time: from there on.", show_default=False)
+    ],
+    topic: Annotated[
+        str | None, typer.Option("--topic", help="Only this source topic.", show_default="all of the file's")
+    ] = None,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Do it. Without it only the plan is shown.", show_default=False)
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move the group's offsets back, so that the next run reads records again. The group must be stopped.
+
+    Nothing is overwritten by what is read again: the version guard lets a record through only where its point is
+    missing or older. So this fills the collection of a new task, or one that was lost; the price is one embedding
+    per record and task.
+    """
+    from pipeline.config.load import load_config
+    from pipeline.sources.rewind import plan_rewind
+    from pipeline.sources.rewind import rewind as move_offsets
+
+    loaded = load_config(config)
+    topics = loaded.source.topics
+    if topic is not None and topic not in topics:
+        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, topics)}")
+    moves = plan_rewind(loaded.source, [topic] if topic else list(topics), _since_ms(to))
+    num_offsets = sum(move.num_offsets for move in moves.values())
+    num_embeddings = sum(move.num_offsets * len(topics[place.topic].tasks) for place, move in moves.items())
+    executed = execute and num_offsets > 0
+    if executed:
+        move_offsets(loaded.source, moves)
+    rows = [(place.topic, place.number, move.committed, move.target, move.num_offsets) for place, move in moves.items()]
+    columns = ["topic", "partition", "committed", "target", "records"]
+    if as_json:
+        partitions = [dict(zip(columns, row, strict=True)) for row in rows]
+        print_json({"partitions": partitions, "embeddings": num_embeddings, "executed": executed})
+        return
+    print_table("", columns, rows)
+    print_note(f"at most {num_offsets:,} records are read again, {num_embeddings:,} embeddings")
+    if not num_offsets:
+        print_note("nothing to move")
+    elif executed:
+        print_note(f"moved; the next `refract run {config}` reads them")
+    else:
+        print_note("nothing was changed; --execute does it")
+
+
+def _since_ms(to: str) -> int | None:
+    if to == _EARLIEST:
+        return None
+    try:
+        since = dt.datetime.fromisoformat(to)
+    except ValueError:
+        raise ConfigError(
+            f"--to: {to!r} is neither {_EARLIEST} nor a time such as 2026-01-31 or 2026-01-31T08:00:00Z."
+            f"{nearest(to, [_EARLIEST])}"
+        ) from None
+    if since.tzinfo is None:
+        since = since.replace(tzinfo=dt.UTC)
+    return round(since.timestamp() * 1000)

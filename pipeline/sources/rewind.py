@@ -1,0 +1,95 @@
+"""Moves the committed offsets of a stopped group back, to have records read again. Never forward: that loses some."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kafka.errors as kafka_errors
+from kafka import OffsetAndMetadata, OffsetSpec, TopicPartition
+
+from pipeline.config.source import SourceConfig
+from pipeline.errors import ConfigError
+from pipeline.records import Partition
+from pipeline.sources.admin import group_offsets, open_admin, partition_offsets, partitions_of
+
+_STOPPED = frozenset({"Empty", "Dead"})
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One partition's offset before and after."""
+
+    committed: int
+    target: int
+    """At most `committed`."""
+    metadata: str
+    """What the group wrote beside the offset (see `pipeline.sources.start`); it stays."""
+
+    @property
+    def num_offsets(self) -> int:
+        """Offsets to be read again: at most so many records, fewer in compacted or transactional topics."""
+        return self.committed - self.target
+
+
+def plan_rewind(config: SourceConfig, topics: Sequence[str], since_ms: int | None) -> dict[Partition, Move]:
+    """Returns the move of every partition of the topics that the group has committed an offset of.
+
+    Args:
+        config: Where the group is.
+        topics: Source topics to move.
+        since_ms: Unix milliseconds of the earliest record to read again (Kafka's record timestamps); None for
+            the beginning of what is kept.
+
+    Raises:
+        ConfigError: a topic does not exist.
+        TransientError, EnvironmentFault: see `pipeline.errors`.
+    """
+    with open_admin(config, "looking up offsets") as admin:
+        partitions = partitions_of(admin, topics)
+        committed = group_offsets(admin, config.group_id, partitions)
+        begins = partition_offsets(admin, partitions, OffsetSpec.EARLIEST)
+        found = begins if since_ms is None else partition_offsets(admin, partitions, since_ms)
+    moves = {}
+    for place in partitions:
+        known = committed.get(place)
+        if known is None or known.offset < 0:
+            continue
+        # Kafka answers -1 where no record is as young as that: there is nothing to read again.
+        target = known.offset if found[place] < 0 else max(min(found[place], known.offset), begins[place])
+        moves[Partition(*place)] = Move(known.offset, min(target, known.offset), known.metadata or "")
+    return moves
+
+
+def rewind(config: SourceConfig, moves: Mapping[Partition, Move]) -> None:
+    """Commits the targets of a plan.
+
+    Raises:
+        ConfigError: the group has members; stop them first.
+        TransientError, EnvironmentFault: see `pipeline.errors`.
+    """
+    offsets = {
+        TopicPartition(partition.topic, partition.number): OffsetAndMetadata(move.target, move.metadata, -1)
+        for partition, move in moves.items()
+        if move.num_offsets
+    }
+    with open_admin(config, f"moving the offsets of group {config.group_id!r}") as admin:
+        _check_stopped(admin, config.group_id)
+        # The brokers refuse it too, should a member have joined in between.
+        for place, error in admin.alter_group_offsets(config.group_id, offsets).items():
+            if error is kafka_errors.UnknownMemberIdError:
+                raise ConfigError(_explain_running(config.group_id, "members"))
+            if error is not kafka_errors.NoError:
+                raise error(f"{place.topic}[{place.partition}]")
+
+
+def _check_stopped(admin: Any, group: str) -> None:
+    described = admin.describe_groups([group])[group]
+    if described["group_state"] not in _STOPPED:
+        raise ConfigError(_explain_running(group, f"{len(described['members'])} members"))
+
+
+def _explain_running(group: str, members: str) -> str:
+    return (
+        f"source.group_id: group {group!r} has {members}; stop the pipeline first. A killed member counts until its "
+        "session_timeout_ms is over"
+    )
