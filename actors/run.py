@@ -140,7 +140,7 @@ class RunningApp:
                 namespace=self.config.ray.namespace,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, RuntimeError, RayError) as error:
+        except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
             where = f"at {self._address!r} (ray.address, or --address)" if self._address else "on this machine"
             raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
 

@@ -203,7 +203,11 @@ class InProcessApp(AppUnderTest):
 
     def __enter__(self) -> Self:
         self._running.start(lambda _: None)
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -232,7 +236,11 @@ class CommandApp(AppUnderTest):
         self._left_behind: list[psutil.Process] = []
 
     def __enter__(self) -> Self:
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.__exit__()  # what is left running would slow down, or answer for, every test that follows
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
