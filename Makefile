@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench mutants simulate clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,8 @@ help:
 	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json'
+	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
+	@echo 'make simulate random faults on virtual time, SEEDS=100000 of them'
 	@echo 'make clean   removes what the other targets made, except .venv and the broker'
 	@echo 'Needs Python 3.11 or later; name another with PYTHON=python3.12'
 
@@ -82,8 +84,16 @@ bench: $(VENV)/.installed-dev $(VENV)/.installed-bench
 	done
 	@echo 'make: results are in var/bench/'
 
+mutants: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.mutants --json var/mutants.json
+
+SEEDS ?= 100000
+
+simulate: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
 # var/tickets and its like may hold somebody's real data; only what the targets above made goes.
 clean:
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -rf var/demo var/null var/bench var/tests
+	rm -rf var/demo var/null var/bench var/tests var/mutants.json var/bad_input.json
 	find pipeline actors tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -38,8 +38,8 @@ from pipeline.search import QueryError, Searcher
 from pipeline.stores.open import open_store
 
 MAX_BODY_BYTES = 4_194_304
-OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
-"""Answered without a key: they say nothing but yes or no."""
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""Answered without a key: yes or no, and what this API is, the same everywhere."""
 
 NOT_FOUND_CODES = frozenset({"unknown_task", "unknown_record"})
 HTTP_CODES: dict[int, str] = {

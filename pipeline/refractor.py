@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
+from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
 from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
@@ -77,9 +77,8 @@ class Refractor:
             return
         topic = current[0].position.topic
         letters = [delivery.dead_letter(delivery.error, delivery.detail) for delivery in current if delivery.error]
-        items, num_older = self._newest(current)
-        if items:
-            letters += self._refract(topic, items)
+        items, refused, num_older = self._refract_newest(topic, current)
+        letters += refused
         if letters:
             # Awaited before anything is finished: a record is stored or it is in the dead-letter topic.
             self._retry("dead_letters", lambda: self._dead_letters.send(letters))
@@ -93,22 +92,29 @@ class Refractor:
             self._metrics.dropped.labels(deliveries[0].position.topic).inc(len(deliveries) - len(current))
         return current
 
-    def _newest(self, deliveries: Iterable[Delivery]) -> tuple[list[_Item], int]:
-        """Keeps the newest version of each key, and of equal versions the first; counts the others.
+    def _refract_newest(self, topic: str, deliveries: Iterable[Delivery]) -> tuple[list[_Item], list[DeadLetter], int]:
+        """Refracts the newest version of each key; where that can never be stored, the newest below it.
 
-        Two versions of one id in one upsert would let the last in the list win, whatever its version.
+        Returns the items refracted, the letters of those that failed, and how many were older.
         """
-        newest: dict[bytes, _Item] = {}
-        num_records = 0
-        for delivery in deliveries:
-            if delivery.record is None:
-                continue
-            num_records += 1
-            item = _Item(delivery, delivery.record, point_id(self._plan.pipeline, delivery.record.key))
-            kept = newest.get(item.id)
-            if kept is None or item.record.version > kept.record.version:
-                newest[item.id] = item
-        return list(newest.values()), num_records - len(newest)
+        waiting = [
+            _Item(delivery, delivery.record, point_id(self._plan.pipeline, delivery.record.key))
+            for delivery in deliveries
+            if delivery.record is not None
+        ]
+        refracted: list[_Item] = []
+        letters: list[DeadLetter] = []
+        num_older = 0
+        while waiting:
+            newest, older = _newest(waiting)
+            refused = self._refract(topic, newest)
+            places = {letter.position for letter in refused}
+            refused_ids = {item.id for item in newest if item.delivery.position in places}
+            waiting = [item for item in older if item.id in refused_ids]
+            refracted += newest
+            letters += refused
+            num_older += len(older) - len(waiting)
+        return refracted, letters, num_older
 
     def _refract(self, topic: str, items: Sequence[_Item]) -> list[DeadLetter]:
         """Embeds and writes the items; returns the letters of those that can never be stored.
@@ -119,7 +125,9 @@ class Refractor:
             points, letters = self._embed(topic, items)
             if len(points):
                 self._write(topic, points)
-        except (BatchShapeError, RecordError) as error:
+        except RefractError as error:
+            if action_for(error) not in {Action.SPLIT, Action.DEAD_LETTER}:
+                raise
             if len(items) == 1:
                 reason = error.reason if isinstance(error, RecordError) else Reason.TOO_LARGE_FOR_MODEL
                 detail = error.detail if isinstance(error, RecordError) else type(error).__name__
@@ -198,6 +206,19 @@ class Refractor:
             freshness = self._metrics.freshness.labels(topic, task.name)
             for age_s in ages_s:
                 freshness.observe(age_s)
+
+
+def _newest(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
+    """Returns the newest version of each key, of equal versions the first; and the others.
+
+    Two versions of one id in one upsert would let the last in the list win, whatever its version.
+    """
+    newest: dict[bytes, _Item] = {}
+    for item in items:
+        kept = newest.setdefault(item.id, item)
+        if item.record.version > kept.record.version:
+            newest[item.id] = item
+    return list(newest.values()), [item for item in items if newest[item.id] is not item]
 
 
 def _no_rows(task: Task) -> Float32:

@@ -5,10 +5,10 @@ from threading import Event
 from typing import TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
-from pipeline.errors import TransientError
+from pipeline.errors import Action, TransientError, action_for
 
 MAX_WAIT_S = 8.0
 """Cap of the backoff: full speed is back this long after an outage ends, at the latest."""
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Retrier:
-    """Calls something until it neither fails transiently nor loses its answer.
+    """Calls something for as long as its failures are of the kind that `pipeline.errors.ACTIONS` repeats.
 
     Backs off exponentially with full jitter, waits at least what the component asked for, and gives
     up only when the worker stops: an outage is never a reason to drop or dead-letter anything.
@@ -33,7 +33,7 @@ class Retrier:
         self._backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
 
     def __call__(self, component: str, call: Callable[[], Result]) -> Result:
-        """Returns the call's result. Raises its last TransientError once the worker stops, any other error at once."""
+        """Returns the call's result. Raises its last outage once the worker stops, any other error at once."""
 
         def before_sleep(state: RetryCallState) -> None:
             self._on_retry(component)
@@ -47,7 +47,7 @@ class Retrier:
             )
 
         retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception(lambda error: action_for(error) is Action.RETRY),
             wait=self._wait_s,
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),

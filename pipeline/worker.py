@@ -3,13 +3,14 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Event, Thread
 
 import structlog
 
 from pipeline.buffer import DeliveryBuffer
 from pipeline.config.app import LimitsConfig
-from pipeline.errors import EnvironmentFault, OwnershipError, RefractError, TransientError
+from pipeline.errors import Action, EnvironmentFault, RefractError, action_for
 from pipeline.interfaces import Clock, Source, Store
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
@@ -85,11 +86,7 @@ class StreamWorker:
             thread.start()
         try:
             while not self._stop.is_set():
-                self._turn()
-        except TransientError:
-            pass  # stopped while the source was away
-        except BaseException as error:  # noqa: BLE001 - kept and raised below, once the group is left
-            self._fail(error)
+                self._attempt(self._turn)
         finally:
             self.ready = False
             self._buffer.close()
@@ -102,6 +99,17 @@ class StreamWorker:
     def stop(self) -> None:
         """Ends `run` soon: what is in flight is finished, the rest is left for the next member. Any thread."""
         self._stop.set()
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        """Runs a turn or a batch; what its failure means is for the table of error classes to say."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - whatever it was must end the loop, and is raised by `run`
+            action = action_for(error)
+            dropped = action is Action.DROP  # somebody else's work now
+            interrupted = action is Action.RETRY and self._stop.is_set()  # an outage; the records are read again
+            if not (dropped or interrupted):
+                self._fail(error)
 
     def _turn(self) -> None:
         # A paused source is still polled: polling is what keeps the membership alive.
@@ -121,35 +129,31 @@ class StreamWorker:
             deliveries = self._buffer.take(TAKE_TIMEOUT_S)
             if not deliveries:
                 continue
-            try:
-                self._refractor.process(deliveries)
-            except OwnershipError:
-                pass  # somebody else's work now
-            except BaseException as error:  # noqa: BLE001 - a batch that fails must end the loop, whatever it was
-                if not (self._stop.is_set() and isinstance(error, TransientError)):
-                    self._fail(error)
-            finally:
-                self._buffer.release(deliveries)
+            self._attempt(partial(self._refractor.process, deliveries))
+            self._buffer.release(deliveries)
 
     def _open(self) -> bool:
         try:
             self._retry("store", lambda: self._store.open(self._tasks))
             self._source = self._retry("source", self._open_source)
-        except TransientError:
-            return False
+        except RefractError as error:
+            if action_for(error) is not Action.RETRY:
+                raise
+            return False  # stopped while a component was away
         return True
 
     def _commit(self) -> None:
         """Commits what moved. The store is flushed first: an offset must not survive what it stands for."""
         self._committed_s = self._clock()
         self._observe()
-        if self._tracker.watermarks():
-            try:
+        try:
+            if self._tracker.watermarks():
                 self._store.flush()
-            except TransientError as error:
-                log.warning("Offsets wait: the store could not be flushed.", detail=str(error))
-                return
-        self._source.commit()
+            self._source.commit()
+        except RefractError as error:
+            if action_for(error) is not Action.RETRY:
+                raise
+            log.warning("Offsets wait: the store could not be flushed, or the source is away.", detail=str(error))
 
     def _leave(self) -> None:
         try:

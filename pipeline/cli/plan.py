@@ -96,13 +96,13 @@ def make_plan(path: Path, *, offline: bool) -> Plan:
         ConfigError: the file itself is wrong, so that there is nothing to plan with.
     """
     from pipeline.config.advice import advice, file_faults
-    from pipeline.config.load import load_config, read_tree
+    from pipeline.config.load import load_config
 
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported; else it tries for half a minute
     config = load_config(path)
     plan = Plan(config.pipeline)
-    plan.advice = advice(config, read_tree(path), ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
+    plan.advice = advice(config, ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
     plan.faults = [Fault(FaultKind.CONFIG, f"{path}: {line}") for line in file_faults(config)]
     identities, prompters = _models(config, plan, offline=offline)
     bound = {

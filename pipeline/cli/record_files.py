@@ -1,6 +1,7 @@
 """Reads CSV, JSON Lines and Parquet files as Kafka records."""
 
 import csv
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pipeline.errors import ConfigError, RefractError, nearest
 _BATCH_ROWS = 1_024
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = frozenset({".jsonl", ".ndjson"})
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 SUFFIXES = (*_DELIMITERS, *sorted(_JSON_LINES), ".parquet")
 
 
@@ -55,6 +57,7 @@ def keys_of(topic_name: str, topic: TopicConfig, key: str | None, row_number: st
 
 def count_records(path: Path) -> int:
     """Returns how many records a file holds. Raises like `read_records`."""
+    _check_local(path)
     if path.suffix == ".parquet":
         return int(_parquet(path).metadata.num_rows)
     return sum(1 for _ in (_csv_rows(path) if path.suffix in _DELIMITERS else _json_lines(path)))
@@ -70,6 +73,7 @@ def read_records(path: Path, keys: Keys) -> Iterator[FileRecord]:
         ConfigError: the file cannot be read, is of no known kind, or lacks the key's column.
         RefractError: a row cannot be a record; the message has its number.
     """
+    _check_local(path)
     if path.suffix in _JSON_LINES:
         return _from_json_lines(path, keys)
     if path.suffix in _DELIMITERS:
@@ -77,6 +81,12 @@ def read_records(path: Path, keys: Keys) -> Iterator[FileRecord]:
     if path.suffix == ".parquet":
         return _from_rows(path, _parquet_rows(path), keys)
     raise ConfigError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}.{nearest(path.suffix, SUFFIXES)}")
+
+
+def _check_local(path: Path) -> None:
+    """Refuses addresses, and repeats of them the scheme only: the rest may hold credentials."""
+    if address := _ADDRESS.match(str(path)):
+        raise ConfigError(f"{address[1]} addresses are not read: name a file on this machine")
 
 
 def _from_json_lines(path: Path, keys: Keys) -> Iterator[FileRecord]:
@@ -141,7 +151,14 @@ def _json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
-    for batch in _parquet(path).iter_batches(batch_size=_BATCH_ROWS):
+    batches = _parquet(path).iter_batches(batch_size=_BATCH_ROWS)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise RefractError(f"{path}: is damaged after row {number} ({type(error).__name__})") from None
+        if batch is None:
+            return
         for row in batch.to_pylist():
             number += 1
             yield number, row

@@ -1,21 +1,20 @@
 """What `refract check` says about a valid configuration: files that cannot be used, and habits that end badly."""
 
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.app import Config
-from pipeline.config.load import VARIABLE
 from pipeline.config.source import SecurityConfig
 from pipeline.config.store import QdrantStoreConfig
 
-_SECRET_KEYS = frozenset({"password", "key_password", "oauth_client_secret", "api_key"})
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1", "auto", "local")
 
 
 def file_faults(config: Config) -> list[str]:
-    """Returns a line for every certificate or key file that cannot be read or does not fit."""
+    """Returns a line for every certificate or key file that cannot be read, has expired or does not fit."""
     security = config.source.security
     faults = _authority_faults("source.security.ca_file", security.ca_file) + _pair_faults(security)
     if isinstance(config.store, QdrantStoreConfig):
@@ -23,16 +22,14 @@ def file_faults(config: Config) -> list[str]:
     return faults
 
 
-def advice(config: Config, tree: Mapping[str, Any], *, ray_token: bool) -> list[str]:
+def advice(config: Config, *, ray_token: bool) -> list[str]:
     """Returns a line for everything that is allowed and still worth a word.
 
     Args:
         config: The validated file.
-        tree: The file as written, variables not replaced: shows which secrets stand in it.
         ray_token: Whether this environment carries a token for Ray's own authentication.
     """
-    lines = [f"{place}: the secret is written in the file; use ${{NAME}}" for place in _inline_secrets(tree, "")]
-    lines += [
+    lines = [
         f"models.{name}.revision: absent, so a new upload to the hub changes the model; pin the commit in production"
         for name, model in config.models.items()
         if model.revision is None and ":" not in model.model and not Path(model.model).exists()
@@ -53,15 +50,6 @@ def advice(config: Config, tree: Mapping[str, Any], *, ray_token: bool) -> list[
     return sorted(lines)
 
 
-def _inline_secrets(value: Any, place: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            inner = f"{place}.{key}" if place else str(key)
-            if key in _SECRET_KEYS and isinstance(item, str) and not VARIABLE.search(item):
-                yield inner
-            yield from _inline_secrets(item, inner)
-
-
 def _authority_faults(place: str, path: Path | None) -> list[str]:
     if path is None:
         return []
@@ -72,7 +60,9 @@ def _authority_faults(place: str, path: Path | None) -> list[str]:
         return [f"{place}: {path} holds no PEM certificate"]
     except OSError as error:
         return [f"{place}: {path} cannot be read ({error.strerror})"]
-    return []
+    ends = [str(certificate["notAfter"]) for certificate in context.get_ca_certs()]
+    # Bundles carry old authorities along; only when none is left can nothing be verified.
+    return [f"{place}: {path} expired on {ends[0]}"] if ends and all(map(_is_past, ends)) else []
 
 
 def _pair_faults(security: SecurityConfig) -> list[str]:
@@ -88,4 +78,13 @@ def _pair_faults(security: SecurityConfig) -> list[str]:
         return [f"source.security.cert_file, key_file: {security.cert_file} and {security.key_file}: {reason}"]
     except OSError as error:
         return [f"source.security.cert_file, key_file: cannot be read ({error.strerror})"]
+    # The standard library has no public reader of a certificate that is no authority.
+    certificate: Mapping[str, Any] = ssl._ssl._test_decode_cert(security.cert_file)  # type: ignore[attr-defined]  # noqa: SLF001
+    if _is_past(certificate["notAfter"]):
+        return [f"source.security.cert_file: {security.cert_file} expired on {certificate['notAfter']}"]
     return []
+
+
+def _is_past(moment: str) -> bool:
+    """Whether a moment, in the words of the ssl module, is over."""
+    return ssl.cert_time_to_seconds(moment) < time.time()

@@ -16,6 +16,15 @@ from pipeline.errors import ConfigError
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 """`${NAME}` or `${NAME:-default}`."""
 
+SECRETS = (
+    "source.security.password",
+    "source.security.key_password",
+    "source.security.oauth_client_secret",
+    "store.api_key",
+    "api.api_key",
+)
+_SECRET_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-)?\}|")
+
 
 def load_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config:
     """Reads, expands and validates a configuration file.
@@ -30,7 +39,11 @@ def load_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Conf
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """Returns the file as plain mappings and lists, variables not yet replaced. Raises ConfigError."""
+    """Returns the file as plain mappings and lists, variables not yet replaced.
+
+    Raises ConfigError, also for a secret that stands in the file itself: the tree as written is
+    handed to Ray's actors, where the state API and the dashboard show it.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -43,7 +56,23 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping with the keys {', '.join(Config.model_fields)}")
+    if written := [place for place in SECRETS if _holds_text(tree, place)]:
+        raise ConfigError(
+            "\n".join(
+                f"{path}: {place}: the secret is written in the file, where others will read it; put it into an "
+                f"environment variable and write ${{NAME}}"
+                for place in written
+            )
+        )
     return tree
+
+
+def _holds_text(tree: Mapping[str, Any], place: str) -> bool:
+    """Whether a secret's place holds anything but one variable without a default, or nothing."""
+    value: Any = tree
+    for name in place.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return isinstance(value, str) and _SECRET_VARIABLE.fullmatch(value) is None
 
 
 def parse_config(tree: Mapping[str, Any], *, environ: Mapping[str, str], origin: str) -> Config:

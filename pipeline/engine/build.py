@@ -7,6 +7,7 @@ import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.budget import TokenBudget, measure_budget
+from pipeline.engine.flat import prove
 from pipeline.engine.forward import Forward
 from pipeline.engine.selftest import self_test
 from pipeline.engine.spec import ModelSpec, resolve
@@ -24,6 +25,7 @@ def build_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads
     device = pick_device(model)
     dtype = pick_dtype(model, spec, device)
     forward = Forward(spec, load_transformer(spec, device, dtype), device, dtype)
+    prove(forward)
     self_test(spec, tokenizer, forward)
     budget = TokenBudget(model.max_batch_tokens or measure_budget(forward, spec.max_length))
     return TransformerEngine(spec, tokenizer.prompts, forward, budget, _facts(spec, tokenizer, forward))

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.engine.layout import Pack
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import ConfigError, nearest
 from pipeline.records import Int32, Int64, TokenBatch
 
 Indices = npt.NDArray[np.intp]
+
+_FEWEST_REUSED = 8
+"""Below this, gathering an instruction's keys and values costs what computing it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +38,37 @@ class Items:
     rows: Sequence[tuple[int, int]]
     """Per batch: its first item, and its number of items."""
 
-    def ids(self, group: Indices) -> Int32:
-        """Returns the ids of items of one length as a (len(group), length) array."""
-        out = np.empty((len(group), int(self.lengths[group[0]])), np.int32)
-        for row, item in enumerate(group):
-            plan = self.plans[self.plan[item]]
-            head = len(plan.prefix)
-            kept, start = int(self.kept[item]), int(self.start[item])
-            out[row, :head] = plan.prefix
-            out[row, head : head + kept] = self.batches[self.batch[item]].ids[start : start + kept]
-            out[row, head + kept :] = plan.suffix
-        return out
+    def computed(self, *, reuse: bool) -> Int32:
+        """Returns how many tokens each item costs.
 
-    def excluded(self, group: Indices) -> Int32:
-        """Returns how many leading ids of each item stay out of the pooling."""
-        return np.array([plan.excluded for plan in self.plans], np.int32)[self.plan[group]]
+        Args:
+            reuse: Whether keys and values of the instructions in front are computed once for all items.
+        """
+        return self.lengths - self._reusable()[self.plan] if reuse else self.lengths
+
+    def pack(self, group: Indices, *, reuse: bool) -> Pack:
+        """Returns the items of a group as one forward batch, in its order."""
+        plan_of = self.plan[group]
+        reusable = self._reusable() if reuse else np.zeros(len(self.plans), np.int32)
+        parts: list[Int32] = []
+        for item, number in zip(group.tolist(), plan_of.tolist(), strict=True):
+            plan = self.plans[number]
+            start = int(self.start[item])
+            parts.append(plan.prefix[reusable[number] :])
+            parts.append(self.batches[self.batch[item]].ids[start : start + int(self.kept[item])])
+            parts.append(plan.suffix)
+        lengths = self.lengths[group] - reusable[plan_of]
+        excluded = np.array([plan.excluded for plan in self.plans], np.int32)[plan_of]
+        if not reusable[plan_of].any():
+            return Pack(np.concatenate(parts), lengths, excluded)
+        used, prefix = np.unique(plan_of, return_inverse=True)
+        prefixes = tuple(self.plans[number].prefix[: reusable[number]] for number in used)
+        return Pack(np.concatenate(parts), lengths, excluded, prefixes, prefix.astype(np.int32))
+
+    def _reusable(self) -> Int32:
+        """Per plan: leading ids that every item of it has. At least one id of an item must be left to compute."""
+        counts = [len(plan.prefix) - (len(plan.suffix) == 0) for plan in self.plans]
+        return np.array([count if count >= _FEWEST_REUSED else 0 for count in counts], np.int32)
 
     def adapters(self) -> Int32:
         """Returns a number per item; items of one number share an adapter."""

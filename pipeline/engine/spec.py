@@ -24,7 +24,7 @@ ENCODER_TYPES = frozenset(
 )
 """Bidirectional by architecture: nothing to say about attention."""
 
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 """Position ids start at padding_idx + 1, so two of max_position_embeddings are never used."""
 
 
@@ -248,7 +248,7 @@ def _positions(model_config: Mapping[str, Any]) -> int | None:
     positions = model_config.get("max_position_embeddings") or text_config.get("max_position_embeddings")
     if not isinstance(positions, int) or model_config.get("model_type") in {"t5", "mt5", "umt5"}:
         return None
-    return positions - 2 if model_config.get("model_type") in _OFFSET_POSITIONS else positions
+    return positions - 2 if model_config.get("model_type") in OFFSET_POSITIONS else positions
 
 
 def _check_template(name: str, field: str, template: str, *, instruction: bool) -> None:

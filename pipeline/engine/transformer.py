@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import structlog
 import torch
-from torch import Tensor
 
-from pipeline.batching import Indices, exact_length_groups, halves
+from pipeline.batching import Indices, exact_length_groups, flat_packs, halves
 from pipeline.engine.budget import TokenBudget
 from pipeline.engine.engine import Engine, Job, Result
-from pipeline.engine.forward import Forward, finish
+from pipeline.engine.forward import Forward, HostCopy, finish
 from pipeline.engine.items import Items, assemble
 from pipeline.engine.spec import ModelSpec
 from pipeline.engine.tokenizer import PromptIds
@@ -50,17 +49,19 @@ class TransformerEngine(Engine):
 
     def describe(self) -> dict[str, Any]:
         """Returns the resolved model, and what was measured at load."""
-        return {**self._facts, "max_batch_tokens": self.budget.tokens}
+        return {**self._facts, **self.forward.describe(), "max_batch_tokens": self.budget.tokens}
 
 
 class TransformerJob(Job):
-    """Groups of items, longest first; the rows of one group are fetched while the next one computes."""
+    """Groups of items, most tokens first; the rows of one group are fetched while the next one computes."""
 
     def __init__(self, engine: TransformerEngine, items: Items) -> None:
         self._engine = engine
         self._items = items
+        self._reuse = engine.forward.reuses_prefixes
+        self._computed = items.computed(reuse=self._reuse)
         self._groups = self._pack()[::-1]
-        self._running: tuple[Indices, Tensor] | None = None
+        self._running: tuple[Indices, HostCopy] | None = None
         self._rows = np.full((len(items.lengths), engine.dimension), np.nan, np.float32)
         self._errors: dict[int, RefractError] = {}
 
@@ -89,29 +90,30 @@ class TransformerJob(Job):
         ]
 
     def _pack(self) -> list[Indices]:
-        """Items of one length, and of one adapter, within the budget. Empty items keep their NaN."""
+        """Items of one adapter within the budget, of any lengths or of one. Empty items keep their NaN."""
         adapters = self._items.adapters()
+        cut = flat_packs if self._engine.forward.flat else exact_length_groups
         groups = []
         for adapter in np.unique(adapters):
             members = np.flatnonzero((adapters == adapter) & (self._items.lengths > 0))
-            packed = exact_length_groups(self._items.lengths[members], self._engine.budget.tokens)
-            groups += [members[group] for group in packed]
+            members = members[np.argsort(self._items.plan[members], kind="stable")]
+            groups += [members[group] for group in cut(self._computed[members], self._engine.budget.tokens)]
         return groups
 
     def _next_group(self) -> Indices:
         """Groups packed before the budget shrank are cut down to what it is now."""
         group = self._groups.pop()
-        while len(group) > 1 and int(self._items.lengths[group].sum()) > self._engine.budget.tokens:
+        while len(group) > 1 and int(self._computed[group].sum()) > self._engine.budget.tokens:
             group, rest = halves(group)
             self._groups.append(rest)
         return group
 
-    def _start(self, group: Indices) -> tuple[Indices, Tensor] | None:
+    def _start(self, group: Indices) -> tuple[Indices, HostCopy] | None:
         """Runs a group. One that does not fit goes back in halves; one item that does not is its batch's error."""
         items, engine = self._items, self._engine
-        num_tokens = int(items.lengths[group].sum())
+        num_tokens = int(self._computed[group].sum())
         try:
-            rows = engine.forward.run(items.ids(group), items.excluded(group), items.adapter(group[0]))
+            rows = HostCopy(engine.forward.run(items.pack(group, reuse=self._reuse), items.adapter(group[0])))
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
@@ -141,9 +143,9 @@ class TransformerJob(Job):
         else:
             self._errors[number] = BatchShapeError(detail)
 
-    def _fetch(self, running: tuple[Indices, Tensor]) -> None:
+    def _fetch(self, running: tuple[Indices, HostCopy]) -> None:
         group, rows = running
-        self._rows[group] = rows.cpu().numpy()
+        self._rows[group] = rows.numpy()
         bad = group[~_finite(self._rows[group])]
         for item in bad:
             self._alone(int(item))
@@ -153,7 +155,7 @@ class TransformerJob(Job):
         group = np.array([item])
         items = self._items
         try:
-            rows = self._engine.forward.run_in_float32(items.ids(group), items.excluded(group), items.adapter(item))
+            rows = self._engine.forward.run_in_float32(items.pack(group, reuse=False), items.adapter(item))
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise

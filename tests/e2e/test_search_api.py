@@ -317,11 +317,12 @@ def test_openapi_page_is_served(app: InProcessApp) -> None:
             assert operation["description"]
 
 
-def test_only_health_answers_without_the_key(app: InProcessApp) -> None:
+def test_only_health_and_the_description_answer_without_the_key(app: InProcessApp) -> None:
     with httpx.Client(base_url=app.http.base_url, trust_env=False) as stranger:
         assert stranger.get("/healthz").text == "ok\n"
         assert stranger.get("/readyz").json() == {"ready": True, "reason": ""}
-        for path in ("/v1/tasks", "/v1/status", "/metrics", "/docs", "/openapi.json", "/nowhere"):
+        assert stranger.get("/docs").status_code == stranger.get("/openapi.json").status_code == 200
+        for path in ("/v1/tasks", "/v1/status", "/metrics", "/redoc", "/nowhere"):
             refused(stranger.get(path), 401, "unauthorised")
         for header in ({"api-key": ""}, {"api-key": API_KEY + "x"}, {"authorization": "Basic x"}, {"api-key": "ü"}):
             encoded = [(name.encode(), value.encode()) for name, value in header.items()]

@@ -149,7 +149,7 @@ def test_search_answers_through_the_handles(api: ApiUnderTest) -> None:
 def test_the_key_opens_every_route(api: ApiUnderTest, headers: dict[str, str]) -> None:
     client = api.start(api__api_key=KEY)
     assert client.post("/v1/search", json=QUERY, headers=headers).status_code == 200
-    assert client.get("/docs", headers=headers).status_code == 200
+    assert client.get("/v1/tasks", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -164,13 +164,17 @@ def test_the_key_opens_every_route(api: ApiUnderTest, headers: dict[str, str]) -
     ],
 )
 @pytest.mark.parametrize(
-    "path", ["/v1/tasks", "/v1/status", "/metrics", "/docs", "/openapi.json", "/nowhere", "/healthz/"]
+    "path", ["/v1/tasks", "/v1/status", "/metrics", "/docs/oauth2-redirect", "/redoc", "/nowhere", "/healthz/"]
 )
-def test_without_the_key_only_health_answers(api: ApiUnderTest, headers: dict[str, str], path: str) -> None:
+def test_without_the_key_only_health_and_the_description_answer(
+    api: ApiUnderTest, headers: dict[str, str], path: str
+) -> None:
     client = api.start(api__api_key=KEY)
     assert error_of(client.get(path, headers=headers)) == (401, "unauthorised")
     assert client.get("/healthz", headers=headers).status_code == 200
     assert client.get("/readyz", headers=headers).status_code == 503
+    assert client.get("/docs", headers=headers).status_code == 200
+    assert "/v1/search" in client.get("/openapi.json", headers=headers).json()["paths"]
 
 
 @pytest.mark.parametrize(

@@ -169,14 +169,15 @@ def test_people_see_a_table_advice_and_faults_but_no_secret(
 ) -> None:
     monkeypatch.setattr("pipeline.sources.admin.inspect", fails(TransientError("no broker answers")))
     path = tmp_path / "test.yaml"
-    changed = tree(api__api_key="hunter2", store__path=str(tmp_path / "store"))
+    monkeypatch.setenv("API_KEY", "hunter2")
+    changed = tree(api__api_key="${API_KEY}", models__spare={"model": "null:8"}, store__path=str(tmp_path / "store"))
     path.write_text(yaml.safe_dump(changed), encoding="utf-8")
     assert invoke(["check", str(path)]) == ExitCode.UNREACHABLE
     printed = capsys.readouterr()
     assert "urgency__" in printed.out
     assert "<title>\\n\\n<body>" in printed.out
     assert "No fault found." not in printed.out
-    assert "advice: api.api_key: the secret is written in the file" in printed.err
+    assert "advice: models.spare: no task names it" in printed.err
     assert "error: no broker answers" in printed.err
     assert "hunter2" not in printed.out + printed.err
 

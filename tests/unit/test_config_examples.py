@@ -10,7 +10,7 @@ import pytest
 from pipeline.cli.plan import prompter
 from pipeline.config.advice import advice
 from pipeline.config.app import Config
-from pipeline.config.load import load_config, read_tree
+from pipeline.config.load import load_config
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import check_tasks, identify
 from pipeline.errors import ConfigError
@@ -51,7 +51,7 @@ def test_every_example_is_covered_here() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_valid_and_needs_no_advice_but_on_pins(name: str) -> None:
     config = load(name)
-    lines = advice(config, read_tree(CONFIGS / f"{name}.yaml"), ray_token=False)
+    lines = advice(config, ray_token=False)
     assert [line for line in lines if ".revision: " not in line] == []
 
 

@@ -1,20 +1,17 @@
 """Secrets stay secret, the files they lie in are usable, and what is only risky is said."""
 
-import datetime as dt
 import logging
 import traceback
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import yaml
 
 from pipeline.config.advice import advice, file_faults
 from pipeline.config.app import Config
-from pipeline.config.load import parse_config
+from pipeline.config.load import SECRETS, parse_config, read_tree
 from pipeline.errors import ConfigError
+from tests.certificates import key_and_certificate
 from tests.config_trees import parsed, tree
 
 SECRET = "hunter2-never-shown"  # noqa: S105 - a test's
@@ -76,17 +73,27 @@ def test_an_empty_secret_is_refused(changes: dict[str, object]) -> None:
         parsed({}, **changes)
 
 
-def test_a_secret_written_in_the_file_is_advised_against() -> None:
-    written = tree(api__api_key="plain", source__security={**SASL})
-    lines = advice(parse_config(written, environ=ENVIRON, origin="x"), written, ray_token=False)
-    assert lines == ["api.api_key: the secret is written in the file; use ${NAME}"]
+@pytest.mark.parametrize("written", ["plain", "${PW:-plain}", "plain${PW}", "$PW"])
+@pytest.mark.parametrize("place", SECRETS)
+def test_a_secret_written_in_the_file_is_refused(tmp_path: Path, place: str, written: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(tree(**{place.replace(".", "__"): written})))
+    with pytest.raises(ConfigError, match=rf"{place}: the secret is written in the file") as caught:
+        read_tree(path)
+    assert "plain" not in str(caught.value)
+
+
+def test_payload_fields_may_be_called_like_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(tree(source__topics__tickets__payload={"api_key": "key.id"}, api__api_key="${PW}")))
+    assert parse_config(read_tree(path), environ=ENVIRON, origin="x").api.api_key is not None
 
 
 def test_what_will_not_be_used_is_said() -> None:
     written = tree(
         tasks__lonely={"model": "null"}, models__spare={"model": "null:8"}, models__hub={"model": "org/name"}
     )
-    lines = advice(parse_config(written, environ={}, origin="x"), written, ray_token=False)
+    lines = advice(parse_config(written, environ={}, origin="x"), ray_token=False)
     assert lines == [
         "models.hub.revision: absent, so a new upload to the hub changes the model; pin the commit in production",
         "models.hub: no task names it",
@@ -99,40 +106,14 @@ def test_what_will_not_be_used_is_said() -> None:
 def test_a_remote_ray_cluster_without_a_token_is_advised_against(address: str) -> None:
     written = tree(ray__address=address)
     config = parse_config(written, environ={}, origin="x")
-    assert any("without a token" in line for line in advice(config, written, ray_token=False))
-    assert advice(config, written, ray_token=True) == []
+    assert any("without a token" in line for line in advice(config, ray_token=False))
+    assert advice(config, ray_token=True) == []
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "ray://localhost:10001"])
 def test_a_local_ray_cluster_needs_no_token(address: str) -> None:
     written = tree(ray__address=address)
-    assert advice(parse_config(written, environ={}, origin="x"), written, ray_token=False) == []
-
-
-def key_and_certificate(folder: Path, name: str) -> tuple[str, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + dt.timedelta(days=36_500))
-        .sign(key, hashes.SHA256())
-    )
-    key_file, cert_file = folder / f"{name}.key", folder / f"{name}.pem"
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(SECRET.encode()),
-        )
-    )
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return str(key_file), str(cert_file)
+    assert advice(parse_config(written, environ={}, origin="x"), ray_token=False) == []
 
 
 def tls(**files: str) -> Config:
@@ -140,19 +121,19 @@ def tls(**files: str) -> Config:
 
 
 def test_certificate_files_that_fit_are_no_fault(tmp_path: Path) -> None:
-    key, cert = key_and_certificate(tmp_path, "a")
+    key, cert = key_and_certificate(tmp_path, "a", password=SECRET)
     assert file_faults(tls(key_file=key, cert_file=cert, ca_file=cert, key_password="${PW}")) == []  # noqa: S106 - a test's
 
 
 def test_a_key_of_another_certificate_is_a_fault(tmp_path: Path) -> None:
-    key, _ = key_and_certificate(tmp_path, "a")
-    _, cert = key_and_certificate(tmp_path, "b")
+    key, _ = key_and_certificate(tmp_path, "a", password=SECRET)
+    _, cert = key_and_certificate(tmp_path, "b", password=SECRET)
     [fault] = file_faults(tls(key_file=key, cert_file=cert, key_password="${PW}"))  # noqa: S106 - a test's
     assert "the key does not belong to the certificate" in fault
 
 
 def test_a_key_with_another_password_is_a_fault_and_asks_nobody(tmp_path: Path) -> None:
-    key, cert = key_and_certificate(tmp_path, "a")
+    key, cert = key_and_certificate(tmp_path, "a", password=SECRET)
     [fault] = file_faults(tls(key_file=key, cert_file=cert))
     assert "not usable" in fault
 

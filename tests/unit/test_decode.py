@@ -253,3 +253,18 @@ def test_no_bytes_crash_the_decoder(value: bytes) -> None:
 def test_no_kafka_key_crashes_the_decoder(key: bytes, key_type: str) -> None:
     with suppress(RecordError):
         assert decode(None, key, key_type=key_type).key[:2] in {"s:", "i:"}
+
+
+def test_a_record_may_be_as_large_as_the_limit_and_no_larger() -> None:
+    value = body()
+    size = len(value) + len(b"k") + len("h") + 2_000
+    headers: list[tuple[str, bytes | None]] = [("h", b"x" * 2_000)]
+    assert decode(value, headers=headers, limits={"max_record_bytes": size}).text == "hello"
+    with pytest.raises(RecordError) as caught:
+        decode(value, headers=headers, limits={"max_record_bytes": size - 1})
+    assert caught.value.reason is Reason.RECORD_TOO_LARGE
+
+
+def test_reserved_names_of_the_record_are_never_stored() -> None:
+    record = decode(body(_version=9, _key="forged", team="x"))
+    assert record.payload == {"team": "x", "_key": "s:a", "_source": "tickets:2:41"}

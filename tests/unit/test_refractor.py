@@ -90,6 +90,15 @@ def test_first_of_two_equal_versions_wins(bench: Bench) -> None:
     assert np.array_equal(batch.vectors[URGENCY.collection][0], vector("urgency", "first"))
 
 
+def test_older_version_is_stored_when_the_newer_one_of_its_batch_is_dead_lettered(bench: Bench) -> None:
+    bench.embedder.nan_texts = {"poison"}
+    bench.process(record("a", 1, "one"), record("a", 2, "two"), record("a", 3, "poison"), record("b", 1))
+    assert bench.store.points[URGENCY.collection][point_id("support", "s:a")][0] == 2
+    assert [letter.position.offset for letter in bench.letters.letters] == [2]
+    assert bench.sample("refract_points_stale_total", task="urgency") == 1
+    assert bench.tracker.watermarks() == {bench.source.partition: 4}
+
+
 def test_delete_becomes_a_tombstone_in_every_collection(bench: Bench) -> None:
     bench.process(record("a", 1), record("b", 1))
     bench.process(record("a", 2, None))

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.config.app import LimitsConfig
-from pipeline.errors import EnvironmentFault, Reason, TransientError
+from pipeline.errors import EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
@@ -54,7 +54,7 @@ class Rig:
             stop=self.stop,
         )
         self.error: BaseException | None = None
-        self.thread = Thread(target=self._run)
+        self.thread = Thread(target=self._run, daemon=True)
 
     def open_source(self) -> Source:
         return self.source
@@ -118,6 +118,50 @@ def test_nothing_is_committed_while_the_store_is_away_and_all_of_it_afterwards(r
     rig.until(lambda: rig.source.commits)
     rig.finish()
     assert rig.source.commits[-1] == {rig.source.partition: 5}
+    assert rig.letters.letters == []
+
+
+@pytest.mark.parametrize("part", ["flush", "commit"])
+def test_commit_that_meets_an_outage_is_made_later(rig: Rig, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    owner = rig.store if part == "flush" else rig.source
+    call, failures = getattr(owner, part), [TransientError("away")] * 3
+
+    def fail_at_first() -> None:
+        if failures:
+            raise failures.pop()
+        call()
+
+    monkeypatch.setattr(owner, part, fail_at_first)
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.source.commits or rig.error)
+    rig.finish()
+    assert rig.error is None
+    assert failures == []
+
+
+def test_outage_is_never_dead_lettered(rig: Rig) -> None:
+    rig.store.failures.extend([TransientError("down"), UnknownOutcomeError("cut")])
+    rig.embedder.failures.append(TransientError("no replica"))
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.source.commits or rig.letters.letters or rig.error)
+    rig.finish()
+    assert rig.letters.letters == []
+    assert rig.error is None
+    assert rig.store.count(URGENCY.collection) == 1
+
+
+def test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on(rig: Rig) -> None:
+    rig.embedder.failures.append(OwnershipError("revoked"))
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: not rig.embedder.failures)
+    rig.source.batches.append([record("b", 1)])
+    rig.until(lambda: rig.store.count(URGENCY.collection) or rig.error)
+    rig.finish()
+    assert rig.error is None
+    assert rig.source.commits == []
     assert rig.letters.letters == []
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.budget import TokenBudget
+from pipeline.engine.layout import Pack
 from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.errors import BatchShapeError, ConfigError, Reason, RecordError
 from pipeline.interfaces import Tokenizer
-from pipeline.records import Float32, Int32, TokenBatch
+from pipeline.records import Float32, TokenBatch
 from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build
 
 TASKS: Mapping[str, TaskConfig] = {
@@ -49,7 +50,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> tuple[TransformerEngine, T
     return loaded("qwen3", tmp_path_factory.mktemp("qwen3"), max_batch_tokens=512)
 
 
-Run = Callable[[Int32, Int32, str | None], Tensor]
+Run = Callable[[Pack, str | None], Tensor]
 
 
 def replace_run(monkeypatch: pytest.MonkeyPatch, engine: TransformerEngine, wrap: Callable[[Run], Run]) -> None:
@@ -137,11 +138,11 @@ def test_out_of_memory_halves_the_batch_loses_nothing_and_regrows(
     sizes: list[int] = []
 
     def small_memory(run: Run) -> Run:
-        def wrapped(ids: Int32, excluded: Int32, adapter: str | None) -> Tensor:
-            sizes.append(ids.size)
-            if ids.size > 600:
+        def wrapped(pack: Pack, adapter: str | None) -> Tensor:
+            sizes.append(pack.num_tokens)
+            if pack.num_tokens > 600:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return run(ids, excluded, adapter)
+            return run(pack, adapter)
 
         return wrapped
 
@@ -175,10 +176,10 @@ def test_an_item_that_fits_nowhere_is_the_error_of_its_batch_alone(
     long = "invoice " * 100
 
     def no_room_for_long(run: Run) -> Run:
-        def wrapped(ids: Int32, excluded: Int32, adapter: str | None) -> Tensor:
-            if ids.shape[1] > 40:
+        def wrapped(pack: Pack, adapter: str | None) -> Tensor:
+            if (pack.lengths + pack.reused).max() > 40:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
-            return run(ids, excluded, adapter)
+            return run(pack, adapter)
 
         return wrapped
 
@@ -201,8 +202,8 @@ def test_other_faults_of_the_forward_are_not_taken_for_memory(
     engine, tokenizer = qwen
 
     def broken(_: Run) -> Run:
-        def wrapped(ids: Int32, excluded: Int32, adapter: str | None) -> Tensor:
-            del ids, excluded, adapter
+        def wrapped(pack: Pack, adapter: str | None) -> Tensor:
+            del pack, adapter
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
         return wrapped
@@ -216,11 +217,11 @@ def embed_with_overflow(
     engine: TransformerEngine, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch, *, also_float32: bool
 ) -> Float32:
     def overflowing(run: Run) -> Run:
-        def wrapped(ids: Int32, excluded: Int32, adapter: str | None) -> Tensor:
-            rows = run(ids, excluded, adapter).clone()
+        def wrapped(pack: Pack, adapter: str | None) -> Tensor:
+            rows = run(pack, adapter).clone()
             half = next(engine.forward._model.parameters()).dtype != torch.float32
-            if ids.shape[1] > 30 and (half or also_float32):
-                rows[:, 3] = torch.inf
+            if half or also_float32:
+                rows[torch.from_numpy(pack.lengths + pack.reused > 30), 3] = torch.inf
             return rows
 
         return wrapped

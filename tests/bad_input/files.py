@@ -1,0 +1,126 @@
+"""Files that cannot be what they should: given to the reader of `refract produce`, which puts rows on the topic."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.cli.record_files import Keys, read_records
+from pipeline.errors import ConfigError, Reason, RefractError
+from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, not_built, verdict
+from tests.bad_input.stream import FIRST_OFFSET, URGENCY, Stream, everything_logged, good, message
+from tests.unit.fake_consumer import PLACE, assign
+
+ROWS = {"id": ["a", "b"], "text": [MARKER_TEXT, "second"]}
+TEXTS = pa.array(ROWS["text"])
+BACKFILL = "backfill from files"
+
+
+def produced(row: int, given: str, expected: str, write: Callable[[Path], object], name: str = "a.parquet") -> Case:
+    """A file, read as `refract produce` reads it, its records sent through the pipeline."""
+
+    def see(place: Place) -> str:
+        path = place.folder / name
+        write(path)
+        with everything_logged() as logged:
+            try:
+                records = list(read_records(path, Keys("id")))
+            except RefractError as error:
+                word = "refused, exit 2" if isinstance(error, ConfigError) else "refused, exit 1"
+                return verdict(word, [f"{marker} was shown" for marker in leaks(str(error) + logged())])
+        return _through(place, records)
+
+    return Case(row, given, expected, see)
+
+
+def _through(place: Place, records: list[Any]) -> str:
+    batch = [message(record.value, FIRST_OFFSET + n, record.key) for n, record in enumerate(records)]
+    batch.append(message(good(1, {}), FIRST_OFFSET + len(batch)))
+    stream = Stream(place, [[assign, {PLACE: batch}]])
+    stream.run(num_records=len(batch))
+    letters = [str(letter.reason) for letter in stream.letters.letters]
+    outcome = f"{stream.store.count(URGENCY.collection) - 1} accepted"
+    return verdict(", dead letter: ".join([outcome, *letters]), stream.problems())
+
+
+def table(**columns: Any) -> Callable[[Path], None]:
+    """Writes columns as Parquet."""
+    return lambda path: pq.write_table(pa.table(columns), path)
+
+
+def _truncated(path: Path) -> None:
+    table(**ROWS)(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _damaged(path: Path) -> None:
+    """The footer is whole; the pages are not."""
+    pq.write_table(pa.table({"id": [str(n) for n in range(5_000)], "text": ["x"] * 5_000}), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[200 : len(content) // 2] = b"\xa5" * (len(content) // 2 - 200)
+    path.write_bytes(content)
+
+
+class _Pickled(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
+    """An extension type with metadata that a careless reader would unpickle."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.string(), "py_extension_type")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"cos\nsystem\n(S'touch unpickled'\ntR."
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, _storage: Any, _serialized: bytes) -> "_Pickled":
+        return cls()
+
+
+def _extension(path: Path) -> None:
+    storage = pa.array([MARKER_TEXT, "second"])
+    pq.write_table(pa.table({"id": ["a", "b"], "text": pa.ExtensionArray.from_storage(_Pickled(), storage)}), path)
+
+
+def _remote(place: Place) -> str:  # noqa: ARG001 - every case is given one
+    try:
+        list(read_records(Path(f"s3://user:{MARKER_SECRET}@bucket/a.parquet"), Keys("id")))
+    except ConfigError as error:
+        return verdict("refused, exit 2", [f"{marker} was shown" for marker in leaks(str(error))])
+    return "accepted"
+
+
+CASES = [
+    produced(68, "no column id", "refused, exit 2", table(identifier=["a"], text=["x"])),
+    produced(68, "no column text", f"0 accepted, dead letter: {Reason.TEXT_MISSING}", table(id=["a"])),
+    produced(69, "string columns", "2 accepted", table(**ROWS)),
+    produced(
+        69, "a dictionary column", "2 accepted", table(id=ROWS["id"], text=pa.array(ROWS["text"]).dictionary_encode())
+    ),
+    produced(
+        69, "a large_string column", "2 accepted", table(id=ROWS["id"], text=pa.array(ROWS["text"], pa.large_string()))
+    ),
+    produced(69, "a binary column", "2 accepted", table(id=ROWS["id"], text=pa.array([b"one", b"two"], pa.binary()))),
+    produced(70, "a null id", f"1 accepted, dead letter: {Reason.NO_KEY}", table(id=["a", None], text=["x", "y"])),
+    produced(70, "an id twice", "1 accepted", table(id=["a", "a"], text=["x", "y"])),
+    produced(71, "no rows", "0 accepted", table(id=pa.array([], pa.string()), text=pa.array([], pa.string()))),
+    produced(71, "an empty JSON Lines file", "0 accepted", lambda path: path.write_bytes(b""), "a.jsonl"),
+    produced(71, "no such file", "refused, exit 2", lambda _path: None),
+    produced(72, "a file cut short", "refused, exit 2", _truncated),
+    produced(72, "a file with damaged pages", "refused, exit 1", _damaged),
+    produced(72, "text called .parquet", "refused, exit 2", lambda path: path.write_text(MARKER_TEXT)),
+    produced(
+        72,
+        "a broken line of JSON",
+        "refused, exit 1",
+        lambda path: path.write_bytes(orjson.dumps({"id": "a"}) + b"\n{" + MARKER_TEXT.encode()),
+        "a.jsonl",
+    ),
+    not_built(73, f"{BACKFILL}: row groups of any size", "bounded batches"),
+    produced(74, "a pickled extension type", "2 accepted", _extension),
+    not_built(75, f"{BACKFILL}: a schema per file", "checked per file"),
+    not_built(76, f"{BACKFILL}: a file replaced while it is read", "noticed"),
+    Case(77, "s3://user:secret@bucket/a.parquet", "refused, exit 2", _remote),
+    not_built(77, f"{BACKFILL}: an allowed root for paths", "refused outside of it"),
+]

@@ -1,0 +1,188 @@
+"""The legs of the promise, each with the edit that removes it and the fast tests that must notice."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+UNIT, CONTRACT = "tests/unit", "tests/contract"
+SIMULATION = "tests/simulation/test_simulation.py::test_store_equals_source_after_any_faults_quick"
+
+
+class MovedError(Exception):
+    """An edit no longer fits the source."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One removal. `old` must occur exactly once in `path`."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def edited(root: Path, mutant: Mutant) -> str:
+    """Returns the source without the mutant's leg. Raises MovedError when the edit does not fit exactly once."""
+    source = (root / mutant.path).read_text(encoding="utf-8")
+    if source.count(mutant.old) != 1:
+        raise MovedError(
+            f"mutant {mutant.name!r}: {mutant.path} holds its line {source.count(mutant.old)} times, expected once; "
+            f"bring tests/mutants/catalogue.py up to date: {mutant.old.strip()!r}"
+        )
+    return source.replace(mutant.old, mutant.new)
+
+
+def _table_entry(error: str, action: str, other: str, *tests: str) -> Mutant:
+    return Mutant(
+        f"error table: {error} -> {other}",
+        "pipeline/errors.py",
+        f"    {error}: Action.{action},\n",
+        f"    {error}: Action.{other},\n",
+        tests,
+    )
+
+
+_STALE_UPSERT = f"{CONTRACT}/test_store.py::test_a_deleted_point_stays_deleted_against_an_older_upsert"
+_LIFECYCLE = f"{CONTRACT}/test_store_lifecycle.py"
+_FOUND = f"{CONTRACT}/test_store.py::test_deleted_points_are_never_found_nor_counted"
+
+MUTANTS = (
+    Mutant(
+        "version guard (Edge)",
+        "pipeline/stores/edge_shard.py",
+        "edge.UpdateOperation.upsert_points(points, chunk.guard(stored))",
+        "edge.UpdateOperation.upsert_points(points, None)",
+        (f"{_STALE_UPSERT}[edge]",),
+    ),
+    Mutant(
+        "version guard (server)",
+        "pipeline/stores/wire.py",
+        "        parts.append(self._guard)\n",
+        "",
+        (f"{_STALE_UPSERT}[qdrant]",),
+    ),
+    Mutant(
+        "in-batch dedupe (refractor)",
+        "pipeline/refractor.py",
+        "    return list(newest.values()), [item for item in items if newest[item.id] is not item]\n",
+        "    return list(items), []\n",
+        (f"{UNIT}/test_refractor.py::test_batch_keeps_only_the_newest_version_of_a_key_in_either_order",),
+    ),
+    Mutant(
+        "in-batch dedupe (stores)",
+        "pipeline/stores/points.py",
+        "    newest = newest_rows(batch)\n",
+        "    newest = np.arange(len(batch), dtype=np.intp)\n",
+        (
+            f"{UNIT}/test_store_points.py::test_a_batch_is_sent_with_the_newest_row_of_each_id",
+            f"{CONTRACT}/test_store.py::test_two_versions_of_one_id_in_a_batch_leave_the_newest",
+        ),
+    ),
+    Mutant(
+        "older version behind a dead-lettered one",
+        "pipeline/refractor.py",
+        "            waiting = [item for item in older if item.id in refused_ids]\n",
+        "            waiting = []\n",
+        (SIMULATION,),
+    ),
+    Mutant(
+        "epoch ends at revoke",
+        "pipeline/offsets.py",
+        "{partition: self._held.pop(partition) for partition in partitions if partition in self._held}",
+        "{partition: self._held[partition] for partition in partitions if partition in self._held}",
+        (f"{UNIT}/test_offsets.py::test_revoke_returns_what_is_finished_and_ignores_what_finishes_later",),
+    ),
+    Mutant(
+        "epoch check of late work",
+        "pipeline/offsets.py",
+        "return assignment is not None and assignment.epoch == receipt.epoch",
+        "return assignment is not None",
+        (f"{UNIT}/test_offsets.py::test_late_finish_of_an_earlier_assignment_does_not_move_the_next_one",),
+    ),
+    Mutant(
+        "contiguous watermark",
+        "pipeline/offsets.py",
+        "while self.unfinished and self.unfinished[0].finished:",
+        "while any(receipt.finished for receipt in self.unfinished):",
+        (SIMULATION,),
+    ),
+    Mutant(
+        "tombstone filter (Edge)",
+        "pipeline/stores/edge_shard.py",
+        "        must_not=[edge.FieldCondition(STATE_FIELD, match=edge.MatchValue(DELETED))],\n",
+        "",
+        (f"{_FOUND}[edge]",),
+    ),
+    Mutant(
+        "tombstone filter (server)",
+        "pipeline/stores/qdrant_filters.py",
+        "for condition in conditions], must_not=[_dead()])",
+        "for condition in conditions])",
+        (f"{_FOUND}[qdrant]",),
+    ),
+    Mutant(
+        "await on dead letters (refractor)",
+        "pipeline/refractor.py",
+        "        if letters:\n            # Awaited",
+        "        self._tracker.finish(delivery.receipt for delivery in current)\n"
+        "        if letters:\n            # Awaited",
+        (f"{UNIT}/test_refractor.py::test_nothing_is_finished_before_the_dead_letter_is_acknowledged",),
+    ),
+    Mutant(
+        "await on dead letters (Kafka)",
+        "pipeline/sources/dead_letters.py",
+        "                future.get(timeout=DELIVERY_TIMEOUT_MS / 1000)\n",
+        "                pass\n",
+        (f"{UNIT}/test_dead_letters.py::test_letter_that_is_not_acknowledged_is_an_outage",),
+    ),
+    Mutant(
+        "status check on upserts",
+        "pipeline/stores/qdrant_rpc.py",
+        "        check_completed(answer, doing)\n",
+        "",
+        (f"{CONTRACT}/test_qdrant_faults.py::test_only_completed_is_success",),
+    ),
+    Mutant(
+        "fingerprint check (writers)",
+        "pipeline/stores/metadata.py",
+        '("schema", "pipeline", "fingerprint", "dimension", "distance")',
+        '("schema", "pipeline", "dimension", "distance")',
+        (f"{_LIFECYCLE}::test_a_collection_whose_fingerprint_differs_behind_the_same_name_is_refused",),
+    ),
+    Mutant(
+        "fingerprint check (readers)",
+        "pipeline/stores/metadata.py",
+        "    if fingerprint != task.fingerprint:\n",
+        "    if fingerprint is None:\n",
+        (f"{_LIFECYCLE}::test_another_fingerprint_gets_another_collection_and_searches_are_refused",),
+    ),
+    _table_entry(
+        "TransientError", "RETRY", "DEAD_LETTER", f"{UNIT}/test_worker.py::test_outage_is_never_dead_lettered"
+    ),
+    _table_entry("UnknownOutcomeError", "RETRY", "SPLIT", f"{UNIT}/test_worker.py::test_outage_is_never_dead_lettered"),
+    _table_entry(
+        "RecordError",
+        "DEAD_LETTER",
+        "STOP",
+        f"{UNIT}/test_refractor.py::test_one_record_the_store_refuses_is_found_by_bisection",
+    ),
+    _table_entry(
+        "BatchShapeError",
+        "SPLIT",
+        "STOP",
+        f"{UNIT}/test_refractor.py::test_batch_that_is_too_large_for_the_embedder_is_halved_until_it_fits",
+    ),
+    _table_entry(
+        "OwnershipError",
+        "DROP",
+        "STOP",
+        f"{UNIT}/test_worker.py::test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on",
+    ),
+    _table_entry(
+        "EnvironmentFault",
+        "STOP",
+        "DEAD_LETTER",
+        f"{UNIT}/test_worker.py::test_fault_of_the_environment_ends_the_loop_and_leaves_the_group",
+    ),
+)
