@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from pipeline import __version__
+from pipeline.cli.backfill import backfill
 from pipeline.cli.check import check
 from pipeline.cli.config import config_app
 from pipeline.cli.demo import demo
@@ -16,12 +17,14 @@ from pipeline.cli.dlq import dlq_app
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
 from pipeline.cli.produce import produce
+from pipeline.cli.repair import repair
 from pipeline.cli.rewind import rewind
 from pipeline.cli.run import run
 from pipeline.cli.search import search
 from pipeline.cli.serve_config import serve_config
 from pipeline.cli.status import status
 from pipeline.cli.tasks import tasks
+from pipeline.cli.verify import verify
 from pipeline.errors import ConfigError, RefractError, TransientError
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANINGS.items())
@@ -43,7 +46,10 @@ app.command()(search)
 app.command()(tasks)
 app.command()(status)
 app.add_typer(dlq_app, name="dlq")
+app.command()(backfill)
 app.command()(rewind)
+app.command()(verify)
+app.command()(repair)
 app.command()(serve_config)
 app.add_typer(config_app, name="config")
 

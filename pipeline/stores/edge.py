@@ -62,6 +62,13 @@ class EdgeStore:
 
     def upsert(self, batch: PointBatch) -> Written:
         """See `Store.upsert`. A batch that is refused may have been written in part; repeating is safe."""
+        return self._upsert(batch, over_equal=False)
+
+    def repair(self, batch: PointBatch) -> Written:
+        """See `ComparableStore.repair`."""
+        return self._upsert(batch, over_equal=True)
+
+    def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         shards = {name: self._shard(name) for name in batch.vectors}
         for name, shard in shards.items():
             width = batch.vectors[name].shape[-1]
@@ -72,7 +79,7 @@ class EdgeStore:
         stale = dict.fromkeys(shards, points.num_superseded)
         for start in range(0, len(points), GUARD_POINTS):
             rows = slice(start, start + GUARD_POINTS)
-            chunk = EdgeChunk(points, rows)
+            chunk = EdgeChunk(points, rows, over_equal=over_equal)
             for name, shard in shards.items():
                 with translated(f"writing to collection {name!r}", len(points)):
                     stale[name] += shard.upsert(chunk, points.vectors[name][rows])

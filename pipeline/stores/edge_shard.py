@@ -151,10 +151,14 @@ class EdgeShard:
 class EdgeChunk:
     """Some rows of a batch with what all its collections share: ids, payloads and the guard's parts."""
 
-    __slots__ = ("_all", "_parts", "deleted", "ids", "payloads", "versions")
+    __slots__ = ("_all", "_over_equal", "_parts", "deleted", "ids", "payloads", "versions")
 
-    def __init__(self, batch: SendableBatch, rows: slice) -> None:
-        """Takes the rows; the guard is built when a collection first needs it."""
+    def __init__(self, batch: SendableBatch, rows: slice, *, over_equal: bool = False) -> None:
+        """Takes the rows; the guard is built when a collection first needs it.
+
+        `over_equal` lets it through to points of equal version.
+        """
+        self._over_equal = over_equal
         self.ids = [point.hex() for point in batch.ids[rows]]
         self.versions = batch.versions[rows]
         self.deleted = batch.deleted[rows]
@@ -184,7 +188,7 @@ class EdgeChunk:
         """
         part = self._parts.get(point)
         if part is None:
-            newer = edge.FieldCondition(VERSION_FIELD, range=edge.RangeFloat(gte=float(version)))
+            newer = edge.FieldCondition(VERSION_FIELD, range=edge.RangeFloat(gte=float(version + self._over_equal)))
             part = edge.Filter(must=[edge.HasIdCondition({point})], must_not=[newer])
             self._parts[point] = part
         return part

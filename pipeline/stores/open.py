@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError
-from pipeline.interfaces import Store
+from pipeline.record_range import ComparableStore
 
 
-def open_store(config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, filterable: Sequence[str]) -> Store:
+def open_store(
+    config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, filterable: Sequence[str]
+) -> ComparableStore:
     """Returns the store, with no collection opened yet.
 
     `filterable` names the stored payload fields that searches filter on: a server indexes them in the

@@ -86,6 +86,13 @@ class QdrantStore:
 
     def upsert(self, batch: PointBatch) -> Written:
         """See `Store.upsert`. A batch that fails may have been written in part; repeating it is safe."""
+        return self._upsert(batch, over_equal=False)
+
+    def repair(self, batch: PointBatch) -> Written:
+        """See `ComparableStore.repair`."""
+        return self._upsert(batch, over_equal=True)
+
+    def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         for name, vectors in batch.vectors.items():
             dimension = self._collection(name).dimension
             if vectors.shape[-1] != dimension:
@@ -95,7 +102,7 @@ class QdrantStore:
         points = sendable(batch)
         try:
             chunks = [
-                WireChunk(points, slice(start, start + self._config.batch_points))
+                WireChunk(points, slice(start, start + self._config.batch_points), over_equal=over_equal)
                 for start in range(0, len(points), self._config.batch_points)
             ]
         except (TypeError, ValueError) as error:

@@ -87,8 +87,8 @@ class WireChunk:
 
     __slots__ = ("_deleted", "_guard", "_heads", "_ids", "_versions", "rows")
 
-    def __init__(self, batch: SendableBatch, rows: slice) -> None:
-        """Encodes ids, payloads and the guard of the rows.
+    def __init__(self, batch: SendableBatch, rows: slice, *, over_equal: bool = False) -> None:
+        """Encodes ids, payloads and the guard of the rows; `over_equal` lets it through to points of equal version.
 
         Raises TypeError or ValueError for a payload value the protocol cannot carry.
         """
@@ -101,7 +101,7 @@ class WireChunk:
             _POINT_ID_SIZED + point + _map(_PAYLOAD, payload, 0)
             for point, payload in zip(ids, batch.payloads[rows], strict=True)
         ]
-        self._guard = _sized(_UPDATE_FILTER, _version_guard(texts, versions))
+        self._guard = _sized(_UPDATE_FILTER, _version_guard(texts, [v + over_equal for v in versions]))
         self._ids = b"".join([part for point in ids for part in (_GET_ID_SIZED, point)])
         self._versions = dict(zip(texts, versions, strict=True))
 

@@ -1,0 +1,46 @@
+"""Shows how far a long verb is: a bar on a terminal, now and then a line elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.cli.output import print_note
+from pipeline.record_range import Progress
+
+_QUIET_S = 2.0
+"""What is over sooner shows nothing."""
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Yields what to call with each step; a total of 0 is unknown."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        shown: dict[str, object] = {}
+
+        def step(doing: str, done: int, total: int) -> None:
+            if doing not in shown:
+                shown[doing] = bars.add_task(doing, total=total or None)
+            bars.update(shown[doing], completed=done, total=total or None)  # type: ignore[arg-type]  # rich's TaskID
+
+        yield step
+
+
+def _lines() -> Progress:
+    next_line_s = time.monotonic() + _QUIET_S
+
+    def step(doing: str, done: int, total: int) -> None:
+        nonlocal next_line_s
+        if time.monotonic() >= next_line_s:
+            next_line_s = time.monotonic() + _QUIET_S
+            print_note(f"{doing}: {done:,} of {total:,}" if total else doing)
+
+    return step

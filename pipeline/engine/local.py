@@ -1,0 +1,21 @@
+"""The configured engines in this process, behind the seam the actors stand behind elsewhere."""
+
+from pipeline.config.app import Config
+from pipeline.engine.engine import Engine
+from pipeline.engine.load import load_engine
+from pipeline.records import Embeddings, Priority, TokenBatch
+
+
+class LocalEmbedder:
+    """Implements `pipeline.interfaces.Embedder`. Loads a model when it is first asked for. One thread at a time."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._engines: dict[str, Engine] = {}
+
+    def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:  # noqa: ARG002 - nobody waits
+        """See Embedder."""
+        if model not in self._engines:
+            tasks = {name: task for name, task in self._config.tasks.items() if task.model == model}
+            self._engines[model] = load_engine(self._config.models[model], tasks, threads=None)
+        return self._engines[model].embed(batch)

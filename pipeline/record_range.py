@@ -1,0 +1,61 @@
+"""What a comparison asks of a source and a store beyond what the core loop does. Implemented behind the seams."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.errors import Reason
+from pipeline.interfaces import Store, Written
+from pipeline.records import Int64, Partition, PointBatch, Position, Record
+from pipeline.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One offset of a range: a record, or the reason why it is none."""
+
+    position: Position
+    record: Record | None
+    error: Reason | None = None
+
+
+class RecordRange(Protocol):
+    """A source with a beginning and an end, which can be read more than once."""
+
+    begins: Mapping[Partition, int]
+    """First offset per partition; empty where records have no offsets."""
+    ends: Mapping[Partition, int]
+    """One past the last offset per partition."""
+
+    @property
+    def num_records(self) -> int:
+        """At most so many records are in the range."""
+
+    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
+        """Yields the range in offset order per partition; of `wanted`, ascending offsets, nothing else."""
+
+    def committed(self) -> Mapping[Partition, int] | None:
+        """Returns the offsets below which the pipeline has finished everything; None where nothing is to come."""
+
+    def refused(self) -> Mapping[tuple[str, int, int], str]:
+        """Returns reasons by topic, partition and offset of the sound records that could not be stored."""
+
+
+class ComparableStore(Store, Protocol):
+    """A store that can be looked at without creating anything, and mended."""
+
+    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
+        """Returns by task what stands where it writes: `new` at the beginning means that nothing does.
+
+        Raises EnvironmentFault where a collection is of another fingerprint.
+        """
+
+    def repair(self, batch: PointBatch) -> Written:
+        """Writes like `upsert`, but over points of the same version too; newer ones stay. Raises alike.
+
+        For what the version guard would keep: a vector that is wrong under the right version.
+        """
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""

@@ -1,0 +1,138 @@
+"""Reads what topics retain, from their beginnings to where they end at the start, without joining the group."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import kafka.errors as kafka_errors
+import numpy as np
+from kafka import KafkaConsumer, OffsetSpec, TopicPartition
+
+from pipeline.config.app import LimitsConfig
+from pipeline.config.source import SourceConfig
+from pipeline.errors import ConfigError, Reason, RecordError
+from pipeline.record_range import Found
+from pipeline.records import Int64, Partition, Position
+from pipeline.sources.admin import group_offsets, open_admin, partition_offsets, partitions_of
+from pipeline.sources.connection import client_settings, connect
+from pipeline.sources.decode import make_decoder
+from pipeline.sources.kafka_source import wall_clock_ms
+from pipeline.sources.letter_reader import READ_TIMEOUT_MS, read_dead_letters
+from pipeline.sources.translate import translate
+
+SKIP_OFFSETS = 20_000
+"""Offsets between two wanted records that are sought over; fewer are read and dropped, which is faster."""
+
+
+class TopicRange:
+    """The retained range of a pipeline's topics. Implements `pipeline.record_range.RecordRange`. One thread."""
+
+    def __init__(self, config: SourceConfig, limits: LimitsConfig) -> None:
+        """Fixes the range.
+
+        Raises:
+            ConfigError: a topic does not exist.
+            TransientError, EnvironmentFault: see `pipeline.errors`.
+        """
+        self._config = config
+        self._decoders = {
+            name: make_decoder(name, topic, limits, wall_clock_ms) for name, topic in config.topics.items()
+        }
+        with open_admin(config, "looking up offsets") as admin:
+            known = partitions_of(admin, list(config.topics))
+            begins = partition_offsets(admin, known, OffsetSpec.EARLIEST)
+            # What open transactions hold back is not there yet, for the pipeline neither.
+            ends = partition_offsets(admin, known, OffsetSpec.LATEST)
+        self.begins: Mapping[Partition, int] = {Partition(*place): offset for place, offset in begins.items()}
+        self.ends: Mapping[Partition, int] = {Partition(*place): offset for place, offset in ends.items()}
+
+    @property
+    def num_records(self) -> int:
+        """Offsets in the range: at most so many records."""
+        return sum(self.ends[place] - self.begins[place] for place in self.ends)
+
+    def committed(self) -> Mapping[Partition, int]:
+        """Returns the group's committed offsets as of now; 0 where it has none."""
+        with open_admin(self._config, "looking up committed offsets") as admin:
+            known = partitions_of(admin, list(self._config.topics))
+            found = group_offsets(admin, self._config.group_id, known)
+        return {Partition(*place): max(offset.offset, 0) for place, offset in found.items()}
+
+    def refused(self) -> Mapping[tuple[str, int, int], str]:
+        """Returns the reasons of the records that decode and are in the dead-letter topic all the same, by position."""
+        try:
+            return {
+                (letter.position.topic, letter.position.partition, letter.position.offset): letter.reason
+                for letter in read_dead_letters(self._config)
+                if letter.reason in _AFTER_DECODING
+            }
+        except ConfigError:  # the first dead letter creates the topic
+            return {}
+
+    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
+        """Yields the range partition by partition in the order of offsets; of `wanted` only those offsets.
+
+        Raises TransientError or EnvironmentFault.
+        """
+        settings = {
+            **client_settings(self._config, "range"),
+            "group_id": None,
+            "auto_offset_reset": "earliest",
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "metrics_enabled": False,
+            "max_poll_records": self._config.max_poll_records,
+            "max_partition_fetch_bytes": self._config.max_partition_fetch_bytes,
+        }
+        consumer = connect(KafkaConsumer, settings, self._config)
+        try:
+            for place in sorted(self.ends):
+                offsets = None if wanted is None else wanted.get((place.topic, place.number))
+                if self.begins[place] < self.ends[place] and (wanted is None or offsets is not None):
+                    yield from self._partition(consumer, place, offsets)
+        except kafka_errors.KafkaError as error:
+            raise translate(error, "reading the source's range", self._config) from error
+        finally:
+            consumer.close()
+
+    def _partition(self, consumer: Any, place: Partition, offsets: Int64 | None) -> Iterator[Found]:
+        there, end = TopicPartition(*place), self.ends[place]
+        if offsets is not None:
+            end = min(end, int(offsets[-1]) + 1)
+        consumer.assign([there])
+        at = self.begins[place]
+        consumer.seek(there, at)
+        while at < end:
+            if offsets is not None:
+                upcoming = int(offsets[np.searchsorted(offsets, at)])
+                if upcoming - at > SKIP_OFFSETS:
+                    consumer.seek(there, upcoming)
+            fetched = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(there, ())
+            if not fetched and consumer.position(there) <= at:
+                raise kafka_errors.KafkaTimeoutError(f"no answer for {READ_TIMEOUT_MS} ms")
+            for message in fetched:
+                if message.offset >= end:
+                    break
+                if offsets is None or offsets[np.searchsorted(offsets, message.offset)] == message.offset:
+                    yield self._decode(place, message)
+            at = consumer.position(there)
+
+    def _decode(self, place: Partition, message: Any) -> Found:
+        position = Position(place.topic, place.number, message.offset, message.timestamp)
+        try:
+            decoder = self._decoders[place.topic]
+            return Found(position, decoder.decode(message.key, message.value, position, message.headers or ()))
+        except RecordError as error:
+            return Found(position, None, error.reason)
+
+
+_AFTER_DECODING = frozenset(
+    {
+        Reason.TOO_LARGE_FOR_MODEL,
+        Reason.INVALID_EMBEDDING,
+        Reason.REFUSED_BY_STORE,
+        Reason.CRASHES_WORKER,
+        Reason.UNKNOWN_TASK,
+        Reason.VERSION_IN_FUTURE,
+    }
+)
+"""Reasons that decoding the record again does not show: the worker's own, and what time has mended."""

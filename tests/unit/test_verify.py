@@ -1,0 +1,265 @@
+"""Source against store: every kind of difference is found, settled and mended, and nothing else is."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import EnvironmentFault, Reason
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
+from pipeline.record_range import Found
+from pipeline.records import Int64, Partition, PointBatch, Position, Record, point_id
+from pipeline.repair import Encoder, Revisit
+from pipeline.verify import Comparison, TaskReport, note_source
+from tests.fakes import DIMENSION, FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
+
+PIPELINE = "p"
+TASK = task()
+PLACE = Partition("tickets", 0)
+
+
+class FakeRange:
+    """Records of one partition; everything below `finished` is committed."""
+
+    def __init__(self, records: list[Record | Reason], begin: int = 0) -> None:
+        self.found = [
+            Found(Position(*PLACE, begin + number, 0), *((item, None) if isinstance(item, Record) else (None, item)))
+            for number, item in enumerate(records)
+        ]
+        self.begins: Mapping[Partition, int] = {PLACE: begin}
+        self.ends: Mapping[Partition, int] = {PLACE: begin + len(records)}
+        self.finished = begin + len(records)
+        self.letters: dict[tuple[str, int, int], str] = {}
+
+    @property
+    def num_records(self) -> int:
+        return len(self.found)
+
+    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
+        for found in self.found:
+            if wanted is None or found.position.offset in wanted.get(("tickets", 0), ()):
+                yield found
+
+    def committed(self) -> Mapping[Partition, int] | None:
+        return {PLACE: self.finished}
+
+    def refused(self) -> Mapping[tuple[str, int, int], str]:
+        return self.letters
+
+
+class ComparableFake(FakeStore):
+    """`before_look` runs once, between the scan and the second look, as the pipeline might."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = "exists"
+        self.sources: dict[bytes, str] = {}
+
+    def inspect(self, tasks: object) -> Mapping[str, str]:  # noqa: ARG002
+        if self.state.startswith("foreign"):
+            raise EnvironmentFault(self.state)
+        return {TASK.name: self.state}
+
+    def repair(self, batch: PointBatch) -> Written:
+        for collection, rows in batch.vectors.items():
+            points = self.points.setdefault(collection, {})
+            for row, raw in enumerate(batch.ids):
+                version, deleted = int(batch.versions[row]), bool(batch.deleted[row])
+                if raw.tobytes() not in points or points[raw.tobytes()][0] <= version:
+                    points[raw.tobytes()] = (version, deleted, None if deleted else rows[row].copy())
+        return Written({})
+
+    def retrieve(self, collection: str, ids: object, *, with_vectors: bool = False) -> list[StoredPoint]:
+        found = super().retrieve(collection, ids, with_vectors=with_vectors)  # type: ignore[arg-type]
+        return [
+            StoredPoint(
+                point.id, point.version, point.deleted, {"_source": self.sources.get(point.id, "")}, point.vector
+            )
+            for point in found
+        ]
+
+    @property
+    def collection(self) -> dict[bytes, tuple[int, bool, np.ndarray | None]]:
+        return self.points.setdefault(TASK.collection, {})
+
+
+def id_of(key: str) -> bytes:
+    return point_id(PIPELINE, f"s:{key}")
+
+
+def at(key: str, version: int, offset: int, text: str | None = "hello") -> Record:
+    return record(key, version, text, offset=offset)
+
+
+class World:
+    """A range and a store that agree until a test damages one of them."""
+
+    def __init__(self, directory: Path, records: list[Record | Reason]) -> None:
+        self.source = FakeRange(records)
+        self.store = ComparableFake()
+        self.keys = KeySpace(directory, ["tickets"])
+        self.encoder = Encoder(PIPELINE, {"m": FakeTokenizer()}, FakeEmbedder())
+        self.wait_s = 0.0
+        for item in records:
+            if isinstance(item, Record):
+                self.put(item)
+
+    def put(self, item: Record) -> None:
+        key = point_id(PIPELINE, item.key)
+        if self.store.collection.get(key, (-1,))[0] < item.version:
+            row = None if item.text is None else vector(TASK.prompt, item.text)
+            self.store.collection[key] = (item.version, item.deleted, row)
+
+    def verify(self, sample: int | None = None) -> TaskReport:
+        self.dead_letters = note_source(PIPELINE, self.source, self.keys, quiet).dead_letters
+        self.comparison = Comparison(self.keys, self.source, self.store, wait_s=self.wait_s, progress=quiet)
+        report = self.comparison.compare(TASK, ["tickets"], sample)
+        self.revisit.check_vectors([report])
+        return report
+
+    @property
+    def revisit(self) -> Revisit:
+        return Revisit(self.source, self.keys, self.encoder, self.store, quiet)
+
+
+def quiet(doing: str, done: int, total: int) -> None:
+    pass
+
+
+def faults(report: TaskReport) -> dict[str, int]:
+    return {kind: count for kind, count in report.counts.items() if count}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Forty keys in two versions each, one of them deleted, and a record that is none."""
+    records: list[Record | Reason] = [at(f"k{n}", 1, n, f"old {n}") for n in range(40)]
+    records += [at(f"k{n}", 2, 40 + n, f"text {n}" if n else None) for n in range(40)]
+    return World(tmp_path, [*records, Reason.INVALID_JSON])
+
+
+def test_equal_is_equal(world: World) -> None:
+    report = world.verify()
+    assert report.equal
+    assert (report.num_keys, report.num_tombstones, report.num_checked) == (39, 1, 39)
+    assert world.dead_letters == {"invalid_json": 1}
+
+
+def test_every_kind_is_found_and_mended(world: World) -> None:
+    points = world.store.collection
+    del points[id_of("k0")], points[id_of("k1")]
+    points[id_of("k2")] = (1, False, vector(TASK.prompt, "old 2"))
+    points[id_of("k3")] = (2, True, None)
+    points[id_of("k4")] = (2, False, vector("another task", "text 4"))
+    points[b"x" * 16] = (7, False, vector(TASK.prompt, "x"))
+    report = world.verify()
+    expected = dict.fromkeys(["missing", "stale", "extra", "wrong_state", "tombstone_missing", "wrong_vector"], 1)
+    assert faults(report) == expected
+    [mended] = world.revisit.repair([report], delete_extras=False).values()
+    assert (mended.num_written, mended.num_deleted_extras, mended.num_left) == (5, 0, 1)
+    again = world.verify()
+    assert faults(again) == {"extra": 1}
+    [mended] = world.revisit.repair([again], delete_extras=True).values()
+    assert (mended.num_deleted_extras, mended.num_left) == (1, 0)
+    assert points[b"x" * 16][1]
+    assert world.verify().equal
+
+
+def test_a_repair_never_goes_over_a_newer_point(world: World) -> None:
+    points = world.store.collection
+    points[id_of("k2")] = (1, False, vector(TASK.prompt, "old 2"))
+    report = world.verify()
+    points[id_of("k2")] = (3, False, vector(TASK.prompt, "newer"))
+    world.revisit.repair([report], delete_extras=False)
+    assert points[id_of("k2")][0] == 3
+
+
+def test_what_the_group_has_not_committed_is_pending_and_not_repaired(world: World) -> None:
+    del world.store.collection[id_of("k5")]
+    world.source.finished = 45
+    report = world.verify()
+    assert faults(report) == {"pending": 1}
+    assert not report.equal
+    world.revisit.repair([report], delete_extras=True)
+    assert id_of("k5") not in world.store.collection
+
+
+def test_what_the_pipeline_writes_meanwhile_is_no_fault(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = world.store.collection
+    late = points.pop(id_of("k5"))
+    world.source.finished = 45
+    world.wait_s = 10.0
+
+    def finish(_: float) -> None:
+        points[id_of("k5")] = late
+        world.source.finished = 81
+
+    monkeypatch.setattr("pipeline.verify.time.sleep", finish)
+    assert world.verify().equal
+
+
+def test_a_point_from_beyond_the_range_is_no_extra(world: World) -> None:
+    row = vector(TASK.prompt, "x")
+    for number, offset in enumerate([81, 5]):
+        raw = bytes([number]) * 16
+        world.store.collection[raw] = (9, False, row)
+        world.store.sources[raw] = f"tickets:0:{offset}"
+    report = world.verify()
+    assert faults(report) == {"extra": 1}
+    assert [fault["id"] for fault in report.examples(5, ["tickets"])] == ["01010101-0101-0101-0101-010101010101"]
+    assert report.num_newer == 1
+
+
+def test_a_newer_point_is_no_fault(world: World) -> None:
+    world.store.collection[id_of("k6")] = (99, False, vector(TASK.prompt, "later"))
+    report = world.verify()
+    assert report.equal
+    assert report.num_newer == 1
+
+
+def test_a_record_in_the_dead_letter_topic_is_not_expected(world: World) -> None:
+    world.store.collection[id_of("k7")] = (1, False, vector(TASK.prompt, "old 7"))
+    world.source.letters = {("tickets", 0, 47): "invalid_embedding"}
+    assert world.verify().equal
+    assert world.dead_letters == {"invalid_json": 1, "invalid_embedding": 1}
+
+
+def test_of_equal_versions_the_first_counts(tmp_path: Path) -> None:
+    world = World(tmp_path, [at("k", 1, 0, "first"), at("k", 1, 1, "second")])
+    assert world.verify().equal
+    world.store.collection[id_of("k")] = (1, False, vector(TASK.prompt, "second"))
+    assert faults(world.verify()) == {"wrong_vector": 1}
+
+
+def test_a_foreign_collection_is_named_and_left_alone(world: World) -> None:
+    world.store.state = "foreign fingerprint"
+    report = world.verify()
+    assert (report.fingerprint_fault, report.equal) == ("foreign fingerprint", False)
+
+
+def test_a_collection_that_does_not_exist_misses_every_key(world: World) -> None:
+    world.store.state = "new"
+    world.store.points.clear()
+    report = world.verify(sample=0)
+    assert faults(report) == {"missing": 39, "tombstone_missing": 1}
+
+
+def test_a_sample_has_its_size(world: World) -> None:
+    assert world.verify(sample=7).num_checked == 7
+
+
+def test_runs_hold_every_entry_in_the_order_of_ids(tmp_path: Path) -> None:
+    keys = KeySpace(tmp_path, ["tickets"])
+    ids = [bytes([n]) + b"\0" * 15 for n in range(256)]
+    for point in reversed(ids):
+        keys.add(point, 1, Position("tickets", 0, 0, 0), deleted=False)
+        keys.add(point, 2, Position("tickets", 0, 1, 0), deleted=False)
+    keys.flush()
+    runs = [newest(keys.run(number)) for number in range(NUM_RUNS)]
+    entries = np.concatenate(runs)
+    assert raw_ids(entries["id"]) == ids
+    assert set(entries["version"].tolist()) == {2}
+    assert run_of(entries["id"]).tolist() == [n // 4 for n in range(256)]
+    assert DIMENSION == 8
