@@ -26,7 +26,7 @@ class Embedder:
         tasks = {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
         threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
         engine = load_engine(model, tasks, threads=threads)
-        self._scheduler = EmbedScheduler(name, engine, EmbedMetrics(context.registry))
+        self._scheduler = EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows)
         self._reporter = Reporter("embedder", monitor, context.registry, lambda: (True, ""))
 
     async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:

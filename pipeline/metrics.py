@@ -61,10 +61,15 @@ class EmbedMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, gauge, _ = _kinds(registry)
         self.batches = counter("refract_forward_batches", "Forward batches computed.", MODEL)
-        self.tokens = counter("refract_tokens", "Text tokens embedded, once per task.", MODEL)
-        self.items = counter("refract_embeddings", "Embeddings computed.", (*MODEL, "priority"))
+        self.tokens = counter("refract_tokens", "Text tokens embedded, once per task, cache hits included.", MODEL)
+        self.items = counter("refract_embeddings", "Embeddings handed back, cache hits included.", (*MODEL, "priority"))
         self.invalid = counter("refract_invalid_embeddings", "Items without a finite embedding.", MODEL)
-        self.padding = counter("refract_padding_tokens", "Padding computed beside the tokens.", MODEL)
+        self.cache_hits = counter(
+            "refract_cache_hits", "Embeddings that needed no computing: an equal one was in flight or cached.", MODEL
+        )
+        self.cache_hit_rate = gauge(
+            "refract_cache_hit_rate", "Share of the last seconds' embeddings that were cache hits.", MODEL
+        )
         self.busy = counter("refract_embedder_busy_seconds", "Time spent computing.", MODEL)
         self.occupancy = gauge("refract_embedder_occupancy", "Share of the last seconds spent computing.", MODEL)
         self.tokens_per_s = gauge("refract_tokens_per_second", "Text tokens a second, over the last seconds.", MODEL)

@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from pipeline import __version__
 from pipeline.cli.backfill import backfill
+from pipeline.cli.bench import bench
 from pipeline.cli.check import check
 from pipeline.cli.config import config_app
 from pipeline.cli.demo import demo
@@ -44,6 +45,7 @@ app.command()(demo)
 app.command()(produce)
 app.command()(search)
 app.command()(tasks)
+app.command()(bench)
 app.command()(status)
 app.add_typer(dlq_app, name="dlq")
 app.command()(backfill)

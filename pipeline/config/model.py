@@ -66,6 +66,14 @@ class ModelConfig(Section):
         description="Threads of one replica on CPU. Raising it speeds up a batch until the physical cores are used. "
         "Absent: num_cpus, or all when that is below one.",
     )
+    cache_rows: int = Field(
+        0,
+        ge=0,
+        le=100_000_000,
+        description="Embeddings of one replica kept by content, least recently used dropped first, so that equal "
+        "texts of one task are computed once. Raising it finds older duplicates, at 4 bytes per dimension and about "
+        "200 more each. 0: every text is computed.",
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
         description="Catalogue fields to set by hand for a model the catalogue does not know, or to correct: pooling, "

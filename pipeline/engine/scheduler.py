@@ -2,11 +2,13 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from threading import Condition, Thread
 
 import numpy as np
 
+from pipeline.engine.duplicates import DeduplicatedJob, DeduplicatingEngine
 from pipeline.engine.engine import Engine
 from pipeline.errors import RefractError
 from pipeline.metrics import EmbedMetrics
@@ -28,9 +30,17 @@ class EmbedScheduler:
     one forward batch, not for a backlog.
     """
 
-    def __init__(self, model: str, engine: Engine, metrics: EmbedMetrics) -> None:
+    def __init__(self, model: str, engine: Engine, metrics: EmbedMetrics, *, cache_rows: int = 0) -> None:
+        """Starts the thread.
+
+        Args:
+            model: The model's name in the configuration, a label of the metrics.
+            engine: What computes; called from the scheduler's thread only.
+            metrics: Where to count.
+            cache_rows: Rows kept so that equal items are computed once; 0: every item is computed.
+        """
         self._model = model
-        self._engine = engine
+        self._engine = DeduplicatingEngine(engine, cache_rows) if cache_rows else engine
         self._metrics = metrics
         self._changed = Condition()
         self._waiting: dict[Priority, deque[Waiting]] = {priority: deque() for priority in Priority}
@@ -87,7 +97,7 @@ class EmbedScheduler:
                 self.busy_since_s = began_s = time.monotonic()
                 job.step()
                 self.busy_since_s = None
-                self._window.add(time.monotonic() - began_s, 0)
+                self._window.add(busy_s=time.monotonic() - began_s)
                 self._metrics.batches.labels(self._model).inc()
                 while self._serve(below=priority):
                     pass
@@ -97,8 +107,8 @@ class EmbedScheduler:
             for _, future in taken:
                 future.set_exception(error)
             return True
-        for (batch, future), result in zip(taken, results, strict=True):
-            self._count(batch, priority)
+        self._count([batch for batch, _ in taken], priority, job.num_shared if isinstance(job, DeduplicatedJob) else 0)
+        for (_, future), result in zip(taken, results, strict=True):
             if isinstance(result, RefractError):
                 future.set_exception(result)
             else:
@@ -127,26 +137,30 @@ class EmbedScheduler:
         for priority, waiting in self._waiting.items():
             self._metrics.queued.labels(self._model, priority).set(len(waiting))
 
-    def _count(self, batch: TokenBatch, priority: Priority) -> None:
-        num_tokens = batch.num_tokens * len(batch.prompts)
-        self._metrics.items.labels(self._model, priority).inc(_num_items(batch))
+    def _count(self, batches: Sequence[TokenBatch], priority: Priority, num_shared: int) -> None:
+        num_items = sum(map(_num_items, batches))
+        num_tokens = sum(batch.num_tokens * len(batch.prompts) for batch in batches)
+        self._metrics.items.labels(self._model, priority).inc(num_items)
         self._metrics.tokens.labels(self._model).inc(num_tokens)
-        self._window.add(0.0, num_tokens)
+        self._metrics.cache_hits.labels(self._model).inc(num_shared)
+        self._window.add(num_tokens=num_tokens, num_items=num_items, num_shared=num_shared)
 
 
 class _Window:
-    """Occupancy and token rate over the last couple of seconds. One thread."""
+    """Occupancy, token rate and the cache's hit rate over the last couple of seconds. One thread."""
 
     def __init__(self, metrics: EmbedMetrics, model: str) -> None:
         self._metrics = metrics
         self._model = model
         self._began_s = time.monotonic()
         self._busy_s = 0.0
-        self._num_tokens = 0
+        self._num_tokens = self._num_items = self._num_shared = 0
 
-    def add(self, busy_s: float, num_tokens: int) -> None:
+    def add(self, *, busy_s: float = 0.0, num_tokens: int = 0, num_items: int = 0, num_shared: int = 0) -> None:
         self._busy_s += busy_s
         self._num_tokens += num_tokens
+        self._num_items += num_items
+        self._num_shared += num_shared
         self._metrics.busy.labels(self._model).inc(busy_s)
         self.close_if_due()
 
@@ -155,7 +169,10 @@ class _Window:
         if elapsed_s >= WINDOW_S:
             self._metrics.occupancy.labels(self._model).set(min(self._busy_s / elapsed_s, 1.0))
             self._metrics.tokens_per_s.labels(self._model).set(self._num_tokens / elapsed_s)
-            self._began_s, self._busy_s, self._num_tokens = time.monotonic(), 0.0, 0
+            hit_rate = self._num_shared / self._num_items if self._num_items else 0.0
+            self._metrics.cache_hit_rate.labels(self._model).set(hit_rate)
+            self._began_s, self._busy_s = time.monotonic(), 0.0
+            self._num_tokens = self._num_items = self._num_shared = 0
 
 
 def _num_items(batch: TokenBatch) -> int:

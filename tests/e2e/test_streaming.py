@@ -195,14 +195,21 @@ def test_killed_ingestor_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> N
     wait_until(lambda: shared(app), "the group has two members again")
 
 
+MAX_KILLS = 4
+"""One of two embedders may be between two batches when it is killed."""
+
+
 def test_killed_embedder_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> None:
     retries = app.status()["retries"].get("embedder", 0)
-    send_backlog(app, fresh_keys(BACKLOG))
-    app.wait_midstream()
-    victim = app.kill("Embedder")
-    app.wait_replaced("Embedder", victim, 2)
-    app.check()
-    assert app.status()["retries"].get("embedder", 0) > retries, "the kill hit no batch"
+    for _ in range(MAX_KILLS):
+        send_backlog(app, fresh_keys(BACKLOG))
+        app.wait_midstream()
+        victim = app.kill("Embedder")
+        app.wait_replaced("Embedder", victim, 2)
+        app.check()
+        if app.status()["retries"].get("embedder", 0) > retries:
+            return
+    raise AssertionError(f"none of {MAX_KILLS} kills hit a batch")
 
 
 def test_killed_store_owner_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> None:

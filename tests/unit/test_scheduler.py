@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.engine.engine import Engine, Job, Result
-from pipeline.engine.scheduler import EmbedScheduler
+from pipeline.engine.scheduler import EmbedScheduler, _Window
 from pipeline.errors import BatchShapeError
 from pipeline.metrics import EmbedMetrics
 from pipeline.records import Priority, TokenBatch
@@ -126,3 +126,31 @@ def test_close_cancels_what_waits(engine: SteppedEngine) -> None:
     assert running.done()
     assert waiting.cancelled() or waiting.done()
     assert not scheduler.alive
+
+
+def test_equal_texts_are_computed_once_and_counted(engine: SteppedEngine) -> None:
+    registry = CollectorRegistry()
+    scheduler = EmbedScheduler("m", engine, EmbedMetrics(registry), cache_rows=4)
+    engine.go.set()
+    for _ in range(3):
+        assert scheduler.submit(batch("live", 2), Priority.LIVE).result(10)[0].shape == (2, 2)
+    scheduler.close()
+    assert engine.log == ["live"]
+    assert registry.get_sample_value("refract_cache_hits_total", {"model": "m"}) == 5
+    assert registry.get_sample_value("refract_embeddings_total", {"model": "m", "priority": "live"}) == 6
+
+
+def test_the_cache_is_off_unless_asked_for(scheduler: EmbedScheduler, engine: SteppedEngine) -> None:
+    engine.go.set()
+    for _ in range(2):
+        scheduler.submit(batch("live", 2), Priority.LIVE).result(10)
+    assert len(engine.log) == 4
+
+
+def test_hit_rate_is_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.scheduler.WINDOW_S", 0.0)
+    registry = CollectorRegistry()
+    window = _Window(EmbedMetrics(registry), "m")
+    for num_shared in (3, 1):
+        window.add(num_items=4, num_shared=num_shared)
+        assert registry.get_sample_value("refract_cache_hit_rate", {"model": "m"}) == num_shared / 4
