@@ -1,0 +1,193 @@
+"""What one model does with given texts on this machine: rates, padding, utilisation, memory, and a comparison."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.build import build_engine
+from pipeline.engine.comparison import Comparison, compare, peak_memory_mb
+from pipeline.engine.flops import forward_flops, matmul_peak
+from pipeline.engine.scheduler import MERGED_ITEMS
+from pipeline.engine.spec import resolve
+from pipeline.engine.tokenizer import PromptTokenizer
+from pipeline.engine.transformer import TransformerEngine
+from pipeline.records import Int64, TokenBatch
+
+Step = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+_PEAK_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What `refract bench` reports. Rates are medians over the runs and include tokenising."""
+
+    model: str
+    device: str
+    dtype: str
+    threads: int
+    num_texts: int
+    num_tasks: int
+    num_tokens: int
+    """Of all prompts, instructions included."""
+    documents_per_s: float
+    """A document is one text under all tasks."""
+    tokens_per_s: float
+    """Of whole prompts: what an instruction's reuse saves counts as done."""
+    padding_share: float | None
+    """Padding among the computed tokens; None where the engine's forward pass cannot be counted."""
+    computed_share: float | None
+    """Tokens of the prompts that were computed, the rest being instructions computed once."""
+    flop_utilisation: float
+    """Operations of the computed tokens a second, over what a large matrix product reaches here."""
+    peak_tflops: float
+    memory_mb: float
+    """Peak of this process."""
+    device_memory_mb: float | None
+    ratio: float | None
+    """Documents a second over those of sentence-transformers in float32."""
+    comparison: Comparison
+    engine: Mapping[str, Any]
+
+
+def measure(
+    model: ModelConfig,
+    tasks: Mapping[str, TaskConfig],
+    texts: Sequence[str],
+    *,
+    threads: int | None,
+    runs: int,
+    step: Step,
+) -> Measured:
+    """Loads the model and measures it. Raises as `pipeline.engine.load.load_engine`."""
+    step("loading the model", 0, 0)
+    engine = build_engine(model, tasks, threads=threads)
+    spec, device = resolve(model, weights=True), engine.forward.device
+    tokenizer, names = PromptTokenizer(spec, tasks), list(tasks)
+    median_s = _median_seconds(engine, tokenizer, texts, names, runs, step)
+    memory_mb, device_memory_mb = peak_memory_mb(), _device_memory_mb(device)
+    lengths = prompt_lengths(engine, tokenizer.encode(texts, names))
+    asked, computed = count_tokens(engine, tokenizer, texts, names)
+    computed_share = asked / int(lengths.sum()) if asked else None
+    facts = engine.describe()
+    step("measuring a matrix product", 0, 0)
+    peak = matmul_peak(device, _PEAK_DTYPES.get(facts["dtype"], torch.float32))
+    step("running sentence-transformers", 0, 0)
+    prompts = [tokenizer.show(name, text)[0] for name in names for text in texts]
+    comparison = compare(
+        str(spec.files.folder), prompts, len(texts), device.type, threads=torch.get_num_threads(), runs=runs
+    )
+    documents_per_s = len(texts) / median_s
+    return Measured(
+        model=model.model,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        dtype=facts["dtype"],
+        threads=torch.get_num_threads(),
+        num_texts=len(texts),
+        num_tasks=len(tasks),
+        num_tokens=int(lengths.sum()),
+        documents_per_s=documents_per_s,
+        tokens_per_s=float(lengths.sum()) / median_s,
+        padding_share=1 - asked / computed if computed >= asked > 0 else None,
+        computed_share=computed_share,
+        flop_utilisation=forward_flops(spec, lengths) * (computed_share or 1.0) / median_s / peak,
+        peak_tflops=peak / 1e12,
+        memory_mb=memory_mb,
+        device_memory_mb=device_memory_mb,
+        ratio=documents_per_s / comparison.documents_per_s if comparison.documents_per_s else None,
+        comparison=comparison,
+        engine=facts,
+    )
+
+
+def _median_seconds(
+    engine: TransformerEngine,
+    tokenizer: PromptTokenizer,
+    texts: Sequence[str],
+    prompts: Sequence[str],
+    runs: int,
+    step: Step,
+) -> float:
+    """Returns the median seconds of one pass, after one to warm up."""
+    elapsed_s = []
+    for run in range(runs + 1):
+        doing = f"run {run} of {runs}" if run else "warming up"
+        began_s = time.perf_counter()
+        embed_all(engine, tokenizer, texts, prompts, partial(step, doing))
+        elapsed_s.append(time.perf_counter() - began_s)
+    return statistics.median(elapsed_s[1:])
+
+
+def embed_all(
+    engine: TransformerEngine,
+    tokenizer: PromptTokenizer,
+    texts: Sequence[str],
+    prompts: Sequence[str],
+    done: Callable[[int, int], None] = lambda _, __: None,
+) -> None:
+    """Tokenises and embeds all texts under all prompts, in jobs as large as the scheduler's.
+
+    `done` is called with the texts done and their number.
+    """
+    size = max(MERGED_ITEMS // len(prompts), 1)
+    for start in range(0, len(texts), size):
+        engine.embed(tokenizer.encode(texts[start : start + size], prompts))
+        done(min(start + size, len(texts)), len(texts))
+
+
+def prompt_lengths(engine: TransformerEngine, batch: TokenBatch) -> Int64:
+    """Returns the tokens of every whole prompt of a batch."""
+    lengths = []
+    for name, segments in zip(batch.prompts, batch.segments, strict=True):
+        plan = engine.prompts[name]
+        kept = np.minimum(batch.offsets[segments + 1] - batch.offsets[segments], plan.room)
+        lengths.append(kept + len(plan.prefix) + len(plan.suffix))
+    return np.concatenate(lengths).astype(np.int64)
+
+
+def count_tokens(
+    engine: TransformerEngine, tokenizer: PromptTokenizer, texts: Sequence[str], prompts: Sequence[str]
+) -> tuple[int, int]:
+    """Returns the tokens that packs asked for in one pass, and those that went through the embedding layer.
+
+    The second is zero where a compiled graph does not call the layer.
+    """
+    counts = {"asked": 0, "computed": 0}
+    run = engine.forward.run
+
+    def counted(pack: Any, adapter: str | None) -> Any:
+        counts["asked"] += pack.num_tokens
+        return run(pack, adapter)
+
+    with _seen_ids(engine.forward.transformer, counts):
+        engine.forward.run = counted  # type: ignore[method-assign] # for this one pass
+        try:
+            embed_all(engine, tokenizer, texts, prompts)
+        finally:
+            del engine.forward.run  # back to the class's
+    return counts["asked"], counts["computed"]
+
+
+@contextmanager
+def _seen_ids(transformer: Any, counts: dict[str, int]) -> Iterator[None]:
+    def seen(_: object, inputs: tuple[Any, ...]) -> None:
+        counts["computed"] += int(inputs[0].numel())
+
+    hook = transformer.get_input_embeddings().register_forward_pre_hook(seen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _device_memory_mb(device: torch.device) -> float | None:
+    return torch.cuda.max_memory_allocated(device) / (1 << 20) if device.type == "cuda" else None
