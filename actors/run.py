@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.context import _get_global_client  # the only place that knows the address in use
 from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app, required_resources
@@ -50,11 +51,8 @@ class RunningApp:
         self.config: Config = self._source.load()
         self._address = address or self.config.ray.address
         self._monitor: DeploymentHandle[Any] | None = None
-
-    @property
-    def url(self) -> str:
+        self.url = f"http://{self.config.api.host}:{self.config.api.port}"
         """Where the API listens."""
-        return f"http://{self.config.api.host}:{self.config.api.port}"
 
     def start(self, progress: Progress) -> None:
         """Starts Ray if need be, deploys, and returns once every replica is up.
@@ -79,6 +77,7 @@ class RunningApp:
                 http_options={"host": self.config.api.host, "port": self.config.api.port},
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
             )
+            self._note_url(progress)
             serve.run(build_app(self._source), name=APP_NAME, route_prefix="/")
         except RefractError:
             self.stop(progress)
@@ -143,6 +142,14 @@ class RunningApp:
         except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
             where = f"at {self._address!r} (ray.address, or --address)" if self._address else "on this machine"
             raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
+
+    def _note_url(self, progress: Progress) -> None:
+        """A cluster has one HTTP proxy for all apps: when it runs already, our host and port are ignored."""
+        client = _get_global_client() if self._address else None
+        url = client.root_url if client else self.url
+        if url != self.url:
+            progress(f"Serve listens at {url} already; api.host and api.port ({self.url}) are not used")
+            self.url = url
 
     def _check_resources(self) -> None:
         """Refuses what the cluster will never have, rather than waiting for ever."""
