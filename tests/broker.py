@@ -46,6 +46,20 @@ class Broker:
         """Adds lines for the next start."""
         self._properties |= properties
 
+    def advertise(self, port: int, listens_on: int) -> None:
+        """Adds, from the next start on, a listener whose clients are told to come to `port`, a proxy's.
+
+        The listener itself is at `listens_on`; the broker's own port stays what it is.
+        """
+        self.set_properties(
+            {
+                "listeners": f"PLAINTEXT://127.0.0.1:{self.port},PROXIED://127.0.0.1:{listens_on},"
+                f"CONTROLLER://127.0.0.1:{self.controller_port}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port},PROXIED://127.0.0.1:{port}",
+                "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
+            }
+        )
+
     def stop(self) -> None:
         self._run("stop")
 
