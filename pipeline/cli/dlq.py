@@ -1,33 +1,36 @@
-"""`refract dlq`: the records that could not be stored, and why."""
+"""`refract dlq`: the records that could not be stored, why, and how they get another try."""
 
 import datetime as dt
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
-from pipeline.cli.output import print_json, print_table
+from pipeline.cli.output import print_json, print_note, print_table
+from pipeline.cli.progress import progress
+from pipeline.cli.times import unix_ms
 from pipeline.errors import ConfigError, Reason, nearest
 
 if TYPE_CHECKING:
+    from pipeline.config.source import SourceConfig
     from pipeline.sources.letter_reader import StoredLetter
+    from pipeline.sources.replay import Survey
 
 dlq_app = typer.Typer(help="The dead-letter topic.", no_args_is_help=False)
 
 _MAX_CELL = 60
 
-
-@dlq_app.callback()
-def _dlq() -> None:
-    """Keeps `list` a verb of its own while it is the only one."""
+Topic = Annotated[str | None, typer.Option("--topic", help="Only this source topic's.", show_default=False)]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only this reason's.", show_default=False)]
 
 
 @dlq_app.command("list")
 def list_letters(
     config: ConfigFile,
     *,
-    topic: Annotated[str | None, typer.Option("--topic", help="Only this source topic's.", show_default=False)] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Only this reason's.", show_default=False)] = None,
+    topic: Topic = None,
+    reason: ReasonOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 20,
     values: Annotated[
         bool, typer.Option("--values", help="Show the records themselves as well.", show_default=False)
@@ -39,12 +42,7 @@ def list_letters(
     from pipeline.sources.letter_reader import read_dead_letters
 
     loaded = load_config(config)
-    reasons = [str(known) for known in Reason]
-    if reason is not None and reason not in reasons:
-        raise ConfigError(f"--reason: no reason {reason!r}.{nearest(reason, reasons)} Reasons: {', '.join(reasons)}")
-    if topic is not None and topic not in loaded.source.topics:
-        topics = loaded.source.topics
-        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, topics)}")
+    _check_choice(topic, reason, loaded.source)
     letters = list(read_dead_letters(loaded.source, topic=topic, reason=reason, limit=limit))
     facts = [letter_facts(letter, values=values) for letter in letters]
     if as_json:
@@ -53,6 +51,103 @@ def list_letters(
         typer.echo("no dead letters")
     else:
         print_table("", list(facts[0]), [[_cell(value) for value in fact.values()] for fact in facts])
+
+
+@dlq_app.command("replay")
+def replay_letters(
+    config: ConfigFile,
+    *,
+    topic: Topic = None,
+    reason: ReasonOption = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only letters written at this time or later.", show_default=False)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Only letters written before this time.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="The oldest so many.", show_default="all")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.", show_default=False)
+    ] = False,
+    into_compacted: Annotated[
+        bool,
+        typer.Option("--into-compacted", help="Replay into compacted topics as well.", show_default=False),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to their source topics, once the cause is mended. The version guard decides.
+
+    A replayed record keeps its version, so it never wins against a newer state of its key, and a second replay
+    changes nothing. What this configuration would refuse again is not sent. Everybody who reads the topic sees the
+    record again. Exit code 1: some letters were not replayed.
+    """
+    from pipeline.config.load import load_config
+    from pipeline.sources.replay import Fate, Replay, Wanted
+
+    loaded = load_config(config)
+    _check_choice(topic, reason, loaded.source)
+    since_ms = None if since is None else unix_ms("--since", since)
+    until_ms = None if until is None else unix_ms("--until", until)
+    wanted = Wanted(topic, reason, since_ms, until_ms, limit)
+    replay = Replay(loaded.source, loaded.limits, wanted, into_compacted=into_compacted)
+    num_sent = 0
+    with progress() as step:
+        survey = replay.survey(step)
+        if not as_json:
+            _print_survey(survey)
+        if survey.chosen and not dry_run:
+            num_sent = replay.send(survey.chosen, step)
+    if as_json:
+        print_json(_survey_facts(survey) | {"replayed": num_sent, "dry_run": dry_run})
+    elif dry_run:
+        print_note(f"{len(survey.chosen):,} would be replayed; nothing was sent")
+    else:
+        typer.echo(f"replayed {num_sent:,}")
+    left = survey.total(Fate.REFUSED_AGAIN, Fate.VALUE_LOST, Fate.NO_TOPIC, Fate.COMPACTED)
+    if left or (num_sent < len(survey.chosen) and not dry_run):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _survey_facts(survey: "Survey") -> dict[str, Any]:
+    from pipeline.sources.replay import Fate
+
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (topic, reason, fate), count in sorted(survey.counts.items()):
+        row = rows.setdefault((topic, reason), {"topic": topic, "reason": reason} | dict.fromkeys(map(str, Fate), 0))
+        row[fate] = count
+    return {"letters": list(rows.values()), "refused_again": dict(survey.reasons_again), "copies": survey.num_copies}
+
+
+def _print_survey(survey: "Survey") -> None:
+    from pipeline.sources.replay import Fate
+
+    facts = _survey_facts(survey)
+    if not facts["letters"]:
+        typer.echo("no dead letters")
+        return
+    shown = ["topic", "reason", *(fate for fate in Fate if survey.total(fate))]
+    print_table(
+        "", [column.replace("_", " ") for column in shown], [[row[c] for c in shown] for row in facts["letters"]]
+    )
+    if again := survey.reasons_again:
+        print_note(f"refused by this configuration: {', '.join(f'{reason} {n:,}' for reason, n in again.items())}")
+    if survey.total(Fate.COMPACTED):
+        print_note(
+            "A replayed record becomes the last of its key, and compaction then drops a newer one: send the key's "
+            "newest state again at its producer, or, where the letters are the newest, give --into-compacted"
+        )
+    if survey.total(Fate.VALUE_LOST):
+        print_note("value lost: the letter keeps a part of the value, and the source topic does not retain the record")
+
+
+def _check_choice(topic: str | None, reason: str | None, source: "SourceConfig") -> None:
+    reasons = [str(known) for known in Reason]
+    if reason is not None and reason not in reasons:
+        raise ConfigError(f"--reason: no reason {reason!r}.{nearest(reason, reasons)} Reasons: {', '.join(reasons)}")
+    if topic is not None and topic not in source.topics:
+        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, source.topics)}")
 
 
 def letter_facts(letter: "StoredLetter", *, values: bool) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """`refract rewind`: has records read again, for a task that is new or a collection that was lost."""
 
-import datetime as dt
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note, print_table
+from pipeline.cli.times import unix_ms
 from pipeline.errors import ConfigError, nearest
 
 _EARLIEST = "earliest"
@@ -43,7 +43,7 @@ def rewind(
     moves = plan_rewind(loaded.source, [topic] if topic else list(topics), _since_ms(to))
     num_offsets = sum(move.num_offsets for move in moves.values())
     num_embeddings = sum(move.num_offsets * len(topics[place.topic].tasks) for place, move in moves.items())
-    executed = execute and num_offsets > 0
+    executed = execute and bool(moves)
     if executed:
         move_offsets(loaded.source, moves)
     rows = [(place.topic, place.number, move.committed, move.target, move.num_offsets) for place, move in moves.items()]
@@ -66,12 +66,6 @@ def _since_ms(to: str) -> int | None:
     if to == _EARLIEST:
         return None
     try:
-        since = dt.datetime.fromisoformat(to)
-    except ValueError:
-        raise ConfigError(
-            f"--to: {to!r} is neither {_EARLIEST} nor a time such as 2026-01-31 or 2026-01-31T08:00:00Z."
-            f"{nearest(to, [_EARLIEST])}"
-        ) from None
-    if since.tzinfo is None:
-        since = since.replace(tzinfo=dt.UTC)
-    return round(since.timestamp() * 1000)
+        return unix_ms("--to", to, _EARLIEST)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{nearest(to, [_EARLIEST])}") from None

@@ -153,6 +153,16 @@ def group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> M
     return offsets
 
 
+def cleanup_policy(admin: Any, topic: str) -> str:
+    """Returns the topic's `cleanup.policy`; "delete", Kafka's default, where the brokers do not tell."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
+    try:
+        described = admin.describe_configs([resource], config_filter="all")
+    except (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConnectionError):
+        return "delete"  # not told: brokers hang up on requests they do not know
+    return str(described["topic"][topic].get("cleanup.policy", {}).get("value", "delete"))
+
+
 def partition_offsets(admin: Any, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
     """Returns an offset per partition: the first or last of committed records, or the first since a time in ms."""
     answers = admin.list_partition_offsets(
@@ -200,7 +210,7 @@ def _version(admin: Any, cluster: Mapping[str, Any]) -> str:
 def _check_dead_letter_topic(admin: Any, config: SourceConfig, count: int | None) -> str:
     topic = config.dead_letter_topic
     if count:
-        if _is_compacted_only(admin, topic):
+        if cleanup_policy(admin, topic) == "compact":
             raise ConfigError(
                 f"source.dead_letter_topic: {topic!r} is compacted, so letters of one key would remove each other; "
                 f"set its cleanup.policy to delete"
@@ -216,13 +226,3 @@ def _check_dead_letter_topic(admin: Any, config: SourceConfig, count: int | None
             f"({type(error).__name__}); create it first"
         ) from error
     return "will be created"
-
-
-def _is_compacted_only(admin: Any, topic: str) -> bool:
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
-    try:
-        described = admin.describe_configs([resource], config_filter="all")
-    except (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConnectionError):
-        return False  # not told: brokers hang up on requests they do not know
-    policy = described["topic"][topic].get("cleanup.policy", {}).get("value", "delete")
-    return str(policy) == "compact"

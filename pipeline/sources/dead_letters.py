@@ -150,11 +150,13 @@ class KafkaDeadLetters:
 
     def _headers(self, letter: DeadLetter) -> list[tuple[str, bytes]]:
         position = letter.position
+        topic = self._config.topics.get(position.topic)
         facts = {
             "topic": position.topic,
             "partition": position.partition,
             "offset": position.offset,
             "timestamp": position.timestamp_ms,
+            "generation": topic.generation if topic else 0,
             "task": letter.task,
             "reason": letter.reason,
             "detail": letter.detail[:MAX_DETAIL_CHARS],

@@ -38,6 +38,9 @@ PARSERS: Mapping[str, Parser] = {"json": parse_object}
 VERSION_HEADER = "refract-version"
 """Header in which a record with a null value carries its version, as decimal digits."""
 
+REPLAYED_VERSION_HEADER = "refract-replayed-version"
+"""Header in which `refract dlq replay` keeps the version of a record whose offset was its version."""
+
 _TWO_63 = 2**63
 """Integers of a Qdrant payload are signed 64-bit."""
 
@@ -57,8 +60,9 @@ class RecordDecoder:
     no fields, so its Kafka key must name the record: it is read as the topic's `key_type` (see
     `canonical_kafka_key`), and hits what a field of the same text stored.
 
-    The version comes from the field `version`, else from generation and offset. A null value of a
-    topic with a `version` field takes the header `refract-version`; else, with `version_type: time`,
+    The version comes from the field `version`, else from generation and offset, its first ones where
+    a dead letter was replayed: a later offset would make it newer than it is. A null value of a topic
+    with a `version` field takes the header `refract-version`; else, with `version_type: time`,
     Kafka's timestamp; else it is refused, because every guess could lose against the record it
     deletes or win against a later one.
 
@@ -102,10 +106,28 @@ class RecordDecoder:
             return self._delete(canonical, self._tombstone_version(position, headers), position)
         if not value:
             raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
-        fields = self._parser(value, self._limits.max_depth)
+        return self.from_fields(self._parser(value, self._limits.max_depth), len(value), position, key, headers)
+
+    def from_fields(
+        self,
+        fields: dict[str, Any],
+        num_value_bytes: int,
+        position: Position,
+        key: bytes | None = None,
+        headers: Headers = (),
+    ) -> Record:
+        """Returns the record of a value that is parsed already, by the same rules. Raises RecordError.
+
+        Args:
+            fields: What JSON can hold; a file's row, for example.
+            num_value_bytes: Size of the value as JSON, or more: up to it a text needs no measuring.
+            position: Where the record came from.
+            key: The Kafka message key.
+            headers: The record's headers.
+        """
         self._check_schema(fields)
         canonical = self._check_key(self._key(key, fields))
-        version = self._version(fields, position)
+        version = self._version(fields, position, headers)
         if self._marked_deleted(fields):
             return self._delete(canonical, version, position)
         text = self._template.fill(fields)
@@ -113,7 +135,7 @@ class RecordDecoder:
             if self._config.on_empty_text == "delete":
                 return self._delete(canonical, version, position)
             raise RecordError(Reason.TEXT_EMPTY, "nothing but white space")
-        self._check_text(text, len(value))
+        self._check_text(text, num_value_bytes)
         payload = self._payload(fields, headers, position)
         return Record(canonical, version, text, self._add_system_fields(payload, canonical, position), position)
 
@@ -151,16 +173,15 @@ class RecordDecoder:
         if found > newest:
             raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} {found} is newer than {newest}")
 
-    def _version(self, fields: dict[str, Any], position: Position) -> int:
+    def _version(self, fields: dict[str, Any], position: Position, headers: Headers) -> int:
         if self._version_path is None:
-            return offset_version(self._config.generation, position.offset)
+            return self._offset_version(position, headers)
         return version_of(field_at(fields, self._version_path), self._config.version_type, self._latest_ms())
 
     def _tombstone_version(self, position: Position, headers: Headers) -> int:
         if self._version_path is None:
-            return offset_version(self._config.generation, position.offset)
-        carried = [value for name, value in headers if name == VERSION_HEADER]
-        if carried:
+            return self._offset_version(position, headers)
+        if carried := _carried(headers, VERSION_HEADER):
             return version_of(_decimal(carried[-1]), self._config.version_type, self._latest_ms())
         if self._config.version_type == "time" and position.timestamp_ms >= 0:
             return version_of(position.timestamp_ms, "time", self._latest_ms())
@@ -169,6 +190,15 @@ class RecordDecoder:
             f"a null value has no field {self._config.version}: send the header {VERSION_HEADER}, "
             f"or set version_type: time where Kafka's timestamp is comparable",
         )
+
+    def _offset_version(self, position: Position, headers: Headers) -> int:
+        own = offset_version(self._config.generation, position.offset)
+        if carried := _carried(headers, REPLAYED_VERSION_HEADER):
+            first = version_of(_decimal(carried[-1]), "integer", 0)
+            if first > own:
+                raise RecordError(Reason.INVALID_VERSION, f"{REPLAYED_VERSION_HEADER} is newer than the offset")
+            return first
+        return own
 
     def _latest_ms(self) -> int:
         return self._clock_ms() + self._config.max_version_ahead_s * 1000
@@ -223,6 +253,10 @@ def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> in
     for name, header in headers:
         size += len(name) + (len(header) if header else 0)
     return size
+
+
+def _carried(headers: Headers, wanted: str) -> list[bytes | None]:
+    return [value for name, value in headers if name == wanted]
 
 
 def _decimal(header: bytes | None) -> int | str:

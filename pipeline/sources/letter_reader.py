@@ -40,6 +40,10 @@ class StoredLetter:
     """Whether key, value and headers are only a part of what was refused."""
     num_value_bytes: int
     """Size of the original value."""
+    sha256: str = ""
+    """Of the original value, hex, where `is_shortened`."""
+    generation: int = 0
+    """The topic's when the letter was written; letters of older versions of this package do not say."""
 
 
 def read_dead_letters(
@@ -133,6 +137,8 @@ def _parse(message: Any) -> StoredLetter | None:
         headers=tuple(_originals(message.headers)),
         is_shortened=facts.get("shortened") == "true",
         num_value_bytes=_size(facts, value),
+        sha256=facts.get("sha256", ""),
+        generation=int(facts["generation"]) if facts.get("generation", "").isdigit() else 0,
     )
 
 

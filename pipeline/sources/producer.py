@@ -48,10 +48,11 @@ class RecordProducer:
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
         timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> None:
-        """Queues one record; a null value deletes its key.
+        """Queues one record; a null value deletes its key. Without a partition the key decides.
 
         Raises:
             TransientError: an earlier record was not delivered, or the queue does not move.
@@ -62,7 +63,9 @@ class RecordProducer:
         if not self._room.acquire(timeout=DELIVERY_TIMEOUT_MS / 1000):
             raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement and none comes")
         try:
-            future = self._producer.send(topic, value=value, key=key, headers=list(headers), timestamp_ms=timestamp_ms)
+            future = self._producer.send(
+                topic, value=value, key=key, headers=list(headers), partition=partition, timestamp_ms=timestamp_ms
+            )
         except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
             self._room.release()
             raise ConfigError(f"a record for topic {topic!r} cannot be sent: {error}") from error

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import Reason, RecordError
 from pipeline.records import offset_version
-from pipeline.sources.decode import VERSION_HEADER
+from pipeline.sources.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER
 from pipeline.sources.strict_json import parse_object
 from tests.unit.decoding import NOW_MS, body, decode, decoder
 
@@ -129,6 +129,19 @@ def test_the_header_does_not_outrank_offsets_or_a_field() -> None:
     header: list[tuple[str, bytes | None]] = [(VERSION_HEADER, b"12")]
     assert decode(None, headers=header).version == 41
     assert decode(body(v=5), headers=header, version="v").version == 5
+
+
+@pytest.mark.parametrize("value", [None, body()])
+def test_a_replayed_record_keeps_the_version_of_its_first_offset(value: bytes | None) -> None:
+    header: list[tuple[str, bytes | None]] = [(REPLAYED_VERSION_HEADER, b"12")]
+    assert decode(value, headers=header).version == 12
+    assert decode(value, headers=header, generation=1).version == 12
+    assert decode(body(v=5), headers=header, version="v").version == 5
+
+
+@pytest.mark.parametrize("header", [b"42", b"-1", b"x", b"", None, b"9" * 17])
+def test_a_replayed_version_is_never_newer_than_the_offset(header: bytes | None) -> None:
+    assert reason_of(body(), headers=[(REPLAYED_VERSION_HEADER, header)]) is Reason.INVALID_VERSION
 
 
 @pytest.mark.parametrize(
