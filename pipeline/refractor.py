@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline import failpoints
 from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
 from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
 from pipeline.metrics import IngestMetrics
@@ -82,6 +83,7 @@ class Refractor:
         if letters:
             # Awaited before anything is finished: a record is stored or it is in the dead-letter topic.
             self._retry("dead_letters", lambda: self._dead_letters.send(letters))
+            failpoints.reach("after_dead_letter")
         self._tracker.finish(delivery.receipt for delivery in current)
         self._count(topic, items, letters, num_older)
 
@@ -123,8 +125,10 @@ class Refractor:
         """
         try:
             points, letters = self._embed(topic, items)
+            failpoints.reach("after_embed")
             if len(points):
                 self._write(topic, points)
+            failpoints.reach("after_upsert")
         except RefractError as error:
             if action_for(error) not in {Action.SPLIT, Action.DEAD_LETTER}:
                 raise

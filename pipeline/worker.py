@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 import structlog
 
+from pipeline import failpoints
 from pipeline.buffer import DeliveryBuffer
 from pipeline.config.app import LimitsConfig
 from pipeline.errors import Action, EnvironmentFault, RefractError, action_for
@@ -114,6 +115,7 @@ class StreamWorker:
     def _turn(self) -> None:
         # A paused source is still polled: polling is what keeps the membership alive.
         self._source.set_paused(paused=self._buffer.full)
+        failpoints.reach("before_poll")
         deliveries = self._retry("source", lambda: self._source.poll(POLL_TIMEOUT_S))
         if deliveries:
             self._count(deliveries)
@@ -149,6 +151,7 @@ class StreamWorker:
         try:
             if self._tracker.watermarks():
                 self._store.flush()
+                failpoints.reach("before_commit")
             self._source.commit()
         except RefractError as error:
             if action_for(error) is not Action.RETRY:

@@ -9,6 +9,7 @@ import kafka.errors as kafka_errors
 import structlog
 from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 
+from pipeline import failpoints
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.interfaces import Clock
@@ -254,6 +255,7 @@ class Assignment:
             self._commit_under_way = None
             if not isinstance(answer, Exception):
                 self._tracker.committed(offsets)
+                failpoints.reach("after_commit")
                 return
         if isinstance(answer, _NOT_OURS):
             log.info("A commit came too late for its generation and is dropped.", error=type(answer).__name__)
@@ -289,14 +291,7 @@ class Assignment:
         if topic not in siblings:
             answers = [self._committed(TopicPartition(topic, other)) for other in sorted(numbers)]
             siblings[topic] = [answer for answer in answers if answer is not None]
-        return begin(
-            partition,
-            config,
-            self._config.start_from,
-            siblings[topic],
-            self._remembered.get(topic),
-            facts,
-        )
+        return begin(partition, config, self._config.start_from, siblings[topic], self._remembered.get(topic), facts)
 
     def _committed(self, topic_partition: TopicPartition) -> Committed | None:
         found = self._consumer.committed(topic_partition, metadata=True, timeout_ms=PLACE_TIMEOUT_MS)

@@ -5,13 +5,15 @@ of a key counts, a delete is a version without a vector, of two equal versions t
 record that can never be stored is a letter and nothing else.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 
 from pipeline.config.app import Config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
@@ -21,23 +23,24 @@ from pipeline.records import Float32, point_id
 from pipeline.sources.letter_reader import StoredLetter, read_dead_letters
 from pipeline.stores.points import uuid_text
 from pipeline.tasks import Task, bind_tasks
+from tests.e2e.differences import Difference, Harm, State, difference_of, told
 
 VERSION_0 = 1_700_000_000_000
 """Version 0 of the tests' tickets: versions are times in milliseconds, and one in the future is refused."""
 
-MAX_SHOWN = 5
 PAGE = 1_000
 
 
-@dataclass(slots=True)
-class State:
-    """What must be stored for one key."""
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A record the broker has acknowledged; its point in `collections` must reach `version`."""
 
+    topic: str
+    partition: int
+    offset: int
+    point: bytes
     version: int
-    text: str | None
-    payload: Mapping[str, Any]
-    sources: set[str] = field(default_factory=set)
-    """Positions of the records that said so; more than one when a version was sent twice."""
+    collections: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +62,27 @@ class Sent:
 class Journal:
     """Produces records with a client of its own, and knows what must come of them. Use from one thread."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, bootstrap_servers: str = "", log: Path | None = None) -> None:
+        """Connects. `bootstrap_servers` leads past a proxy in the configuration; `log` outlives this process."""
         self.config = config
+        self.source = config.source
+        """As the configuration says, but for the servers."""
+        if bootstrap_servers:
+            self.source = config.source.model_copy(update={"bootstrap_servers": [bootstrap_servers]})
         self.tickets, self.events = (f"{config.pipeline}.{name}" for name in ("tickets", "events"))
         self.tasks = bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
         self.ends: dict[tuple[str, int], int] = {}
         """(topic, partition) -> the offset after the last record: where the group must stand in the end."""
         self.letters: dict[tuple[str, int, int], tuple[Reason, bytes | None]] = {}
         self.states: dict[str, dict[bytes, State]] = {name: {} for name in config.tasks}
+        self.placed: list[Placed] = []
+        """Every record that must be stored, in the order in which the brokers' answers were taken."""
+        self.num_embeddings = 0
+        """How many the records need when each is embedded once for each of its tasks."""
         self._on_the_way: list[Sent] = []
+        self._log = log.open("ab", buffering=1 << 16) if log else None
         self._producer: Any = KafkaProducer(
-            bootstrap_servers=config.source.bootstrap_servers,
+            bootstrap_servers=self.source.bootstrap_servers,
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
@@ -80,6 +93,8 @@ class Journal:
 
     def close(self) -> None:
         self._producer.close(timeout=5)
+        if self._log is not None:
+            self._log.close()
 
     def ticket(self, key: str, version: int, body: str = "", *, deleted: bool = False, **fields: Any) -> str:
         """Sends a state of a ticket to `tickets`; returns the text that is embedded."""
@@ -122,6 +137,9 @@ class Journal:
 
     def settle(self) -> None:
         """Returns when the brokers have everything; only then are positions known, and with them what to expect."""
+        if self._log is not None:
+            self._log.flush()
+            os.fsync(self._log.fileno())
         self._producer.flush(timeout=120)
         sent, self._on_the_way = self._on_the_way, []
         for record in sent:
@@ -140,28 +158,54 @@ class Journal:
         """How many records the topics hold."""
         return sum(self.ends.values())
 
+    def compare(self, store: Store) -> list[Difference]:
+        """Compares every collection and the dead-letter topic with the journal, one by one."""
+        return [
+            *(found for task in self.tasks.values() for found in self._task_differences(store, task)),
+            *self._letter_differences(),
+        ]
+
     def store_differences(self, store: Store) -> list[str]:
-        """Compares every collection with the journal, point by point: nothing lost, doubled, stale or made up."""
-        return [line for task in self.tasks.values() for line in self._task_differences(store, task)]
+        """Tells what is lost, doubled, stale or made up in the collections."""
+        found = [told(task.name, self._task_differences(store, task)) for task in self.tasks.values()]
+        return [line for lines in found for line in lines]
 
     def letter_differences(self) -> list[str]:
-        """Compares the dead-letter topic with the journal. A letter may be there twice, but not with two reasons."""
+        """Tells how the dead-letter topic differs. A letter may be there twice, but not with two reasons."""
+        return [str(difference) for difference in self._letter_differences()]
+
+    def _letter_differences(self) -> list[Difference]:
         found: dict[tuple[str, int, int], StoredLetter] = {}
-        lines = []
-        for letter in read_dead_letters(self.config.source) if self.letters else ():
+        differences = []
+        for letter in self.stored_letters():
             place = (letter.position.topic, letter.position.partition, letter.position.offset)
             found[place] = letter
             if place not in self.letters:
-                lines.append(f"{place}: a letter ({letter.reason}: {letter.detail}) of a record that is sound")
+                line = f"{place}: a letter ({letter.reason}: {letter.detail}) of a record that is sound"
+                differences.append(Difference(Harm.DOUBLED, line))
                 continue
             reason, value = self.letters[place]
             if letter.reason != reason:
-                lines.append(f"{place}: a letter with {letter.reason} ({letter.detail}), expected {reason}")
+                line = f"{place}: a letter with {letter.reason} ({letter.detail}), expected {reason}"
             elif value is not None and not value.startswith(letter.value or b""):
-                lines.append(f"{place}: the letter holds another value")
+                line = f"{place}: the letter holds another value"
             elif not letter.is_shortened and letter.value != value:
-                lines.append(f"{place}: the letter's value was changed")
-        return lines + [f"{place}: no letter ({self.letters[place][0]})" for place in self.letters.keys() - found]
+                line = f"{place}: the letter's value was changed"
+            else:
+                continue
+            differences.append(Difference(Harm.WRONG, line))
+        missing = self.letters.keys() - found
+        lost = [Difference(Harm.LOST, f"{place}: no letter ({self.letters[place][0]})") for place in missing]
+        return differences + lost
+
+    def stored_letters(self) -> Sequence[StoredLetter]:
+        """Returns the dead-letter topic, copies included. A topic that nothing was to go to may not be there."""
+        admin = KafkaAdminClient(bootstrap_servers=self.source.bootstrap_servers)
+        try:
+            exists = self.source.dead_letter_topic in admin.list_topics()
+        finally:
+            admin.close()
+        return list(read_dead_letters(self.source)) if exists else []
 
     def _send(
         self,
@@ -173,15 +217,23 @@ class Journal:
         timestamp_ms: int | None = None,
         **expected: Any,
     ) -> None:
+        if self._log is not None:
+            line = {"topic": topic, "key": raw_key, "value": value, **expected}
+            self._log.write(orjson.dumps(line, default=lambda raw: raw.decode("utf-8", "replace")) + b"\n")
         future = self._producer.send(topic, key=raw_key, value=value, headers=list(headers), timestamp_ms=timestamp_ms)
         self._on_the_way.append(Sent(topic, future, value=value, **expected))
 
     def _apply(self, record: Sent, partition: int, offset: int) -> None:
-        version = offset if record.version is None else record.version
+        generation = self.config.source.topics[record.topic].generation
+        version = (generation << 40) | offset if record.version is None else record.version
         source = f"{record.topic}:{partition}:{offset}"
         point = point_id(self.config.pipeline, f"s:{record.key}")
         payload = {"_key": f"s:{record.key}", **record.payload}
-        for task in self.config.source.topics[record.topic].tasks:
+        tasks = self.config.source.topics[record.topic].tasks
+        collections = [self.tasks[task].collection for task in tasks]
+        self.placed.append(Placed(record.topic, partition, offset, point, version, collections))
+        self.num_embeddings += len(tasks) * (record.text is not None)
+        for task in tasks:
             states = self.states[task]
             kept = states.get(point)
             if kept is None or version > kept.version:
@@ -190,30 +242,30 @@ class Journal:
                 assert kept.text == record.text, "a test must not send two texts of one version: either may win"
                 kept.sources.add(source)
 
-    def _task_differences(self, store: Store, task: Task) -> list[str]:
+    def _task_differences(self, store: Store, task: Task) -> list[Difference]:
         expected = self.states[task.name]
         if not expected:
             return []
         stored = all_points(store, task.collection)
-        lines = [_difference(point, expected.get(point), stored.get(point)) for point in expected.keys() | stored]
-        wrong = [line for line in lines if line]
-        if not wrong and self.config.models[task.config.model].model.startswith("null:"):
-            wrong = self._vector_differences(task, expected, stored)
-        more = [f"… and {len(wrong) - MAX_SHOWN} more"] if len(wrong) > MAX_SHOWN else []
-        return [f"task {task.name}: {line}" for line in sorted(wrong)[:MAX_SHOWN] + more]
+        found = (difference_of(point, expected.get(point), stored.get(point)) for point in expected.keys() | stored)
+        differences = [difference for difference in found if difference is not None]
+        if not differences and self.config.models[task.config.model].model.startswith("null:"):
+            differences = self._vector_differences(task, expected, stored)
+        return differences
 
     def _vector_differences(
         self, task: Task, expected: Mapping[bytes, State], stored: Mapping[bytes, StoredPoint]
-    ) -> list[str]:
+    ) -> list[Difference]:
         """Compares with what the null engine gives here: equal texts have equal vectors, and no others."""
         live = {point: state.text for point, state in expected.items() if state.text is not None}
         rows = self.vectors(task.name, list(live.values()))
-        lines = []
+        differences = []
         for point, row in zip(live, rows, strict=True):
             vector = stored[point].vector
             if vector is None or not np.allclose(vector, row, atol=1e-6):
-                lines.append(f"{uuid_text(point)} ({expected[point].payload['_key']}) has another text's vector")
-        return lines
+                line = f"{uuid_text(point)} ({expected[point].payload['_key']}) has another text's vector"
+                differences.append(Difference(Harm.WRONG, line))
+        return differences
 
     def vectors(self, task: str, texts: Sequence[str]) -> Float32:
         """Returns the record vectors of texts, computed in this process."""
@@ -238,24 +290,3 @@ def sources(points: Iterable[StoredPoint]) -> set[tuple[str, int, int]]:
     """Returns the (topic, partition, offset) that points say they come from."""
     split = (str(point.payload["_source"]).rsplit(":", 2) for point in points)
     return {(topic, int(partition), int(offset)) for topic, partition, offset in split}
-
-
-def _difference(point: bytes, state: State | None, stored: StoredPoint | None) -> str:
-    name = uuid_text(point)
-    if state is None:
-        return f"{name} is stored and was never sent"
-    name = f"{name} ({state.payload['_key']})"
-    if stored is None:
-        return f"{name} is missing, expected version {state.version}"
-    found = dict(stored.payload)
-    source = found.pop("_source", None)
-    checks: Sequence[tuple[str, Callable[[], tuple[object, object]]]] = (
-        ("version", lambda: (stored.version, state.version)),
-        ("deleted", lambda: (stored.deleted, state.text is None)),
-        ("payload", lambda: (found, dict(state.payload))),
-    )
-    for what, values in checks:
-        actual, wanted = values()
-        if actual != wanted:
-            return f"{name}: {what} {actual!r}, expected {wanted!r}"
-    return "" if source in state.sources else f"{name}: from {source}, expected {sorted(state.sources)}"

@@ -1,0 +1,161 @@
+"""`python -m tests.faults.worker CONFIG --folder DIR`: an ingestor and its engine in one process, without Ray.
+
+The core loop, the source, the dead letters and the store are the product's; only the wiring that
+`actors` does is repeated here, so that a row can start, kill and stop members within a second.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+
+import psutil
+from prometheus_client import CollectorRegistry
+
+from pipeline.config.app import Config
+from pipeline.config.load import load_config
+from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.logs import configure_logs
+from pipeline.metrics import IngestMetrics, Snapshot, snapshot, total
+from pipeline.offsets import OffsetTracker
+from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.refractor import Plan, Refractor
+from pipeline.retry import Retrier
+from pipeline.sources.dead_letters import KafkaDeadLetters
+from pipeline.sources.kafka_source import KafkaSource
+from pipeline.stores.open import open_store
+from pipeline.tasks import bind_tasks
+from pipeline.worker import StreamWorker
+
+STATE_INTERVAL_S = 0.1
+EMBEDDED = "embedded"
+"""File every worker of a folder appends to: a byte for each embedding asked for. Survives kill -9."""
+
+COUNTERS = {
+    "received": "refract_records_received_total",
+    "stale": "refract_points_stale_total",
+    "dropped": "refract_records_dropped_total",
+    "letters": "refract_dead_letters_total",
+    "retries": "refract_retries_total",
+    "lag": "refract_lag_records",
+}
+
+
+class CountedEmbedder:
+    """The configuration's engine in this process, one call at a time; what it computes is counted in a file."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._engines = {
+            name: load_engine(model, {task: made for task, made in config.tasks.items() if made.model == name})
+            for name, model in config.models.items()
+        }
+        self._count = os.open(folder / EMBEDDED, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._lock = Lock()
+
+    def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:  # noqa: ARG002 - one queue
+        """See pipeline.interfaces.Embedder."""
+        with self._lock:
+            rows = self._engines[model].embed(batch)
+        os.write(self._count, b"." * (batch.num_texts * len(batch.prompts)))
+        return rows
+
+
+def build(config: Config, folder: Path, instance: int, stop: Event) -> tuple[StreamWorker, OffsetTracker, Any]:
+    """Wires a worker as `actors.ingestor` does; returns it with its tracker and its metric registry."""
+    registry, tracker = CollectorRegistry(), OffsetTracker()
+    metrics = IngestMetrics(registry)
+    bound = bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
+    used = {name: [bound[task] for task in topic.tasks] for name, topic in config.source.topics.items()}
+    tasks = list({task.name: task for tasks in used.values() for task in tasks}.values())
+    tokenizers = {
+        name: load_tokenizer(model, {task: made for task, made in config.tasks.items() if made.model == name})
+        for name, model in config.models.items()
+    }
+    store = open_store(config.store, config.pipeline, ())
+    refractor = Refractor(
+        Plan(config.pipeline, used, tokenizers),
+        embedder=CountedEmbedder(config, folder),
+        store=store,
+        dead_letters=KafkaDeadLetters(config.source, config.pipeline),
+        tracker=tracker,
+        retry=Retrier(stop, lambda component: metrics.retries.labels(component).inc()),
+        metrics=metrics,
+        wall_clock=time.time,
+    )
+    worker = StreamWorker(
+        source=lambda: KafkaSource(config.source, config.limits, tracker, instance=instance),
+        tracker=tracker,
+        refractor=refractor,
+        store=store,
+        tasks=tasks,
+        limits=config.limits,
+        commit_interval_s=config.source.commit_interval_s,
+        metrics=metrics,
+        stop=stop,
+    )
+    return worker, tracker, registry
+
+
+def tell(path: Path, worker: StreamWorker, tracker: OffsetTracker, registry: CollectorRegistry, done: Event) -> None:
+    """Replaces the state file again and again, so that the test sees what this member holds and has done."""
+    process = psutil.Process()
+    while True:
+        ended = done.wait(STATE_INTERVAL_S)
+        taken: list[Snapshot] = [snapshot("worker", path.name, 0.0, registry)]
+        state = {
+            "at": time.monotonic(),
+            "ready": worker.ready,
+            "held": [[partition.topic, partition.number] for partition in sorted(tracker.held())],
+            "rss": process.memory_info().rss,
+            "fds": process.num_fds(),
+            **{name: int(total(taken, sample)) for name, sample in COUNTERS.items()},
+        }
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(state))
+        beside.replace(path)
+        if ended:
+            return
+
+
+def shift_clock(path: Path) -> None:
+    """Puts this process's wall clock off by the seconds in the file, whatever they become. Monotonic time stays."""
+    real_s, real_ns = time.time, time.time_ns
+    time.time = lambda: real_s() + float(path.read_text())
+    time.time_ns = lambda: real_ns() + int(float(path.read_text()) * 1e9)
+
+
+def main() -> int:
+    """Runs until SIGTERM (exit code 0) or until a person is needed (1, with the reason as the last line)."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--instance", type=int, default=0)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--clock", type=Path, help="file with seconds that the wall clock is off")
+    options = parser.parse_args()
+    if options.clock:
+        shift_clock(options.clock)
+    configure_logs()
+    stop, done = Event(), Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    worker, tracker, registry = build(load_config(options.config), options.folder, options.instance, stop)
+    teller = Thread(target=tell, args=(options.state, worker, tracker, registry, done), daemon=True)
+    teller.start()
+    try:
+        worker.run()
+    except Exception as error:  # noqa: BLE001 - the test reads what it was
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    finally:
+        done.set()
+        teller.join()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
