@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import orjson
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaProducer
 
 from pipeline.config.app import Config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import Reason
 from pipeline.interfaces import Store, StoredPoint
 from pipeline.records import Float32, point_id
+from pipeline.sources.admin import open_admin, topic_exists
 from pipeline.sources.letter_reader import StoredLetter, read_dead_letters
 from pipeline.stores.points import uuid_text
 from pipeline.tasks import Task, bind_tasks
@@ -88,6 +89,8 @@ class Journal:
             linger_ms=5,
             max_request_size=4 << 20,
             delivery_timeout_ms=120_000,
+            metadata_max_age_ms=5_000,
+            api_version=tuple(config.source.api_version) if config.source.api_version else None,
             metrics_enabled=False,
         )
 
@@ -200,11 +203,8 @@ class Journal:
 
     def stored_letters(self) -> Sequence[StoredLetter]:
         """Returns the dead-letter topic, copies included. A topic that nothing was to go to may not be there."""
-        admin = KafkaAdminClient(bootstrap_servers=self.source.bootstrap_servers)
-        try:
-            exists = self.source.dead_letter_topic in admin.list_topics()
-        finally:
-            admin.close()
+        with open_admin(self.source, "looking for dead letters") as admin:
+            exists = topic_exists(admin, self.source.dead_letter_topic)
         return list(read_dead_letters(self.source)) if exists else []
 
     def _send(

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from tests.faults.harness import Ground, Rig
+from tests.faults.results import ALL
 
 # The tests' own clients meet brokers that were stopped on purpose.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
-
-ALL = "REFRACT_FAULTS"
-"""Environment variable: `all` runs every row, as `make faults` does; without it only the smoke rows are run."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

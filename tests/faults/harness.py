@@ -21,7 +21,7 @@ import itertools
 import json
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -29,12 +29,14 @@ from typing import Any, Self
 import kafka.errors as kafka_errors
 
 from pipeline.config.load import load_config
+from pipeline.config.source import SourceConfig
 from pipeline.interfaces import Store
 from pipeline.sources.admin import create_topics
 from pipeline.stores.open import open_store
+from pipeline.stores.points import uuid_text
 from tests.broker import Broker, free_port
 from tests.e2e.harness import NUM_PARTITIONS, PATIENCE_S, end, start_python, wait_until, write_config
-from tests.e2e.oracle import Journal
+from tests.e2e.oracle import Journal, Placed
 from tests.faults.proxy import Proxy
 from tests.faults.results import FaultRun
 from tests.faults.sampler import Sampler
@@ -52,6 +54,11 @@ Offsets = Mapping[tuple[str, int], int]
 
 class Ground:
     """A broker and a store server of its own, a proxy before each. Whatever a row does to them, it mends."""
+
+    broker: Any
+    """A `Broker`; where a row needs errors that no broker makes on request, a `MockCluster`."""
+    kafka: Any
+    """What members connect to: a `Proxy`, or the mock itself."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,6 +82,10 @@ class Ground:
         self.qdrant.stop()
         self.server.stop()
         self.broker.kill()
+
+    def create_topics(self, source: SourceConfig) -> None:
+        """Creates the topics of a configuration that leads past the proxy."""
+        create_topics(source, NUM_PARTITIONS)
 
     def heal(self) -> None:
         """Passes everything on again, in both proxies."""
@@ -162,29 +173,25 @@ class Rig:
         self.failpoints.mkdir()
         self.environ = {"REFRACT_FAILPOINTS": str(self.failpoints)}
         self.numbers = itertools.count()
-        self.path = write_config(
-            self.folder,
-            ground.broker,
-            name,
-            **{
-                "source__bootstrap_servers": [ground.kafka.address],
-                "store": {"type": "qdrant", "url": f"http://{ground.qdrant.address}", "timeout_s": STORE_TIMEOUT_S},
-                "models__hash__overrides": {"delay_ms_per_batch": 50},
-                "limits__max_batch_records": 64,
-                **changes,
-            },
-        )
-        self.config = load_config(self.path)
+        self.name = name
+        self._changes = {
+            "source__bootstrap_servers": [ground.kafka.address],
+            "store": {"type": "qdrant", "url": f"http://{ground.qdrant.address}", "timeout_s": STORE_TIMEOUT_S},
+            "models__hash__overrides": {"delay_ms_per_batch": 50},
+            "limits__max_batch_records": 64,
+            **changes,
+        }
+        self._write()
         self.journal = Journal(
             self.config, bootstrap_servers=ground.broker.bootstrap_servers, log=self.folder / "journal.jsonl"
         )
-        create_topics(self.journal.source, NUM_PARTITIONS)
+        ground.create_topics(self.journal.source)
         # The collections are made here, past any fault; the members find them.
         self.store: Store = open_store(
             self.config.store.model_copy(update={"url": ground.server.url}), self.config.pipeline, ()
         )
         self.store.open(self.journal.tasks.values())
-        self.sampler = Sampler(self.journal, self.store, self.config.source.group_id)
+        self.sampler = Sampler(self.journal, self.store)
         self._keys = (f"R-{number}" for number in itertools.count())
         self._embedded = self._needed = 0
 
@@ -290,6 +297,29 @@ class Rig:
         """Asks the oracle, and the sampler for what it has seen since the last time."""
         run.compared(self.journal.compare(self.store))
         run.compared(self.sampler.take())
+
+    def compare_without(self, run: FaultRun, missing: Callable[[Placed], bool]) -> None:
+        """The same while some records are not read yet: they alone may be missing. Each needs a key of its own."""
+        allowed = {uuid_text(record.point) for record in self.journal.placed if missing(record)}
+        found = self.journal.compare(self.store)
+        run.compared(difference for difference in found if difference.what.partition(" ")[0] not in allowed)
+
+    def forget(self, gone: Callable[[Placed], bool]) -> None:
+        """Takes records back that the topic has lost for good. Each needs a key of its own."""
+        for record in filter(gone, self.journal.placed):
+            for states in self.journal.states.values():
+                states.pop(record.point, None)
+        self.journal.placed = [record for record in self.journal.placed if not gone(record)]
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Changes the configuration for members started from now on, and for the journal."""
+        self._changes |= changes
+        self._write()
+        self.journal.config = self.config
+
+    def _write(self) -> None:
+        self.path = write_config(self.folder, self.ground.broker, self.name, **self._changes)
+        self.config = load_config(self.path)
 
     def take_duplicates(self) -> int:
         """Returns how many records were embedded again since the last call.

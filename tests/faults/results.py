@@ -13,6 +13,9 @@ from tests.e2e.differences import Difference, Harm
 RESULTS = "REFRACT_FAULT_RESULTS"
 """Environment variable: the file that each run of a row adds a line to. Without it nothing is kept."""
 
+ALL = "REFRACT_FAULTS"
+"""Environment variable: `all` runs every row, as `make faults` does; without it only the smoke rows are run."""
+
 MAX_KEPT = 5
 
 
@@ -32,6 +35,7 @@ class FaultRun:
     wrong: int = 0
     notes: list[str] = field(default_factory=list)
     passed: bool = False
+    test: str = field(default_factory=lambda: os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0])
     _healed_s: float = field(default_factory=time.monotonic, repr=False)
     _is_compared: bool = field(default=False, repr=False)
 
@@ -42,6 +46,12 @@ class FaultRun:
     def recovered(self) -> None:
         """Stops the clock. Of several faults in one run the slowest recovery counts."""
         self.recovery_s = max(self.recovery_s or 0.0, round(time.monotonic() - self._healed_s, 2))
+
+    def within(self, limit_s: float) -> None:
+        """Fails when the recovery took longer; three times as long where `make test` may share the machine."""
+        assert self.recovery_s is not None, f"row {self.row} has not recovered"
+        allowed_s = limit_s if os.environ.get(ALL) == "all" else 3 * limit_s
+        assert self.recovery_s <= allowed_s, f"row {self.row} recovered in {self.recovery_s} s, allowed {allowed_s}"
 
     def compared(self, differences: Iterable[Difference]) -> None:
         """Adds what the oracle has found; may be called several times, at least once."""

@@ -6,10 +6,12 @@ from threading import Event, Lock, Thread
 from typing import Any, Self
 
 import kafka.errors as kafka_errors
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 
 from pipeline.errors import RefractError
 from pipeline.interfaces import Store
+from pipeline.sources.admin import group_offsets
+from pipeline.sources.connection import client_settings, connect
 from pipeline.stores.points import uuid_text
 from tests.e2e.differences import Difference, Harm
 from tests.e2e.oracle import Journal, Placed
@@ -19,8 +21,6 @@ NUM_READ = 60
 RECENT = 5_000
 """Only the newest records are looked at: those in motion."""
 
-TIMEOUT_MS = 3_000
-
 
 class Sampler:
     """A thread that reads points again and again: no version may go down, and what is committed must be stored.
@@ -29,10 +29,9 @@ class Sampler:
     early. While the broker or the store is away it waits for the next turn.
     """
 
-    def __init__(self, journal: Journal, store: Store, group: str, seed: int = 0) -> None:
+    def __init__(self, journal: Journal, store: Store, seed: int = 0) -> None:
         self._journal = journal
         self._store = store
-        self._group = group
         self._random = random.Random(seed)
         self._seen: dict[tuple[str, bytes], int] = {}
         self._found: list[Difference] = []
@@ -99,12 +98,11 @@ class Sampler:
             self._found.append(Difference(harm, told))
 
     def _committed(self) -> dict[tuple[str, int], int]:
+        source = self._journal.source
         if self._admin is None:
-            servers = self._journal.source.bootstrap_servers
-            self._admin = KafkaAdminClient(
-                bootstrap_servers=servers, request_timeout_ms=TIMEOUT_MS, bootstrap_timeout_ms=TIMEOUT_MS
-            )
-        offsets = self._admin.list_group_offsets(self._group)[self._group]
+            self._admin = connect(KafkaAdminClient, client_settings(source, "sampler"), source)
+        partitions = [TopicPartition(*place) for place in list(self._journal.ends)]
+        offsets = group_offsets(self._admin, source.group_id, partitions)
         return {tuple(partition): known.offset for partition, known in offsets.items()}
 
     def _forget_admin(self) -> None:

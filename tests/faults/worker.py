@@ -104,13 +104,18 @@ def build(config: Config, folder: Path, instance: int, stop: Event) -> tuple[Str
 def tell(path: Path, worker: StreamWorker, tracker: OffsetTracker, registry: CollectorRegistry, done: Event) -> None:
     """Replaces the state file again and again, so that the test sees what this member holds and has done."""
     process = psutil.Process()
+    slowest_turn_s = 0.0
     while True:
         ended = done.wait(STATE_INTERVAL_S)
+        if worker.ready:
+            slowest_turn_s = max(slowest_turn_s, time.monotonic() - worker.turned_s)
         taken: list[Snapshot] = [snapshot("worker", path.name, 0.0, registry)]
         state = {
             "at": time.monotonic(),
             "ready": worker.ready,
             "held": [[partition.topic, partition.number] for partition in sorted(tracker.held())],
+            "num_assigned": tracker._epoch,
+            "slowest_turn_s": slowest_turn_s,
             "rss": process.memory_info().rss,
             "fds": process.num_fds(),
             **{name: int(total(taken, sample)) for name, sample in COUNTERS.items()},

@@ -1,0 +1,205 @@
+"""Rows of the fault table about members, brokers and topics, time and the machine: 1 to 20, 34, 41, 46, 47, 51, 52."""
+
+from tests.faults.row import Row
+
+MEMBERS = "tests/faults/test_members.py::"
+BROKERS = "tests/faults/test_brokers.py::"
+PROTOCOL = "tests/faults/test_protocol.py::"
+TOPICS = "tests/faults/test_topics.py::"
+MACHINE = "tests/faults/test_machine.py::"
+STREAMING = "tests/e2e/test_streaming.py::"
+
+ROWS = (
+    Row(
+        1,
+        "ingestor killed with batches in flight",
+        "kill -9 in the middle of a stream, of the app's and of members alone",
+        "others take over after the session timeout; nothing lost",
+        (f"{STREAMING}test_killed_ingestor_loses_nothing", f"{MEMBERS}test_killed_at_a_random_moment"),
+        is_smoke=True,
+    ),
+    Row(
+        2,
+        "ingestor killed between upsert and commit",
+        "failpoint after_upsert exits",
+        "the replay changes nothing",
+        (f"{MEMBERS}test_killed_between_upsert_and_commit",),
+        is_smoke=True,
+    ),
+    Row(
+        3,
+        "ingestor killed between dead letter and commit",
+        "failpoint after_dead_letter exits",
+        "a second copy of the letter, nothing else",
+        (f"{MEMBERS}test_killed_between_dead_letter_and_commit",),
+        is_smoke=True,
+    ),
+    Row(
+        4,
+        "ingestor stopped beyond its session, then resumed",
+        "SIGSTOP, newer versions meanwhile, SIGCONT",
+        "late writes lose, late commits fail, it takes part again",
+        (f"{MEMBERS}test_stopped_beyond_its_session_and_resumed",),
+        is_smoke=True,
+    ),
+    Row(
+        5,
+        "old batch written after the newer version",
+        "failpoint after_embed stops the process; SIGCONT once the new owner has written",
+        "the store refuses the old batch",
+        (f"{MEMBERS}test_old_batch_arrives_after_the_newer_version",),
+        is_smoke=True,
+    ),
+    Row(
+        6,
+        "max_poll_interval exceeded",
+        "embedder slower than the interval; failpoint before_poll sleeps beyond it",
+        "polling keeps the membership; a loop that hangs loses it and nothing else",
+        (
+            f"{MEMBERS}test_slow_encoder_keeps_its_membership",
+            f"{MEMBERS}test_loop_that_hangs_beyond_the_poll_interval",
+        ),
+    ),
+    Row(
+        7,
+        "rebalance storm",
+        "a member joins and leaves every 2 s, for 30 s (REFRACT_FAULTS_STORM_S)",
+        "progress meanwhile, no gap afterwards",
+        (f"{MEMBERS}test_rebalance_storm",),
+    ),
+    Row(
+        8,
+        "partition lost and returned while its batch is in flight",
+        "failpoint after_embed sleeps while a member joins and leaves, twice",
+        "the old epoch's work moves nothing",
+        (f"{MEMBERS}test_partition_gone_and_back_while_its_batch_is_in_flight",),
+    ),
+    Row(
+        9,
+        "two members with one group_instance_id",
+        "a second process with the same number",
+        "the first one ends loudly within 30 s, the second goes on",
+        (f"{MEMBERS}test_second_member_with_the_same_instance_id",),
+    ),
+    Row(
+        10,
+        "broker killed and started again",
+        "kill -9 of the JVM",
+        "found again; lag returns to 0",
+        (f"{STREAMING}test_broker_that_is_killed_and_restarts_is_found_again",),
+        is_smoke=True,
+    ),
+    Row(
+        11,
+        "broker away for long",
+        "stopped for 60 s (REFRACT_FAULTS_OUTAGE_S, 600 for the full ten minutes)",
+        "no member ends, memory bounded, readiness red, then full speed",
+        (f"{BROKERS}test_broker_away_for_long",),
+    ),
+    Row(
+        12,
+        "group coordinator moves or does not answer",
+        "mock cluster of three brokers: coordinator set to another, errors 14, 15 and 16 to OffsetCommit",
+        "commits are repeated",
+        (f"{PROTOCOL}test_coordinator_moves",),
+    ),
+    Row(
+        13,
+        "OffsetCommit refused: 22, 25, 27, 16, 15",
+        "mock cluster answers with each",
+        "epochs end or the commit is repeated; nothing stale is committed",
+        (f"{PROTOCOL}test_commit_is_refused",),
+    ),
+    Row(
+        14,
+        "answer cut off after the broker applied commit or produce",
+        "proxy swallows answers, then resets",
+        "repeated; one letter, for the producer is idempotent",
+        (f"{BROKERS}test_answer_to_a_commit_is_lost", f"{BROKERS}test_answer_to_a_dead_letter_is_lost"),
+        is_smoke=True,
+    ),
+    Row(
+        15,
+        "garbled bytes from the broker",
+        "proxy flips bits in fetched records",
+        "checksum found wrong, consumer rebuilt, no call over 30 s",
+        (f"{BROKERS}test_garbled_bytes",),
+    ),
+    Row(
+        16,
+        "slow broker",
+        "proxy: 1 kB/s, 2 s delay",
+        "progress without a rebalance",
+        (f"{BROKERS}test_slow_link",),
+    ),
+    Row(
+        17,
+        "retention removes unread records",
+        "delete_records beyond the committed offset",
+        "the source stops and names the gap; rewound on purpose, it goes on",
+        (f"{TOPICS}test_retention_removes_unread_records",),
+    ),
+    Row(
+        18,
+        "topic deleted and created again",
+        "admin client",
+        "refused by topic id until the generation is raised; then everything is newer",
+        (f"{TOPICS}test_topic_is_recreated",),
+    ),
+    Row(
+        19,
+        "partitions added while running",
+        "create_partitions",
+        "read from their beginning; refused where offsets are the versions",
+        (f"{TOPICS}test_partitions_are_added", f"{TOPICS}test_partitions_are_added_where_offsets_are_versions"),
+    ),
+    Row(
+        20,
+        "aborted and open transactions",
+        "transactional producer",
+        "aborted records are never stored; an open one holds the end back, visibly",
+        (f"{TOPICS}test_aborted_and_open_transactions",),
+    ),
+    Row(
+        34,
+        "Ray RPCs lost",
+        "RAY_testing_rpc_failure: requests, answers and answers in flight",
+        "calls are repeated, no effect",
+        (f"{MACHINE}test_lost_rpcs_of_ray",),
+    ),
+    Row(
+        41,
+        "clock jumps an hour ahead and back",
+        "wall clock of the process shifted; monotonic time is not",
+        "nobody waits for a clock; nothing is dead-lettered, nothing is lost",
+        (f"{MACHINE}test_clock_jumps",),
+    ),
+    Row(
+        46,
+        "SIGTERM",
+        "SIGTERM to `refract run` in the middle of a stream",
+        "in flight finished, watermark committed, exit code 0; nothing is done twice",
+        ("tests/e2e/test_command.py::test_each_run_continues_where_the_last_one_stopped",),
+    ),
+    Row(
+        47,
+        "old and new version side by side",
+        "a rolling replacement; a member with another assignor",
+        "no livelock, guard holds; mixed assignors are refused",
+        (f"{MACHINE}test_rolling_replacement", f"{MACHINE}test_mixed_assignors_are_refused"),
+    ),
+    Row(
+        51,
+        "slow processors",
+        "members and store in a cgroup with a tenth of a processor: kills, stops, broker restart",
+        "the same results, later",
+        (f"{MACHINE}test_tenth_of_a_processor",),
+    ),
+    Row(
+        52,
+        "soak: small faults at random",
+        "two minutes of the app (REFRACT_FAULTS_SOAK_S; `make soak HOURS=24` for the full day)",
+        "nothing lost, doubled or stale; memory and descriptors do not grow",
+        (f"{MACHINE}test_soak",),
+    ),
+)
