@@ -1,6 +1,7 @@
 """One member of the consumer group: the core loop in a thread, its health seen by Serve."""
 
 import time
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.retry import Retrier
 from pipeline.sources.dead_letters import KafkaDeadLetters
 from pipeline.sources.kafka_source import KafkaSource
 from pipeline.stores.open import open_store
+from pipeline.witness import confirm
 from pipeline.worker import StreamWorker
 
 STALL_S = 120.0
@@ -91,7 +93,8 @@ class Ingestor:
         instance = serve.get_replica_context().rank.rank
 
         def open_source() -> Source:
-            return KafkaSource(config.source, config.limits, tracker, instance=instance)
+            held = partial(confirm, self._store, used, config.source.group_id)
+            return KafkaSource(config.source, config.limits, tracker, instance=instance, confirm=held)
 
         return StreamWorker(
             source=open_source,

@@ -8,7 +8,7 @@ from threading import Lock
 
 from pipeline.errors import OwnershipError
 from pipeline.interfaces import Clock
-from pipeline.records import Partition, Receipt
+from pipeline.records import Partition, Receipt, Witness
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class _Assignment:
     """In offset order. Finished receipts stay until every earlier one is finished too."""
     watermark: int | None = None
     committed: int | None = None
+    witness: Witness | None = None
 
     def advance(self) -> int | None:
         """Moves the watermark over everything finished without a gap, and returns it if it is worth committing."""
@@ -48,11 +49,11 @@ class OffsetTracker:
         self._held: dict[Partition, _Assignment] = {}
         self._epoch = 0
 
-    def assign(self, partition: Partition, position: int | None = None) -> None:
+    def assign(self, partition: Partition, position: int | None = None, witness: Witness | None = None) -> None:
         """Starts a new epoch for a partition; `position` is the committed offset it starts from, if any."""
         with self._lock:
             self._epoch += 1
-            self._held[partition] = _Assignment(self._epoch, watermark=position, committed=position)
+            self._held[partition] = _Assignment(self._epoch, watermark=position, committed=position, witness=witness)
 
     def add(self, partition: Partition, offset: int) -> Receipt:
         """Registers a delivered offset. Offsets of one partition must come in rising order.
@@ -67,19 +68,28 @@ class OffsetTracker:
             assignment.unfinished.append(receipt)
             return receipt
 
-    def finish(self, receipts: Iterable[Receipt]) -> None:
+    def finish(self, receipts: Iterable[Receipt], witnesses: Mapping[Partition, Witness] | None = None) -> None:
         """Marks offsets as finished: stored, proven older, or durably dead-lettered. From any thread.
 
         Receipts of an ended epoch are ignored: their assignment, and the deque they stood in, is gone.
+        `witnesses` are points among them that the store holds now.
         """
         with self._lock:
             for receipt in receipts:
                 receipt.finished = True
+            for partition, witness in (witnesses or {}).items():
+                if partition in self._held:
+                    self._held[partition].witness = witness
 
     def watermarks(self) -> dict[Partition, int]:
         """Returns the next offset to read of each held partition whose watermark moved since `committed`."""
         with self._lock:
             return self._advance(self._held)
+
+    def witnesses(self) -> dict[Partition, Witness]:
+        """Returns the point stored last for each held partition, where one is known."""
+        with self._lock:
+            return {place: held.witness for place, held in self._held.items() if held.witness is not None}
 
     def committed(self, offsets: Mapping[Partition, int]) -> None:
         """Notes what the broker has accepted. A partition lost meanwhile is skipped."""

@@ -99,6 +99,21 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """A point that was stored before an offset was committed; as long as it is there, it is still the same store."""
+
+    id: bytes
+    version: int
+    collections: frozenset[str]
+    """`collection_tag` of each collection that holds it."""
+
+
+def collection_tag(collection: str) -> str:
+    """Returns eight characters for a collection's name: many of them fit into the metadata of an offset."""
+    return hashlib.sha256(collection.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """What the source hands over for one offset: a record, or the reason why it is none.
 

@@ -11,9 +11,22 @@ from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, Refra
 from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
-from pipeline.records import Bool, DeadLetter, Delivery, Embeddings, Float32, PointBatch, Priority, Record, point_id
+from pipeline.records import (
+    Bool,
+    DeadLetter,
+    Delivery,
+    Embeddings,
+    Float32,
+    Partition,
+    PointBatch,
+    Priority,
+    Record,
+    Witness,
+    point_id,
+)
 from pipeline.retry import Retrier
 from pipeline.tasks import Task
+from pipeline.witness import witness_tags
 
 WallClock = Callable[[], float]
 """Unix seconds; only ever compared with Kafka's timestamps, for the freshness metric."""
@@ -58,8 +71,10 @@ class Refractor:
         retry: Retrier,
         metrics: IngestMetrics,
         wall_clock: WallClock = time.time,
+        priority: Priority = Priority.LIVE,
     ) -> None:
         self._plan = plan
+        self._tags = {topic: witness_tags(tasks) for topic, tasks in plan.tasks.items()}
         self._embedder = embedder
         self._store = store
         self._dead_letters = dead_letters
@@ -67,6 +82,7 @@ class Refractor:
         self._retry = retry
         self._metrics = metrics
         self._wall_clock = wall_clock
+        self._priority = priority
 
     def process(self, deliveries: Sequence[Delivery]) -> None:
         """Finishes a batch of one topic.
@@ -84,7 +100,7 @@ class Refractor:
             # Awaited before anything is finished: a record is stored or it is in the dead-letter topic.
             self._retry("dead_letters", lambda: self._dead_letters.send(letters))
             failpoints.reach("after_dead_letter")
-        self._tracker.finish(delivery.receipt for delivery in current)
+        self._tracker.finish((delivery.receipt for delivery in current), self._witnesses(topic, items))
         self._count(topic, items, letters, num_older)
 
     def _current(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -113,7 +129,7 @@ class Refractor:
             places = {letter.position for letter in refused}
             refused_ids = {item.id for item in newest if item.delivery.position in places}
             waiting = [item for item in older if item.id in refused_ids]
-            refracted += newest
+            refracted += [item for item in newest if item.id not in refused_ids]
             letters += refused
             num_older += len(older) - len(waiting)
         return refracted, letters, num_older
@@ -181,7 +197,7 @@ class Refractor:
                 self._metrics.truncated.labels(topic, task.name).inc(num_tokens)
                 self._metrics.truncated_records.labels(topic, task.name).inc(int(np.count_nonzero(truncated)))
         with self._metrics.embed_latency.labels(model).time():
-            return self._retry("embedder", lambda: self._embedder.embed(model, tokens, Priority.LIVE))
+            return self._retry("embedder", lambda: self._embedder.embed(model, tokens, self._priority))
 
     def _write(self, topic: str, points: PointBatch) -> None:
         with self._metrics.store_latency.labels(topic).time():
@@ -191,6 +207,12 @@ class Refractor:
             self._metrics.stale.labels(topic, task.name).inc(written.stale.get(task.collection, 0))
             self._metrics.written.labels(topic, task.name).inc(len(points) - num_deleted)
             self._metrics.deleted.labels(topic, task.name).inc(num_deleted)
+
+    def _witnesses(self, topic: str, items: Iterable[_Item]) -> dict[Partition, Witness]:
+        """Returns a point of each partition that is stored now."""
+        tags = self._tags[topic]
+        last = {item.delivery.receipt.partition: item for item in items}
+        return {place: Witness(item.id, item.record.version, tags) for place, item in last.items()}
 
     def _by_model(self, topic: str) -> dict[str, list[Task]]:
         grouped: dict[str, list[Task]] = {}

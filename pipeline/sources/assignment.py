@@ -1,29 +1,27 @@
 """Keeps the partitions of one consumer in step with the offset tracker: assigned, placed, committed, revoked."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import kafka.errors as kafka_errors
 import structlog
-from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 
 from pipeline import failpoints
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.interfaces import Clock
 from pipeline.offsets import OffsetTracker
-from pipeline.records import Partition, Receipt
+from pipeline.records import Partition, Receipt, Witness
+from pipeline.sources.listener import Listener
 from pipeline.sources.memory import TopicMemory
-from pipeline.sources.start import Committed, Mark, Start, Topic, begin, resume
+from pipeline.sources.start import Committed, Mark, Start, Topic, begin, load_witness, resume
 from pipeline.sources.translate import translate
 
 PLACE_TIMEOUT_MS = 5_000
 """Longest wait for one answer about a start position; a later poll asks again."""
-
-REVOKE_TIMEOUT_MS = 5_000
-"""Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
 
 JOIN_TIMEOUT_S = 0.5
 
@@ -37,6 +35,9 @@ _NOT_OURS = (
     kafka_errors.UnknownMemberIdError,
 )
 """Commits refused because the group has moved on. Nothing is lost: the new owner reads these records again."""
+
+Confirm = Callable[[Mapping[Partition, Witness]], None]
+"""Raises EnvironmentFault when the store no longer holds what committed offsets stand for."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,14 +53,22 @@ class Assignment:
     """
 
     def __init__(
-        self, consumer: Any, config: SourceConfig, tracker: OffsetTracker, *, paused: bool, clock: Clock
+        self,
+        consumer: Any,
+        config: SourceConfig,
+        tracker: OffsetTracker,
+        confirm: Confirm,
+        *,
+        paused: bool,
+        clock: Clock,
     ) -> None:
-        self.listener = _Listener(self)
+        self.listener = Listener(self)
         self.fault: RefractError | None = None
         """Set from the IO thread, or by a commit's answer; the next poll raises it."""
         self._consumer = consumer
         self._config = config
         self._tracker = tracker
+        self._confirm = confirm
         self._paused = paused
         self._lock = threading.RLock()
         self._answered = False
@@ -150,6 +159,9 @@ class Assignment:
         self._remembered = self._memory.load()
         siblings: dict[str, list[Committed]] = {}
         starts = {topic_partition: self._start(topic_partition, siblings) for topic_partition in waiting}
+        witnesses = {Partition(*place): start.witness for place, start in starts.items() if start.witness is not None}
+        if witnesses:
+            self._confirm(witnesses)
         offsets = {topic_partition: self._offset(topic_partition, start) for topic_partition, start in starts.items()}
         first = {
             topic_partition: OffsetAndMetadata(offsets[topic_partition], start.mark.dump(), -1)
@@ -166,7 +178,7 @@ class Assignment:
         with self._lock:
             for topic_partition, start in starts.items():
                 if topic_partition in self._waiting:
-                    self._let_read(topic_partition, offsets[topic_partition], start.mark)
+                    self._let_read(topic_partition, offsets[topic_partition], start)
 
     def commit(self) -> None:
         """Sends the moved watermarks, unless an earlier commit is still without an answer."""
@@ -176,7 +188,7 @@ class Assignment:
             if self._commit_under_way is not None:
                 return
             moved = self._tracker.watermarks()
-            offsets = self._with_marks(moved)
+            offsets = self._with_marks(moved, self._placed, self._tracker.witnesses())
             if not offsets:
                 return
             token = self._commit_under_way = object()
@@ -215,10 +227,10 @@ class Assignment:
     def revoked(self, gone: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
         """Ends partitions and returns what may be committed for them."""
         with self._lock:
-            marks = dict(self._placed)
+            marks, witnesses = dict(self._placed), self._tracker.witnesses()
             ended = self._forget(gone)
             finished = self._tracker.revoke(ended)
-            return self._with_marks(finished, marks)
+            return self._with_marks(finished, marks, witnesses)
 
     def lost(self, gone: Iterable[TopicPartition]) -> None:
         """Ends partitions that somebody else may own already: nothing is committed."""
@@ -237,16 +249,19 @@ class Assignment:
         self._commit_under_way = None
         return ended
 
+    @staticmethod
     def _with_marks(
-        self, offsets: Mapping[Partition, int], marks: Mapping[TopicPartition, Mark] | None = None
+        offsets: Mapping[Partition, int],
+        marks: Mapping[TopicPartition, Mark],
+        witnesses: Mapping[Partition, Witness],
     ) -> dict[TopicPartition, OffsetAndMetadata]:
-        known = self._placed if marks is None else marks
-        marked = {}
-        for partition, offset in offsets.items():
-            topic_partition = TopicPartition(*partition)
-            if topic_partition in known:
-                marked[topic_partition] = OffsetAndMetadata(offset, known[topic_partition].dump(), -1)
-        return marked
+        return {
+            TopicPartition(*place): OffsetAndMetadata(
+                offset, marks[TopicPartition(*place)].dump(witnesses.get(place)), -1
+            )
+            for place, offset in offsets.items()
+            if TopicPartition(*place) in marks
+        }
 
     def _commit_answered(self, token: object, offsets: Mapping[Partition, int], answer: Any) -> None:
         with self._lock:
@@ -295,7 +310,7 @@ class Assignment:
 
     def _committed(self, topic_partition: TopicPartition) -> Committed | None:
         found = self._consumer.committed(topic_partition, metadata=True, timeout_ms=PLACE_TIMEOUT_MS)
-        return None if found is None else Committed(found.offset, Mark.load(found.metadata))
+        return found and Committed(found.offset, Mark.load(found.metadata), load_witness(found.metadata))
 
     def _offset(self, topic_partition: TopicPartition, start: Start) -> int:
         if start.offset is not None:
@@ -303,43 +318,14 @@ class Assignment:
         ask = self._consumer.end_offsets if start.at_end else self._consumer.beginning_offsets
         return int(ask([topic_partition], timeout_ms=PLACE_TIMEOUT_MS)[topic_partition])
 
-    def _let_read(self, topic_partition: TopicPartition, offset: int, mark: Mark) -> None:
+    def _let_read(self, topic_partition: TopicPartition, offset: int, start: Start) -> None:
         self._consumer.seek(topic_partition, offset)
         if not self._paused:
             self._consumer.resume(topic_partition)
         self._waiting.discard(topic_partition)
-        self._placed[topic_partition] = mark
+        self._placed[topic_partition] = start.mark
         self._positions[topic_partition] = offset
-        self._tracker.assign(Partition(*topic_partition), offset)
+        self._tracker.assign(Partition(*topic_partition), offset, start.witness)
         log.info(
             "A partition is read.", topic=topic_partition.topic, partition=topic_partition.partition, offset=offset
         )
-
-
-class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
-    """Passes the group's decisions on. Awaits its commit, so that heartbeats go on meanwhile."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        self._assignment = assignment
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._assignment.assigned(assigned)
-        self._assignment._answered = True  # noqa: SLF001 - one class in two halves
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        offsets = self._assignment.revoked(revoked)
-        if not offsets:
-            return
-        consumer = self._assignment._consumer  # noqa: SLF001 - the two are one
-        try:
-            await consumer._manager.wait_for(consumer.commit_async(offsets), REVOKE_TIMEOUT_MS)  # noqa: SLF001
-        except kafka_errors.KafkaError as error:
-            log.warning(
-                "The last commit of revoked partitions failed; their new owner repeats some records.",
-                error=type(error).__name__,
-                num_partitions=len(offsets),
-            )
-
-    async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
-        log.warning("Partitions were lost to other members.", num_partitions=len(lost))
-        self._assignment.lost(lost)

@@ -16,7 +16,7 @@ from pipeline.errors import EnvironmentFault, RecordError, RefractError, Transie
 from pipeline.interfaces import Clock
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Delivery, Partition, Position, Receipt
-from pipeline.sources.assignment import Assignment
+from pipeline.sources.assignment import Assignment, Confirm
 from pipeline.sources.connection import connect
 from pipeline.sources.consumer import consumer_settings
 from pipeline.sources.decode import make_decoder, record_bytes
@@ -66,11 +66,16 @@ class KafkaSource:
         tracker: OffsetTracker,
         *,
         instance: int = 0,
+        confirm: Confirm = lambda _: None,
         clock: Clock = time.monotonic,
         clock_ms: Callable[[], int] = wall_clock_ms,
         make_consumer: Callable[..., Any] = KafkaConsumer,
     ) -> None:
-        """Prepares the member; the first poll connects. `instance` numbers the ingestors of one group."""
+        """Prepares the member; the first poll connects.
+
+        `instance` numbers the ingestors of one group. `confirm` is asked before a partition is read on from a
+        committed offset: whether the store still holds the point that was committed with it.
+        """
         self._config = config
         self._clock = clock
         self._make_consumer = make_consumer
@@ -79,6 +84,7 @@ class KafkaSource:
             topic: make_decoder(topic, topic_config, limits, clock_ms) for topic, topic_config in config.topics.items()
         }
         self._tracker = tracker
+        self._confirm = confirm
         self._consumer: Any = None
         self._assignment: Assignment | None = None
         self._paused = False
@@ -140,7 +146,7 @@ class KafkaSource:
             return self._assignment
         self._consumer = connect(self._make_consumer, self._settings, self._config)
         self._assignment = Assignment(
-            self._consumer, self._config, self._tracker, paused=self._paused, clock=self._clock
+            self._consumer, self._config, self._tracker, self._confirm, paused=self._paused, clock=self._clock
         )
         self._consumer.subscribe(topics=sorted(self._config.topics), listener=self._assignment.listener)
         self._assignment.refresh_metadata()  # else it would join without partitions first, and then again

@@ -11,6 +11,7 @@ from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.records import Partition
 from pipeline.sources.admin import group_offsets, open_admin, partition_offsets, partitions_of
+from pipeline.sources.start import without_witness
 
 _STOPPED = frozenset({"Empty", "Dead"})
 
@@ -23,7 +24,8 @@ class Move:
     target: int
     """At most `committed`."""
     metadata: str
-    """What the group wrote beside the offset (see `pipeline.sources.start`); it stays."""
+    """What the group wrote beside the offset (see `pipeline.sources.start`) stays, but for the witness: what the
+    store held is filled in anew from here."""
 
     @property
     def num_offsets(self) -> int:
@@ -56,12 +58,12 @@ def plan_rewind(config: SourceConfig, topics: Sequence[str], since_ms: int | Non
             continue
         # Kafka answers -1 where no record is as young as that: there is nothing to read again.
         target = known.offset if found[place] < 0 else max(min(found[place], known.offset), begins[place])
-        moves[Partition(*place)] = Move(known.offset, min(target, known.offset), known.metadata or "")
+        moves[Partition(*place)] = Move(known.offset, min(target, known.offset), without_witness(known.metadata or ""))
     return moves
 
 
 def rewind(config: SourceConfig, moves: Mapping[Partition, Move]) -> None:
-    """Commits the targets of a plan.
+    """Commits the targets of a plan, those of partitions that stay where they are, too: they lose their witness.
 
     Raises:
         ConfigError: the group has members; stop them first.
@@ -70,7 +72,6 @@ def rewind(config: SourceConfig, moves: Mapping[Partition, Move]) -> None:
     offsets = {
         TopicPartition(partition.topic, partition.number): OffsetAndMetadata(move.target, move.metadata, -1)
         for partition, move in moves.items()
-        if move.num_offsets
     }
     with open_admin(config, f"moving the offsets of group {config.group_id!r}") as admin:
         _check_stopped(admin, config.group_id)

@@ -7,13 +7,13 @@ let old records win against new ones, so it is refused until the generation is r
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault
-from pipeline.records import Partition
+from pipeline.records import Partition, Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,17 @@ class Mark:
     """Partitions when the group first read the topic: those above are later additions."""
     generation: int
 
-    def dump(self) -> str:
+    def dump(self, witness: Witness | None = None) -> str:
         """Returns the metadata string of a commit."""
-        return orjson.dumps(
-            {"id": self.topic_id, "n": self.num_partitions, "first": self.first_partitions, "gen": self.generation}
-        ).decode()
+        content: dict[str, Any] = {
+            "id": self.topic_id,
+            "n": self.num_partitions,
+            "first": self.first_partitions,
+            "gen": self.generation,
+        }
+        if witness is not None:
+            content["held"] = [witness.id.hex(), witness.version, sorted(witness.collections)]
+        return orjson.dumps(content).decode()
 
     def is_of_another(self, topic_id: str) -> bool:
         """Whether the mark belongs to an earlier topic of the same name."""
@@ -55,12 +61,28 @@ class Topic:
     num_partitions: int
 
 
+def load_witness(metadata: object) -> Witness | None:
+    """Returns the point that a metadata string says the store held, None when it names none."""
+    try:
+        point, version, collections = orjson.loads(metadata if isinstance(metadata, str) else "")["held"]
+        return Witness(bytes.fromhex(point), int(version), frozenset(map(str, collections)))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def without_witness(metadata: str) -> str:
+    """Returns a metadata string that no longer says what the store held: for an offset from which it is filled anew."""
+    mark = Mark.load(metadata)
+    return metadata if mark is None else mark.dump()
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """An offset the group has committed."""
 
     offset: int
     mark: Mark | None
+    witness: Witness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +95,8 @@ class Start:
     """To be committed with every offset of this partition from now on."""
     is_first: bool
     """Whether the group has no usable offset yet, so that the start must be committed before reading."""
+    witness: Witness | None = None
+    """What the store must hold for the offset to stand."""
 
 
 def resume(partition: Partition, config: TopicConfig, committed: Committed, topic: Topic) -> Start:
@@ -84,7 +108,7 @@ def resume(partition: Partition, config: TopicConfig, committed: Committed, topi
     mark = committed.mark
     new_mark = Mark(topic.topic_id, topic.num_partitions, topic.num_partitions, config.generation)
     if mark is None:
-        return Start(committed.offset, at_end=False, mark=new_mark, is_first=False)
+        return Start(committed.offset, at_end=False, mark=new_mark, is_first=False, witness=committed.witness)
     recreated = mark.is_of_another(topic.topic_id)
     if config.version is None:
         _check_generation(partition.topic, config, mark, topic, recreated=recreated)
@@ -92,7 +116,7 @@ def resume(partition: Partition, config: TopicConfig, committed: Committed, topi
         # The offset belongs to a log that is gone.
         return Start(None, at_end=False, mark=new_mark, is_first=True)
     current = replace(new_mark, topic_id=topic.topic_id or mark.topic_id, first_partitions=mark.first_partitions)
-    return Start(committed.offset, at_end=False, mark=current, is_first=False)
+    return Start(committed.offset, at_end=False, mark=current, is_first=False, witness=committed.witness)
 
 
 def begin(

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -30,6 +31,7 @@ from pipeline.sources.dead_letters import KafkaDeadLetters
 from pipeline.sources.kafka_source import KafkaSource
 from pipeline.stores.open import open_store
 from pipeline.tasks import bind_tasks
+from pipeline.witness import confirm
 from pipeline.worker import StreamWorker
 
 STATE_INTERVAL_S = 0.1
@@ -88,7 +90,13 @@ def build(config: Config, folder: Path, instance: int, stop: Event) -> tuple[Str
         wall_clock=time.time,
     )
     worker = StreamWorker(
-        source=lambda: KafkaSource(config.source, config.limits, tracker, instance=instance),
+        source=lambda: KafkaSource(
+            config.source,
+            config.limits,
+            tracker,
+            instance=instance,
+            confirm=partial(confirm, store, used, config.source.group_id),
+        ),
         tracker=tracker,
         refractor=refractor,
         store=store,

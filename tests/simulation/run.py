@@ -3,6 +3,7 @@
 import random as global_random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ from pipeline.offsets import OffsetTracker
 from pipeline.refractor import Plan, Refractor
 from pipeline.retry import Retrier
 from pipeline.sources.kafka_source import KafkaSource
+from pipeline.witness import confirm
 from pipeline.worker import StreamWorker
 from tests.fakes import FakeTokenizer, task
 from tests.simulation.broker import TOPIC, Broker, SimConsumer
@@ -142,6 +144,7 @@ class Member:
             CONFIGS[world.journal.versioned],
             self._limits,
             self._tracker,
+            confirm=partial(confirm, world.store, {TOPIC: TASKS}, "group"),
             clock=world.scheduler.clock,
             make_consumer=lambda **_: SimConsumer(world.broker, self.process.name),
         )

@@ -1,7 +1,7 @@
 """A group with consumers that fail to order, for tests of the source."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from kafka import TopicPartition
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.offsets import OffsetTracker
+from pipeline.records import Partition, Witness
 from pipeline.sources.kafka_source import KafkaSource
 
 PLACE = TopicPartition("t", 0)
@@ -147,8 +148,21 @@ class Group:
             }
         )
         self.source = KafkaSource(
-            config, LimitsConfig(), self.tracker, clock=lambda: self.now, make_consumer=self._make_consumer
+            config,
+            LimitsConfig(),
+            self.tracker,
+            confirm=self._confirm,
+            clock=lambda: self.now,
+            make_consumer=self._make_consumer,
         )
+        self.asked: list[dict[Partition, Witness]] = []
+        """Witnesses the source has asked for."""
+        self.store_says: deque[Exception] = deque()
+
+    def _confirm(self, witnesses: Mapping[Partition, Witness]) -> None:
+        self.asked.append(dict(witnesses))
+        if self.store_says:
+            raise self.store_says.popleft()
 
     def _make_consumer(self, **settings: Any) -> FakeConsumer:
         assert settings["enable_auto_commit"] is False
