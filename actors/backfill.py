@@ -1,186 +1,256 @@
-"""Runs a backfill on Ray: reader tasks, one embedder actor, and one owner of the store.
+"""Runs a backfill on Ray: carriers that read and write, a pool of embedders, and one owner of an embedded store.
 
-Plain Ray with a bounded number of fragments in flight, not Ray Data: its executor fuses and splits
-blocks as it sees fit and tells nobody which input row group is durable, and that is what resuming needs.
+Plain actors with a bounded number of fragments in flight, not Ray Data: its executor fuses and splits blocks as it
+sees fit and tells nobody which input row group is durable, and that is what resuming needs.
 """
 
-import logging
-import os
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from prometheus_client import CollectorRegistry
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.carrier import CarrierActor, Job, Work
+from actors.cluster import root_cause
 from actors.context import ConfigTree, Context
-from pipeline.backfill.fragments import Fragment
-from pipeline.backfill.rows import read_deliveries
-from pipeline.engine.load import load_tokenizer
-from pipeline.engine.local import LocalEmbedder
-from pipeline.errors import EnvironmentFault, RefractError, TransientError
-from pipeline.metrics import IngestMetrics, snapshot, total
-from pipeline.offsets import OffsetTracker
-from pipeline.records import DeadLetter, Delivery, Partition
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.stores.open import open_store
+from actors.embedder import start_scheduler
+from actors.store_owner import StoreOwner
+from pipeline.backfill.outcome import Counts, Outcome
+from pipeline.backfill.rows import FragmentFault
+from pipeline.config.app import Config
+from pipeline.errors import RefractError
+from pipeline.metrics import snapshot, total
+from pipeline.records import Embeddings, Priority, TokenBatch
 
-MAX_IN_FLIGHT = 3
-"""Fragments read or embedded at once: one embedded, the next ones read meanwhile."""
+FRAGMENTS_PER_CARRIER = 2
+"""One is written while the next is read."""
 
 MAX_ATTEMPTS = 3
-BATCH_ROWS = 512
-LOCK_WAIT_S = 10.0
-"""A killed run lets go of an embedded store within seconds."""
+CHECKPOINT_S = 10.0
+"""How much of a large fragment a killed run repeats, at most, beside what was in flight."""
+
+TURN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one fragment."""
+class Progress:
+    """How a run stands."""
 
-    num_rows: int
-    num_stale: int
-    rejects: Sequence[tuple[int, str, str, str]]
-    """(row, reason, task, detail)"""
-
-
-class _Rejects:
-    """Implements `pipeline.interfaces.DeadLetters` by keeping where and why."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, str, str]] = []
-
-    def send(self, letters: Sequence[DeadLetter]) -> None:
-        """See DeadLetters."""
-        self.rows += [(letter.position.offset, str(letter.reason), letter.task, letter.detail) for letter in letters]
-
-    def close(self) -> None:
-        """Nothing is open."""
+    counts: Counts
+    """Of everything so far, what is under way included."""
+    busy_s: float
+    """Seconds that embedders spent computing, all together."""
+    num_embedders: int
+    """Those that are ready."""
 
 
-@ray.remote(num_cpus=0)
-def _read(source: ConfigTree, fragment: Fragment, topic: str) -> list[Delivery]:
-    return read_deliveries(fragment, topic, source.load())
+class _Embedder:
+    """One replica of a model, for this job alone."""
 
-
-class _Worker:
-    """Embeds and writes; holds the engines and, as its only process, the store."""
-
-    def __init__(self, source: ConfigTree) -> None:
+    def __init__(self, source: ConfigTree, name: str) -> None:
         self._context = Context(source)
-        self._store: Any = None
+        self._scheduler = start_scheduler(self._context, name)
 
-    def open(self, names: Sequence[str]) -> None:
-        """Opens the store and the tasks' collections. Raises EnvironmentFault."""
-        if self._store is not None:
-            return
-        config = self._context.config
-        deadline_s = time.monotonic() + LOCK_WAIT_S
-        while self._store is None:
+    async def ready(self) -> None:
+        """Answers once the model is loaded."""
+
+    async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:
+        """See pipeline.interfaces.Embedder."""
+        return await asyncio.wrap_future(self._scheduler.submit(batch, priority))
+
+    async def busy_s(self) -> float:
+        """Returns the seconds spent computing."""
+        taken = snapshot("embedder", "", 0.0, self._context.registry)
+        return total([taken], "refract_embedder_busy_seconds_total")
+
+
+class BackfillRun:
+    """Carries work through on a cluster that is joined already. One thread."""
+
+    def __init__(
+        self,
+        job: Job,
+        on_noted: Callable[[Work, Outcome, bool], None],
+        on_failed: Callable[[Work, str], None],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        """Starts the actors.
+
+        Args:
+            job: What to do.
+            on_noted: Hears of rows that are durable now, and whether the fragment is done.
+            on_failed: Hears of a fragment that cannot be finished, and why.
+            on_progress: Hears about once a second how things stand.
+        """
+        self._job = job
+        self._on_noted = on_noted
+        self._on_failed = on_failed
+        self._on_progress = on_progress
+        self._config = job.source.load()
+        self._embedders = {} if job.share else _start_embedders(job)
+        self._owner = _start_owner(job, self._config)
+        self._starting = {actor.ready.remote(): name for name, actors in self._embedders.items() for actor in actors}
+        if self._owner is not None:
+            self._starting[self._owner.check.remote()] = "the store's owner"
+        self._carriers = [self._start_carrier() for _ in range(num_carriers(self._config))]
+        self._finished = Counts()
+
+    def run(self, works: Sequence[Work]) -> None:
+        """Carries everything through.
+
+        Raises RefractError where something other than a fragment is at fault; what is noted by then is durable.
+        """
+        waiting = [(work, 1) for work in works][::-1]
+        under_way: dict[Any, tuple[Work, int, int]] = {}
+        noted_s = turned_s = time.monotonic()
+        while waiting or under_way:
+            for number, carrier in enumerate(self._carriers):
+                busy = sum(place == number for _, _, place in under_way.values())
+                for _ in range(min(FRAGMENTS_PER_CARRIER - busy, len(waiting))):
+                    work, attempt = waiting.pop()
+                    under_way[carrier.carry.remote(work)] = (work, attempt, number)
+            finished, _ = ray.wait(list(under_way), timeout=TURN_S)
+            self._check_started()
+            for ref in finished:
+                if ref in under_way:
+                    self._settle(ref, under_way, waiting)
+            if time.monotonic() - noted_s >= CHECKPOINT_S:
+                noted_s = time.monotonic()
+                self._note_checkpoints([work for work, _, _ in under_way.values()])
+            if time.monotonic() - turned_s >= TURN_S:
+                turned_s = time.monotonic()
+                self._report()
+        self._report()
+
+    def _check_started(self) -> None:
+        """Raises RefractError for an actor that cannot start: others would wait for it for ever."""
+        for ref in (
+            ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0)[0] if self._starting else ()
+        ):
+            name = self._starting.pop(ref)
             try:
-                self._store = open_store(config.store, config.pipeline, self._context.filterable)
-            except EnvironmentFault:
-                if time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.5)
-        self._store.open([self._context.tasks[name] for name in names])
-        self._embedder = LocalEmbedder(config)
-        self._tokenizers = {
-            name: load_tokenizer(model, {task: s for task, s in config.tasks.items() if s.model == name})
-            for name, model in config.models.items()
-        }
+                ray.get(ref)
+            except ActorDiedError as error:
+                if "creation task" in str(error):
+                    raise RefractError(f"{name} could not start: {root_cause(str(error))}") from None
+            except RayError:
+                continue  # killed or away: it is started again
 
-    def process(self, deliveries: list[Delivery], topic: str, names: Sequence[str], opened: Sequence[str]) -> Outcome:
-        """Makes a fragment durable in the named tasks' collections. Raises RefractError."""
-        self.open(opened)
-        registry = CollectorRegistry()
-        tracker, rejects, metrics = OffsetTracker(), _Rejects(), IngestMetrics(registry)
-        tracker.assign(Partition(topic, 0))
-        refractor = Refractor(
-            Plan(
-                self._context.config.pipeline,
-                {topic: [self._context.tasks[name] for name in names]},
-                self._tokenizers,
-            ),
-            embedder=self._embedder,
-            store=self._store,
-            dead_letters=rejects,
-            tracker=tracker,
-            retry=Retrier(threading.Event(), lambda _component: None),
-            metrics=metrics,
-        )
-        for delivery in deliveries:
-            delivery.receipt.epoch = 1  # the tracker's first assignment
-        for start in range(0, len(deliveries), BATCH_ROWS):
-            refractor.process(deliveries[start : start + BATCH_ROWS])
-        self._store.flush()
-        num_stale = total([snapshot("backfill", "0", 0.0, registry)], "refract_points_stale_total")
-        return Outcome(len(deliveries), int(num_stale), rejects.rows)
-
-    def close(self) -> None:
-        """Closes the store."""
-        if self._store is not None:
-            self._store.close()
-
-
-@contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Joins a cluster or starts one here. Raises TransientError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray.init(
-            address, include_dashboard=None if address else False, logging_level=logging.ERROR, log_to_driver=False
-        )
-    except (ConnectionError, RuntimeError, RayError) as error:
-        raise TransientError(f"Ray cannot be reached or started ({type(error).__name__})") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def run_fragments(
-    source: ConfigTree,
-    topic: str,
-    work: Mapping[Fragment, Sequence[str]],
-    on_done: Callable[[Fragment, Outcome], None],
-    on_failed: Callable[[Fragment, str], None],
-) -> None:
-    """Carries every fragment through, calling back in this thread. Raises EnvironmentFault for the store."""
-    opened = sorted({name for names in work.values() for name in names})
-    worker: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Worker).remote(source)
-    _unwrap(lambda: ray.get(worker.open.remote(opened)))
-    waiting = [(fragment, 1) for fragment in work][::-1]
-    running: dict[Any, tuple[Fragment, int]] = {}
-    while waiting or running:
-        while waiting and len(running) < MAX_IN_FLIGHT:
-            fragment, attempt = waiting.pop()
-            rows = _read.remote(source, fragment, topic)
-            running[worker.process.remote(rows, topic, work[fragment], opened)] = (fragment, attempt)
-        (ref,), _ = ray.wait(list(running))
-        fragment, attempt = running.pop(ref)
+    def _settle(self, ref: Any, under_way: dict[Any, tuple[Work, int, int]], waiting: list[tuple[Work, int]]) -> None:
+        work, attempt, number = under_way.pop(ref)
         try:
-            on_done(fragment, ray.get(ref))
+            outcome: Outcome = ray.get(ref)
         except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, RefractError) else error
-            on_failed(fragment, str(cause).splitlines()[0] if str(cause) else type(cause).__name__)
+            if not isinstance(error.cause, RefractError):
+                raise
+            if not isinstance(error.cause, FragmentFault):
+                raise error.cause from None
+            self._on_failed(work, str(error.cause))
         except RayActorError as error:
-            if attempt == MAX_ATTEMPTS:
-                on_failed(fragment, f"its worker died {MAX_ATTEMPTS} times ({type(error).__name__})")
-            else:
-                waiting.append((fragment, attempt + 1))
-    ray.get(worker.close.remote())
+            # What else was with this carrier is lost with it; all of it goes to a new one.
+            lost = [(ref, entry) for ref, entry in under_way.items() if entry[2] == number]
+            for other, _ in lost:
+                del under_way[other]
+            self._carriers[number] = self._start_carrier()
+            for again, tried in [(work, attempt), *((entry[0], entry[1]) for _, entry in lost)]:
+                if tried == MAX_ATTEMPTS:
+                    self._on_failed(again, f"its process died {MAX_ATTEMPTS} times ({type(error).__name__})")
+                else:
+                    waiting.append((again, tried + 1))
+        else:
+            self._finished.add(outcome.counts)
+            self._on_noted(work, outcome, True)
+
+    def _note_checkpoints(self, works: Sequence[Work]) -> None:
+        by_name = {work.fragment.name: work for work in works}
+        for found in _answers([carrier.checkpoints.remote() for carrier in self._carriers]):
+            for name, outcome in found.items():
+                if name in by_name:
+                    self._on_noted(by_name[name], outcome, False)
+
+    def _report(self) -> None:
+        counts = Counts()
+        counts.add(self._finished)
+        for under_way in _answers([carrier.counts.remote() for carrier in self._carriers]):
+            counts.add(under_way)
+        actors = [actor for actors in self._embedders.values() for actor in actors]
+        busy_s = _answers([actor.busy_s.remote() for actor in actors])
+        self._on_progress(Progress(counts, sum(busy_s), len(busy_s)))
+
+    def _start_carrier(self) -> Any:
+        return (
+            ray.remote(CarrierActor)
+            .options(
+                num_cpus=self._config.ray.ingestor_cpus,
+                max_concurrency=FRAGMENTS_PER_CARRIER + 2,
+                scheduling_strategy="SPREAD",
+            )
+            .remote(self._job, self._embedders, self._owner)
+        )
 
 
-def _unwrap(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except RayTaskError as error:
-        if isinstance(error.cause, RefractError):
-            raise error.cause from None
-        raise
+def num_carriers(config: Config) -> int:
+    """Returns how many processes read and write: one per embedder, and `ray.ingestors` at least."""
+    return max(config.ray.ingestors, *(_replicas(config, name) for name in config.models))
+
+
+def needed_resources(job: Job) -> dict[str, float]:
+    """Returns the CPUs and GPUs without which nothing moves: one carrier, and one embedder of each model."""
+    config = job.source.load()
+    models = [] if job.share else [config.models[name] for name in {config.tasks[task].model for task in job.tasks}]
+    return {
+        "CPU": config.ray.ingestor_cpus + sum(model.num_cpus for model in models),
+        "GPU": sum(model.num_gpus for model in models),
+    }
+
+
+def _replicas(config: Config, name: str) -> int:
+    model = config.models[name]
+    return max(model.max_replicas or model.replicas, 1)
+
+
+def _start_embedders(job: Job) -> dict[str, list[Any]]:
+    """One actor per replica, `max_replicas` of them: what the cluster has no room for joins when it has."""
+    config = job.source.load()
+    return {
+        name: [
+            ray.remote(_Embedder)
+            .options(
+                num_cpus=config.models[name].num_cpus,
+                num_gpus=config.models[name].num_gpus,
+                max_restarts=-1,
+                max_concurrency=1_000,
+            )
+            .remote(job.source, name)
+            for _ in range(_replicas(config, name))
+        ]
+        for name in {config.tasks[task].model for task in job.tasks}
+    }
+
+
+def _start_owner(job: Job, config: Config) -> Any:
+    """The one process with an embedded store's directory, which lies on this node."""
+    if config.store.type != "edge" or job.output is not None or job.share:
+        return None
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return (
+        ray.remote(StoreOwner)
+        .options(num_cpus=0, max_restarts=-1, max_concurrency=1_000, scheduling_strategy=here)
+        .remote(job.source)
+    )
+
+
+def _answers(refs: Sequence[Any]) -> list[Any]:
+    """Returns the answers that come soon, of actors that live."""
+    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=TURN_S) if refs else ([], [])
+    found = []
+    for ref in ready:
+        try:
+            found.append(ray.get(ref))
+        except RayError:
+            continue  # it died; its work is noticed elsewhere
+    return found

@@ -17,16 +17,21 @@ HANG_S = 120.0
 """A forward batch takes milliseconds to seconds; one that takes so long will not come back."""
 
 
+def start_scheduler(context: Context, name: str) -> EmbedScheduler:
+    """Loads a model and returns what queues before it. Raises ConfigError, EnvironmentFault, TransientError."""
+    model = context.config.models[name]
+    tasks = {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
+    threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
+    engine = load_engine(model, tasks, threads=threads)
+    return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows)
+
+
 class Embedder:
     """A Serve replica around an engine. Serve replaces it when a forward batch hangs."""
 
     def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:
         context = Context(source)
-        model = context.config.models[name]
-        tasks = {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
-        threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
-        engine = load_engine(model, tasks, threads=threads)
-        self._scheduler = EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows)
+        self._scheduler = start_scheduler(context, name)
         self._reporter = Reporter("embedder", monitor, context.registry, lambda: (True, ""))
 
     async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:

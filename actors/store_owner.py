@@ -34,7 +34,9 @@ class StoreOwner:
         self._readers = ThreadPoolExecutor(NUM_READ_THREADS, thread_name_prefix="read")
 
     def __del__(self) -> None:
-        self._store.close()
+        # Ray's own class around this one, for plain actors, has no store.
+        if store := getattr(self, "_store", None):
+            store.close()
 
     async def open(self, tasks: list[Task]) -> None:
         """See Store."""

@@ -17,6 +17,9 @@ class Found:
     position: Position
     record: Record | None
     error: Reason | None = None
+    detail: str = ""
+    num_bytes: int = 0
+    """Size of the record at its source, where that is known."""
 
 
 class RecordRange(Protocol):

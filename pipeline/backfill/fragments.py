@@ -1,74 +1,79 @@
-"""Splits input files into fragments: the unit of work, of resumption and of the ledger."""
+"""Splits inputs into fragments: the unit of work, of resumption and of the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+from pipeline.backfill.filesystems import open_filesystem, scheme_of
+from pipeline.backfill.kafka_ranges import SCHEME as KAFKA
+from pipeline.backfill.kafka_ranges import list_ranges
+from pipeline.config.app import Config
 from pipeline.errors import ConfigError, EnvironmentFault, nearest
 
 RANGE_BYTES = 16 << 20
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".csv")
+NUM_LISTERS = 8
+"""Footers read at once: on an object store each costs a round trip or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A Parquet row group, a byte range of JSON Lines, or a whole CSV file."""
+    """A Parquet row group, a byte range of JSON Lines, a whole CSV file, or offsets of a Kafka partition."""
 
     uri: str
     size: int
-    """Bytes of the file when it was listed."""
+    """Bytes of the file when it was listed; offsets of a Kafka range."""
     mtime_ns: int
     part: int
-    """Row group, or number of the byte range."""
+    """Row group, number of the byte range, or Kafka partition."""
+    begin: int = 0
+    """First offset of a Kafka range."""
+    num_rows: int | None = None
+    """Where it is known before reading."""
+    tag: str = ""
+    """The id of the Kafka topic: a topic that was made anew is another input."""
 
     @property
     def name(self) -> str:
         """Names the fragment in the ledger."""
-        return f"{self.uri}#{self.part}"
+        return f"{self.uri}#{self.part}" + (f"@{self.begin}+{self.size}" if self.is_kafka else "")
+
+    @property
+    def is_kafka(self) -> bool:
+        """Whether this is a range of offsets, not a part of a file."""
+        return self.uri.startswith(KAFKA)
 
     @property
     def suffix(self) -> str:
         """The kind of the file."""
         return PurePosixPath(self.uri).suffix.lower()
 
-
-def filesystem(uri: str) -> tuple[Any, str]:
-    """Returns pyarrow's filesystem and the path in it. Raises ConfigError."""
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional dependency
-        from pyarrow import fs  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise ConfigError("backfill needs pyarrow: pip install 'refract[parquet]'") from None
-    if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
-    try:
-        found, path = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigError(f"{uri.partition('://')[0]} input cannot be opened ({type(error).__name__})") from None
-    return found, path
+    @property
+    def state(self) -> str:
+        """Changes when the input does."""
+        return self.tag or f"{self.size}-{self.mtime_ns}"
 
 
-def list_fragments(inputs: Sequence[str]) -> list[Fragment]:
-    """Returns the fragments of files, folders and globs, in order.
+def list_fragments(
+    inputs: Sequence[str], config: Config | None = None, on_file: Callable[[int], None] = lambda _done: None
+) -> list[Fragment]:
+    """Returns the fragments of files, folders, globs and Kafka ranges, in order; only the latter need `config`.
 
-    Raises ConfigError where nothing matches or a file is of no known kind, EnvironmentFault where one cannot be read.
+    A file that cannot be read as what its name says is one fragment all the same, which fails when it is read.
+    `on_file` hears how many files are listed.
+
+    Raises ConfigError where nothing matches or a file is of no known kind, EnvironmentFault where a place cannot be
+    looked into.
     """
     fragments: dict[str, Fragment] = {}
     for given in inputs:
-        files, path = filesystem(given)
-        scheme = f"{given.partition('://')[0]}://" if "://" in given else ""
-        try:
-            infos = _matching(files, path)
-            if not infos:
-                raise ConfigError(f"{given}: no file matches; expected names that end in {', '.join(SUFFIXES)}")
-            for info in infos:
-                for fragment in _split(files, scheme, info):
-                    fragments.setdefault(fragment.name, fragment)
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise EnvironmentFault(f"{given}: cannot be read ({type(error).__name__})") from None
+        for fragment in _fragments(given, config, on_file):
+            fragments.setdefault(fragment.name, fragment)
     return list(fragments.values())
 
 
@@ -78,8 +83,34 @@ def hive_columns(uri: str) -> dict[str, str]:
     return {name: unquote(value) for name, _, value in parts}
 
 
+def _fragments(given: str, config: Config | None, on_file: Callable[[int], None]) -> list[Fragment]:
+    if given.startswith(KAFKA):
+        if config is None:
+            raise ConfigError("a Kafka range needs the pipeline's configuration")
+        return [
+            Fragment(found.uri, found.end - found.begin, 0, found.partition, found.begin, None, found.topic_id)
+            for found in list_ranges(given, config.source)
+        ]
+    files, path = open_filesystem(given)
+    try:
+        infos = _matching(files, path)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise EnvironmentFault(
+            f"{scheme_of(given) or given}: cannot be listed ({type(error).__name__}); is the place right, and may this "
+            "process read it?"
+        ) from None
+    if not infos:
+        raise ConfigError(f"{given}: no file matches; expected names that end in {', '.join(SUFFIXES)}")
+    fragments = []
+    with ThreadPoolExecutor(NUM_LISTERS) as pool:
+        for number, parts in enumerate(pool.map(partial(_split, files, scheme_of(given)), infos), start=1):
+            fragments += parts
+            on_file(number)
+    return fragments
+
+
 def _matching(files: Any, path: str) -> list[Any]:
-    from pyarrow import fs  # noqa: PLC0415 - checked in `filesystem`
+    from pyarrow import fs  # noqa: PLC0415 - checked in `open_filesystem`
 
     if not any(sign in path for sign in "*?["):
         info = files.get_file_info(path)
@@ -103,6 +134,7 @@ def _matching(files: Any, path: str) -> list[Any]:
             if info.type == fs.FileType.File
             and PurePosixPath(info.path).suffix.lower() in SUFFIXES
             and fnmatch(info.path, pattern)
+            and not any(part.startswith(("_", ".")) for part in PurePosixPath(info.path).relative_to(base).parts)
         ),
         key=lambda info: str(info.path),
     )
@@ -110,11 +142,17 @@ def _matching(files: Any, path: str) -> list[Any]:
 
 def _split(files: Any, scheme: str, info: Any) -> list[Fragment]:
     suffix = PurePosixPath(info.path).suffix.lower()
-    num_parts = 1
+    uri, size, mtime_ns = scheme + info.path, info.size, info.mtime_ns or 0
     if suffix == ".parquet":
-        import pyarrow.parquet as pq  # noqa: PLC0415 - checked in `filesystem`
+        import pyarrow.parquet as pq  # noqa: PLC0415 - checked in `open_filesystem`
 
-        num_parts = pq.read_metadata(info.path, filesystem=files).num_row_groups
-    elif suffix in {".jsonl", ".ndjson"}:
-        num_parts = max(1, -(-info.size // RANGE_BYTES))
-    return [Fragment(scheme + info.path, info.size, info.mtime_ns or 0, part) for part in range(num_parts)]
+        try:
+            found = pq.read_metadata(info.path, filesystem=files)
+        except (OSError, ValueError):
+            return [Fragment(uri, size, mtime_ns, 0)]
+        return [
+            Fragment(uri, size, mtime_ns, part, num_rows=found.row_group(part).num_rows)
+            for part in range(found.num_row_groups)
+        ]
+    num_parts = max(1, -(-size // RANGE_BYTES)) if suffix in {".jsonl", ".ndjson"} else 1
+    return [Fragment(uri, size, mtime_ns, part) for part in range(num_parts)]

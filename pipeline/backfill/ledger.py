@@ -1,42 +1,70 @@
 """What a backfill has finished, per fragment and task fingerprint; survives a kill at any moment."""
 
 import fcntl
+import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.outcome import Outcome, Reject
 from pipeline.errors import EnvironmentFault
 from pipeline.tasks import Task
+
+FILE = "ledger.sqlite"
+
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS progress (fragment TEXT, fingerprint TEXT, state TEXT, next_row INTEGER,"
+    " done INTEGER, num_rows INTEGER, num_rejected INTEGER, noted_s REAL, PRIMARY KEY (fragment, fingerprint))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is left to do of a fragment."""
+
+    tasks: Sequence[Task]
+    start: int
+    """Rows below are finished for all of these tasks."""
+    changed: bool
+    """Whether the input is not what an earlier run read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """What the ledger holds of one fingerprint."""
+
+    fingerprint: str
+    num_done: int
+    num_begun: int
+    """Fragments finished in part."""
+    num_rows: int
+    num_rejected: int
+    noted_s: float
+    """Unix time of the last entry."""
 
 
 class Ledger:
     """A SQLite file in a folder of its own, with a lease per task. One thread at a time.
 
-    A fragment is noted only after its points are flushed. The lease is a kernel lock, so a killed
-    backfill holds none.
+    What is noted was flushed before. The lease is a kernel lock, so a killed backfill holds none.
     """
 
     def __init__(self, folder: Path, tasks: Iterable[Task]) -> None:
         """Takes the leases. Raises EnvironmentFault where another backfill has one, or the folder cannot be used."""
+        self._folder = folder
         self._leases: list[IO[str]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for task in tasks:
-                lease = (folder / f"{task.collection}.lease").open("w")
-                self._leases.append(lease)
-                try:
-                    fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise EnvironmentFault(f"task {task.name!r}: another backfill works on it ({folder})") from None
-            self._db = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
+                self._take_lease(task)
+            self._db = sqlite3.connect(folder / FILE, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS done (fragment TEXT, fingerprint TEXT, size INTEGER, mtime_ns INTEGER,"
-                " num_rows INTEGER, num_rejected INTEGER, PRIMARY KEY (fragment, fingerprint))"
-            )
+            self._db.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
             self._release()
             raise EnvironmentFault(f"ledger {folder}: cannot be used ({error})") from None
@@ -44,54 +72,93 @@ class Ledger:
             self._release()
             raise
 
-    def pending(self, fragment: Fragment, tasks: Sequence[Task]) -> tuple[list[Task], bool]:
-        """Returns the tasks the fragment is not finished for, and whether its file changed since it was."""
+    def pending(self, fragment: Fragment, tasks: Sequence[Task]) -> Pending:
+        """Returns the tasks the fragment is not finished for, and from which row on."""
         found = {
-            fingerprint: (size, mtime_ns)
-            for fingerprint, size, mtime_ns in self._db.execute(
-                "SELECT fingerprint, size, mtime_ns FROM done WHERE fragment = ?", (fragment.name,)
+            fingerprint: (state, next_row, bool(done))
+            for fingerprint, state, next_row, done in self._db.execute(
+                "SELECT fingerprint, state, next_row, done FROM progress WHERE fragment = ?", (fragment.name,)
             )
         }
-        now = (fragment.size, fragment.mtime_ns)
-        pending = [task for task in tasks if found.get(task.fingerprint) != now]
-        return pending, any(task.fingerprint in found for task in pending)
+        left, starts, changed = [], [], False
+        for task in tasks:
+            state, next_row, done = found.get(task.fingerprint, (fragment.state, 0, False))
+            if state != fragment.state:
+                changed, next_row, done = True, 0, False
+            if not done:
+                left.append(task)
+                starts.append(next_row)
+        return Pending(left, min(starts, default=0), changed)
 
-    def finish(self, fragment: Fragment, tasks: Iterable[Task], num_rows: int, num_rejected: int) -> None:
-        """Notes a fragment as finished, durably and for all tasks at once. Raises EnvironmentFault."""
+    def note(self, fragment: Fragment, tasks: Iterable[Task], start: int, outcome: Outcome, *, done: bool) -> None:
+        """Notes how far a fragment is, durably and for all tasks at once. Raises EnvironmentFault.
+
+        Args:
+            fragment: Which.
+            tasks: The tasks it was carried through for.
+            start: The row this run began at.
+            outcome: What became of the rows since, rejects included; they are written beside the ledger first.
+            done: Whether it is finished.
+        """
         try:
+            if outcome.rejects:
+                write_rejects(self._folder, fragment, outcome.rejects, start)
             self._db.execute("BEGIN")
-            self._db.executemany(
-                "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (fragment.name, task.fingerprint, fragment.size, fragment.mtime_ns, num_rows, num_rejected)
-                    for task in tasks
-                ],
-            )
+            for task in tasks:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(fragment.name, task.fingerprint, fragment.state, outcome.next_row, done),
+                        *(outcome.next_row - fragment.begin, len(outcome.rejects), time.time()),
+                    ),
+                )
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise EnvironmentFault(f"ledger: cannot be written ({error})") from None
+        except (OSError, sqlite3.Error) as error:
+            raise EnvironmentFault(f"ledger {self._folder}: cannot be written ({error})") from None
 
     def close(self) -> None:
         """Closes the file and gives the leases back."""
         self._db.close()
         self._release()
 
+    def _take_lease(self, task: Task) -> None:
+        lease = (self._folder / f"{task.collection}.lease").open("w")
+        self._leases.append(lease)
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentFault(f"task {task.name!r}: another backfill works on it ({self._folder})") from None
+
     def _release(self) -> None:
         for lease in self._leases:
             lease.close()
 
 
-def write_rejects(folder: Path, fragment: Fragment, rejects: Sequence[tuple[int, str, str, str]]) -> None:
-    """Writes (row, reason, task, detail) of a fragment as Parquet beside the ledger, whole or not at all."""
-    import hashlib  # noqa: PLC0415
+def read_progress(folder: Path) -> list[TaskProgress]:
+    """Returns what a ledger holds, also while a backfill runs. Raises EnvironmentFault."""
+    if not (folder / FILE).exists():
+        return []
+    try:
+        with sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True) as db:
+            rows = db.execute(
+                "SELECT fingerprint, SUM(done), SUM(1 - done), SUM(num_rows), SUM(num_rejected), MAX(noted_s)"
+                " FROM progress GROUP BY fingerprint ORDER BY MAX(noted_s) DESC"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise EnvironmentFault(f"ledger {folder}: cannot be read ({error})") from None
+    return [TaskProgress(*row) for row in rows]
 
+
+def write_rejects(folder: Path, fragment: Fragment, rejects: Sequence[Reject], start: int) -> None:
+    """Writes a fragment's rejects of a run that began at row `start` as Parquet, whole or not at all."""
     import pyarrow as pa  # noqa: PLC0415 - an optional dependency
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    names = ("row", "reason", "task", "detail")
+    names = Reject._fields
     columns = dict(zip(names, map(list, zip(*rejects, strict=True)), strict=True))
     table = pa.table({"fragment": [fragment.name] * len(rejects), **columns})
-    path = folder / "rejects" / f"{hashlib.sha256(fragment.name.encode()).hexdigest()[:16]}.parquet"
+    name = hashlib.sha256(fragment.name.encode()).hexdigest()[:16]
+    path = folder / "rejects" / f"{name}-{start}.parquet"
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path.with_suffix(".tmp"))
     with path.with_suffix(".tmp").open("rb") as file:

@@ -1,22 +1,37 @@
-"""Rows of a fragment as deliveries, by the topic's own configuration and decoder."""
+"""Rows of a fragment as deliveries, by the topic's own configuration and decoder, in batches of bounded size."""
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any
 
 import orjson
 
-from pipeline.backfill.fragments import RANGE_BYTES, Fragment, filesystem, hive_columns
-from pipeline.config.app import Config
+from pipeline.backfill.filesystems import is_unchanged, open_filesystem
+from pipeline.backfill.fragments import RANGE_BYTES, Fragment, hive_columns
+from pipeline.config.app import Config, LimitsConfig
 from pipeline.config.source import PLACEHOLDER, TopicConfig
-from pipeline.errors import ConfigError, EnvironmentFault, Reason, RecordError
+from pipeline.errors import ConfigError, EnvironmentFault, RecordError
 from pipeline.records import Delivery, Partition, Position, Receipt
-from pipeline.sources.decode import make_decoder
+from pipeline.sources.decode import RecordDecoder, make_decoder
 from pipeline.sources.kafka_source import wall_clock_ms
 
 LOWEST_VERSION = 0
 """Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
+
+READ_ROWS = 4_096
+"""Rows decoded from a Parquet file at once."""
+
+BUFFER_BYTES = 1 << 20
+"""Of each column of a row group so much is held undecoded: a row group may be larger than memory."""
+
+MakeReceipt = Callable[[int], Receipt]
+
+
+class FragmentFault(EnvironmentFault):
+    """This fragment cannot be read to its end; others may be."""
 
 
 def check_topic(name: str, topic: TopicConfig) -> None:
@@ -30,30 +45,46 @@ def check_topic(name: str, topic: TopicConfig) -> None:
         )
 
 
-def read_deliveries(fragment: Fragment, topic: str, config: Config) -> list[Delivery]:
-    """Returns every row of a fragment, good or bad. Its offset is the row's number within the fragment.
+def check_columns(fragments: Iterable[Fragment], topic: TopicConfig) -> None:
+    """Raises ConfigError for a Parquet or CSV file whose columns cannot make records. Files that do not open pass."""
+    from pipeline.backfill.columns import check_schema  # noqa: PLC0415 - pyarrow
 
-    Raises EnvironmentFault where the file cannot be read.
+    for fragment in {fragment.uri: fragment for fragment in fragments if fragment.part == 0}.values():
+        if fragment.suffix not in {".parquet", ".csv"} or fragment.is_kafka:
+            continue
+        try:
+            schema = _schema(fragment)
+        except (OSError, ValueError):
+            continue  # it fails when it is read, and is reported then
+        check_schema(fragment.uri, schema, topic, hive_columns(fragment.uri))
+
+
+def read_deliveries(fragment: Fragment, topic: str, config: Config) -> list[Delivery]:
+    """Returns every row of a fragment, good or bad. Raises like `read_batches`."""
+    return [delivery for batch in read_batches(fragment, topic, config) for delivery in batch]
+
+
+def read_batches(
+    fragment: Fragment, topic: str, config: Config, *, start: int = 0, receipt: MakeReceipt | None = None
+) -> Iterator[list[Delivery]]:
+    """Yields the rows of a fragment, good or bad, in order and in batches of at most `limits.max_batch_records`.
+
+    Args:
+        fragment: What to read.
+        topic: By whose rules; of a Kafka range its own.
+        config: The pipeline's.
+        start: Number of the first row wanted; of a Kafka range the offset.
+        receipt: Makes the receipt of a row from its number.
+
+    Raises FragmentFault where the fragment cannot be read, or its file was replaced meanwhile.
     """
-    settings = config.source.topics[topic]
-    decoder = make_decoder(topic, settings, config.limits, wall_clock_ms)
-    deliveries = []
-    try:
-        for number, value in enumerate(_values(fragment, settings)):
-            position = Position(topic, 0, number, -1)
-            receipt = Receipt(Partition(topic, 0), number, 0, 0.0)
-            try:
-                record = decoder.decode(None, value, position, ())
-                if settings.version is None:
-                    record = dataclasses.replace(record, version=LOWEST_VERSION)
-                deliveries.append(Delivery(receipt, position, len(value), record))
-            except RecordError as error:
-                deliveries.append(
-                    Delivery(receipt, position, len(value), error=Reason(error.reason), detail=error.detail)
-                )
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise EnvironmentFault(f"{fragment.name}: cannot be read ({type(error).__name__})") from None
-    return deliveries
+    make = receipt or (lambda number: Receipt(Partition(topic, 0), number, 0, 0.0))
+    if fragment.is_kafka:
+        rows = _kafka_rows(fragment, topic, config, start, make)
+    else:
+        rows = _file_rows(fragment, topic, config, start, make)
+    while batch := list(islice(rows, config.limits.max_batch_records)):
+        yield batch
 
 
 def columns_of(topic: TopicConfig) -> set[str]:
@@ -67,50 +98,150 @@ def columns_of(topic: TopicConfig) -> set[str]:
     return {path.split(".")[0] for path in paths}
 
 
-def _values(fragment: Fragment, topic: TopicConfig) -> Iterator[bytes]:
-    files, path = filesystem(fragment.uri)
+def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
+    from pipeline.sources.range_reader import read_partition  # noqa: PLC0415 - kafka only where it is read
+
+    place = Partition(topic, fragment.part)
+    begin = max(start, fragment.begin)
+    for found in read_partition(config.source, config.limits, place, begin, fragment.begin + fragment.size):
+        position = found.position
+        yield Delivery(
+            receipt(position.offset), position, found.num_bytes, found.record, found.error, detail=found.detail
+        )
+
+
+def _file_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
+    settings = config.source.topics[topic]
+    source = f"{PurePosixPath(fragment.uri).name}#{fragment.part}"
+    decode = _Decode(make_decoder(topic, settings, config.limits, wall_clock_ms), config.limits, source, settings)
+    number = 0
+    try:
+        for number, value in enumerate(_values(fragment, settings, start), start=start):
+            position = Position(topic, -1, number, -1)
+            num_bytes, record, error = decode(value, position)
+            if error is None:
+                yield Delivery(receipt(number), position, num_bytes, record)
+            else:
+                yield Delivery(receipt(number), position, num_bytes, error=error.reason, detail=error.detail)
+        if not is_unchanged(fragment.uri, fragment.size, fragment.mtime_ns):
+            raise FragmentFault(
+                f"{fragment.name}: the file was replaced while it was read; run again to read the new one"
+            )
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise FragmentFault(f"{fragment.name}: cannot be read beyond row {number} ({type(error).__name__})") from None
+
+
+Value = bytes | RecordError | tuple[dict[str, Any], int]
+"""A JSON text; why a row has no fields; or its fields, with an upper bound of their bytes as JSON."""
+
+
+class _Decode:
+    """Makes a record of a value, wherever it comes from."""
+
+    def __init__(self, decoder: RecordDecoder, limits: LimitsConfig, source: str, topic: TopicConfig) -> None:
+        self._decoder = decoder
+        self._limits = limits
+        self._source = source
+        self._versioned = topic.version is not None
+
+    def __call__(self, value: Value, position: Position) -> tuple[int, Any, RecordError | None]:
+        try:
+            if isinstance(value, RecordError):
+                return 0, None, value
+            if isinstance(value, bytes):
+                num_bytes = len(value)
+                record = self._decoder.decode(None, value, position, ())
+            else:
+                fields, num_bytes = value
+                if num_bytes > self._limits.max_record_bytes:
+                    # Only a bound so far; the decoder judges the exact size.
+                    return self(orjson.dumps(fields), position)
+                record = self._decoder.from_fields(fields, num_bytes, position)
+        except RecordError as error:
+            return num_bytes, None, error
+        record.payload["_source"] = f"{self._source}:{position.offset}"  # type: ignore[index]  # the decoder's own dict
+        if not self._versioned:
+            record = dataclasses.replace(record, version=LOWEST_VERSION)
+        return num_bytes, record, None
+
+
+def _values(fragment: Fragment, topic: TopicConfig, start: int) -> Iterator[Value]:
     if fragment.suffix in {".jsonl", ".ndjson"}:
-        yield from _lines(files, path, fragment.part)
+        yield from islice(_lines(fragment), start, None)
         return
-    wanted, partitions = columns_of(topic), hive_columns(fragment.uri)
+    from pipeline.backfill.columns import rows_of  # noqa: PLC0415 - pyarrow
+
+    constants = hive_columns(fragment.uri)
+    batches = _parquet_batches if fragment.suffix == ".parquet" else _csv_batches
+    for batch in batches(fragment, topic):
+        if start >= batch.num_rows:
+            start -= batch.num_rows
+            continue
+        wanted, start = batch.slice(start), 0
+        rows, bounds = rows_of(wanted, constants)
+        if fragment.suffix == ".csv":
+            _to_integers(rows, topic)
+        for row, bound in zip(rows, bounds.tolist(), strict=True):
+            yield row if isinstance(row, RecordError) else (row, bound)
+
+
+def _schema(fragment: Fragment) -> Any:
+    files, path = open_filesystem(fragment.uri)
     if fragment.suffix == ".parquet":
         import pyarrow.parquet as pq  # noqa: PLC0415 - an optional dependency
 
-        with files.open_input_file(path) as file:
-            parquet = pq.ParquetFile(file)
-            names = [name for name in parquet.schema_arrow.names if name in wanted]
-            for batch in parquet.iter_batches(row_groups=[fragment.part], columns=names):
-                for row in batch.to_pylist():
-                    yield _value(partitions | row)
-        return
-    from pyarrow import csv  # noqa: PLC0415 - an optional dependency
+        return pq.read_schema(path, filesystem=files)
+    import pyarrow as pa  # noqa: PLC0415 - an optional dependency
+    from pyarrow import csv  # noqa: PLC0415
 
     with files.open_input_stream(path) as file:
+        return pa.schema([(name, pa.null()) for name in csv.open_csv(file).schema.names])
+
+
+def _parquet_batches(fragment: Fragment, topic: TopicConfig) -> Iterator[Any]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - an optional dependency
+
+    files, path = open_filesystem(fragment.uri)
+    wanted = columns_of(topic)
+    with files.open_input_file(path) as file:
+        parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        names = [name for name in parquet.schema_arrow.names if name in wanted]
+        # Each batch is let go before the next is decoded.
+        yield from parquet.iter_batches(READ_ROWS, row_groups=[fragment.part], columns=names, use_threads=False)
+
+
+def _csv_batches(fragment: Fragment, topic: TopicConfig) -> Iterator[Any]:
+    from pyarrow import csv  # noqa: PLC0415 - an optional dependency
+
+    files, path = open_filesystem(fragment.uri)
+    with files.open_input_stream(path) as file:
         names = csv.open_csv(file).schema.names
+    wanted = columns_of(topic)
     options = csv.ConvertOptions(
         column_types=dict.fromkeys(names, "string"), include_columns=[name for name in names if name in wanted]
     )
-    integers = {
-        name for name, wanted in ((topic.key, topic.key_type == "integer"), (topic.version, True)) if name and wanted
-    }
     parse = csv.ParseOptions(newlines_in_values=True)
     with files.open_input_stream(path) as file:
-        for batch in csv.open_csv(file, parse_options=parse, convert_options=options):
-            for row in batch.to_pylist():
-                for name in integers & row.keys():
-                    if row[name] and row[name].lstrip("-").isdigit():
-                        row[name] = int(row[name])
-                yield _value(partitions | row)
+        yield from csv.open_csv(file, parse_options=parse, convert_options=options)
 
 
-def _value(row: dict[str, Any]) -> bytes:
-    return orjson.dumps(row, default=str)
+def _to_integers(rows: Sequence[Any], topic: TopicConfig) -> None:
+    """A CSV has texts only: digits are numbers where the topic expects some."""
+    names = [
+        name for name, wanted in ((topic.key, topic.key_type == "integer"), (topic.version, True)) if name and wanted
+    ]
+    for row in rows:
+        for name in names:
+            text = row.get(name) if isinstance(row, dict) else None
+            if isinstance(text, str) and text.lstrip("-").isdigit() and len(text) < len(str(1 << 63)):
+                row[name] = int(text)
 
 
-def _lines(files: Any, path: str, part: int) -> Iterator[bytes]:
+def _lines(fragment: Fragment) -> Iterator[bytes]:
     """Yields the lines that begin in the range; the last one may end behind it."""
-    begin, end = part * RANGE_BYTES, (part + 1) * RANGE_BYTES
-    with io.BufferedReader(files.open_input_file(path)) as file:  # pyarrow's own file has no readline
+    files, path = open_filesystem(fragment.uri)
+    begin, end = fragment.part * RANGE_BYTES, (fragment.part + 1) * RANGE_BYTES
+    with io.BufferedReader(files.open_input_file(path), BUFFER_BYTES) as file:  # pyarrow's own file has no readline
         file.seek(max(begin - 1, 0))
         if begin:
             file.readline()

@@ -1,98 +1,248 @@
-"""`refract backfill`: files of records into the tasks' collections, resumable."""
+"""`refract backfill`: files of records, or ranges of a topic, into the tasks' collections; resumable."""
 
 import time
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.backfill_report import ProgressLine, print_report, print_status
 from pipeline.cli.exits import ExitCode
-from pipeline.cli.options import ConfigFile
+from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_note
 from pipeline.cli.progress import progress
 from pipeline.config.app import Config
-from pipeline.config.store import EdgeStoreConfig
-from pipeline.errors import ConfigError, nearest
+from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
+from pipeline.errors import ConfigError, EnvironmentFault, nearest
+
+if TYPE_CHECKING:
+    from actors.backfill import Work
+    from pipeline.backfill.fragments import Fragment
+    from pipeline.backfill.ledger import Ledger
+    from pipeline.backfill.outcome import Outcome, Report
+    from pipeline.interfaces import Store
+    from pipeline.tasks import Task
+
+LOCK_WAIT_S = 15.0
+"""A killed run lets go of an embedded store within seconds."""
+
+
+class Target(StrEnum):
+    """Where the vectors go."""
+
+    STORE = "store"
+    PARQUET = "parquet"
 
 
 def backfill(
     config: ConfigFile,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT…", help="Parquet, JSONL or CSV: file, folder or glob.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT…",
+            help="Parquet, JSONL or CSV: file, folder or glob; or kafka://TOPIC?from=2026-01-01&to=latest",
+        ),
+    ] = None,
     *,
     tasks: Annotated[str | None, typer.Option("--tasks", help="Some tasks, by comma.", show_default="all")] = None,
-    topic: Annotated[str | None, typer.Option("--topic", help="Whose rules the rows follow.")] = None,
-    address: Annotated[str | None, typer.Option("--address", help="Ray cluster to join.")] = None,
+    topic: Annotated[
+        str | None, typer.Option("--topic", help="Whose rules the rows follow.", show_default="the only one")
+    ] = None,
+    to: Annotated[Target, typer.Option("--to", help="The tasks' collections, or files of vectors.")] = Target.STORE,
+    output: Annotated[Path | None, typer.Option("--output", help="Folder of --to parquet.", show_default=False)] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Use the running app's embedders, live records first.", show_default=False),
+    ] = False,
+    show_status: Annotated[
+        bool, typer.Option("--status", help="Show what earlier runs have finished, and do nothing.", show_default=False)
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster to join.", show_default="ray.address, else a new one")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Embed files of records into the store; run again, it continues where it was stopped.
 
-    Versions decide, so it may run before or after live traffic; with an embedded store, stop the app first.
+    Versions decide, so it may run before, after and beside live traffic. An embedded store belongs to one process: stop
+    the app first, or use --share.
     """
-    from actors.backfill import Outcome, cluster, run_fragments
     from actors.context import ConfigTree, Context
-    from pipeline.backfill.fragments import Fragment, list_fragments
-    from pipeline.backfill.ledger import Ledger, write_rejects
-    from pipeline.backfill.rows import check_topic
 
     source = ConfigTree.read(config)
     context = Context(source)
-    name = _topic(context.config, topic)
-    check_topic(name, settings := context.config.source.topics[name])
-    chosen = [context.tasks[task] for task in _tasks(settings.tasks, tasks)]
-    if settings.version is None:
-        print_note(f"Topic {name!r} has no `version` field: a row loses against every live record of its key.")
-    fragments = list_fragments(inputs)
-    folder = _folder(context.config)
-    ledger = Ledger(folder, chosen)
-    try:
-        work, num_changed = {}, 0
-        for fragment in fragments:
-            pending, changed = ledger.pending(fragment, chosen)
-            num_changed += changed
-            if pending:
-                work[fragment] = [task.name for task in pending]
-        if num_changed:
-            print_note(f"{num_changed} fragments changed since they were finished; they are read again.")
-        print_note(f"{len(work)} of {len(fragments)} fragments to do; ledger in {folder}")
-        counts, started_s = Counter[str](), time.monotonic()
-        with progress() as step:
+    name = _topic(context.config, topic, inputs or [])
+    chosen = [context.tasks[task] for task in _tasks(context.config.source.topics[name].tasks, tasks)]
+    if (to is Target.PARQUET) != (output is not None):
+        raise ConfigError("--to parquet needs --output FOLDER, and --output needs --to parquet")
+    plan = _Plan(context, name, chosen, output, ledger_folder(context.config, output))
+    if show_status:
+        print_status(plan.folder, context.tasks.values(), as_json=as_json)
+        return
+    if not inputs:
+        raise ConfigError("name at least one INPUT, or --status")
+    from actors.backfill import Job
 
-            def done(fragment: Fragment, outcome: Outcome) -> None:
-                if outcome.rejects:
-                    write_rejects(folder, fragment, outcome.rejects)
-                finished = (context.tasks[task] for task in work[fragment])
-                ledger.finish(fragment, finished, outcome.num_rows, len(outcome.rejects))
-                rejected, stale = len(outcome.rejects), outcome.num_stale
-                counts.update(fragments=1, rows=outcome.num_rows, rejected=rejected, stale=stale)
-                step("fragments", counts["fragments"] + counts["failed"], len(work))
-
-            def failed(fragment: Fragment, why: str) -> None:
-                counts["failed"] += 1
-                print_note(f"{fragment.name}: {why}")
-
-            if work:
-                with cluster(address or context.config.ray.address):
-                    run_fragments(source, name, work, done, failed)
-    finally:
-        ledger.close()
-    _report(counts, time.monotonic() - started_s)
-
-
-def _report(counts: Counter[str], elapsed_s: float) -> None:
-    """Prints what this run did; exits with 1 if anything of it was rejected or failed."""
-    typer.echo(
-        f"rows {counts['rows']:,}  stale {counts['stale']:,}  rejected {counts['rejected']:,}  "
-        f"fragments failed {counts['failed']:,}  {counts['rows'] / max(elapsed_s, 1e-9):,.0f} rows/s"
-    )
-    if counts["rejected"] or counts["failed"]:
+    job = Job(source, name, [task.name for task in chosen], output, share)
+    report = _run(plan, job, inputs, address or context.config.ray.address)
+    print_report(report, as_json=as_json)
+    if not report.ok:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _topic(config: Config, name: str | None) -> str:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    context: Any
+    topic: str
+    tasks: Sequence["Task"]
+    output: Path | None
+    folder: Path
+
+    @property
+    def config(self) -> Config:
+        config: Config = self.context.config
+        return config
+
+
+def ledger_folder(config: Config, output: Path | None) -> Path:
+    """Returns the ledger's place: beside an embedded store, in the folder of vectors, else in var/."""
+    if output is not None:
+        return output / "_ledger"
+    if isinstance(config.store, EdgeStoreConfig):
+        return config.store.path.with_name(f"{config.store.path.name}.backfill")
+    return Path("var") / f"{config.pipeline}.backfill"
+
+
+def checked_fragments(config: Config, topic: str, inputs: Sequence[str]) -> "list[Fragment]":
+    """Returns the fragments of the inputs; raises ConfigError, before anything is written, for what cannot work."""
+    from pipeline.backfill.fragments import list_fragments
+    from pipeline.backfill.rows import check_columns, check_topic
+
+    settings = config.source.topics[topic]
+    with progress() as step:
+        fragments = list_fragments(inputs, config, lambda done: step("listing files", done, 0))
+    if any(not fragment.is_kafka for fragment in fragments):
+        check_topic(topic, settings)
+        check_columns(fragments, settings)
+        if settings.version is None:
+            print_note(f"Topic {topic!r} has no `version` field: a row loses against every live record of its key.")
+    return fragments
+
+
+def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "Report":
+    from pipeline.backfill.bulk import BulkStore, finish_index
+    from pipeline.backfill.ledger import Ledger
+    from pipeline.backfill.outcome import Report
+
+    fragments = checked_fragments(plan.config, plan.topic, inputs)
+    report, began_s = Report(), time.monotonic()
+    ledger = Ledger(plan.folder, plan.tasks)
+    try:
+        works = _pending(ledger, fragments, plan.tasks)
+        report.fragments_skipped = len(fragments) - len(works)
+        print_note(f"{len(works)} of {len(fragments)} fragments to do; ledger in {plan.folder}")
+        if plan.output is None and not job.share:
+            with _store(plan) as store:
+                for task in plan.tasks if works and isinstance(store, BulkStore) else ():
+                    store.defer_index(task)
+        if works:
+            _carry(plan, job, works, ledger, report, address)
+        if isinstance(plan.config.store, QdrantStoreConfig) and plan.output is None:
+            with _store(plan) as store, progress() as step:
+                if built := finish_index(store, plan.tasks, step):
+                    print_note(f"the vector index of {', '.join(built)}, put off while it was filled, is built")
+    finally:
+        ledger.close()
+    report.elapsed_s = time.monotonic() - began_s
+    return report
+
+
+def _pending(ledger: "Ledger", fragments: "Sequence[Fragment]", tasks: "Sequence[Task]") -> "list[Work]":
+    from actors.backfill import Work
+
+    works, num_changed = [], 0
+    for fragment in fragments:
+        pending = ledger.pending(fragment, tasks)
+        num_changed += pending.changed
+        if pending.tasks:
+            works.append(Work(fragment, [task.name for task in pending.tasks], pending.start))
+    if num_changed:
+        print_note(f"{num_changed} fragments changed since they were read; they are read again.")
+    return works
+
+
+def _carry(
+    plan: _Plan, job: Any, works: "Sequence[Work]", ledger: "Ledger", report: "Report", address: str | None
+) -> None:
+    from actors.backfill import BackfillRun, needed_resources
+    from actors.cluster import cluster
+
+    bound = plan.context.tasks
+
+    def noted(work: "Work", outcome: "Outcome", done: bool) -> None:  # noqa: FBT001 - a callback
+        ledger.note(work.fragment, [bound[name] for name in work.tasks], work.start, outcome, done=done)
+        if done:
+            report.counts.add(outcome.counts)
+            report.fragments_done += 1
+            line.finished(work)
+
+    def failed(work: "Work", why: str) -> None:
+        report.failed[work.fragment.name] = why
+        line.finished(work)
+        print_note(why if work.fragment.name in why else f"{work.fragment.name}: {why}")
+
+    with ProgressLine(works) as line:
+        line.note("joining Ray" if address else "starting Ray")
+        with cluster(address, plan.config.ray.namespace, needed_resources(job)):
+            line.note("starting the actors and loading the models")
+            try:
+                BackfillRun(job, noted, failed, line.show).run(works)
+            finally:
+                report.working_s = line.working_s
+
+
+@contextmanager
+def _store(plan: _Plan) -> "Iterator[Store]":
+    """Opens the store from here, with the tasks' collections: what is wrong is told before any actor starts."""
+    from pipeline.engine.load import check_tasks
+    from pipeline.stores.open import open_store
+
+    for name, model in plan.config.models.items():
+        own = {task.name: task.config for task in plan.tasks if task.config.model == name}
+        if own:
+            check_tasks(name, model, own)
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            store = open_store(plan.config.store, plan.config.pipeline, plan.context.filterable)
+            break
+        except EnvironmentFault:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.5)
+    try:
+        store.open(plan.tasks)
+        yield store
+    finally:
+        store.close()
+
+
+def _topic(config: Config, name: str | None, inputs: Sequence[str]) -> str:
+    from pipeline.backfill.kafka_ranges import SCHEME, topic_of
+
     topics = config.source.topics
-    if name is None and len(topics) > 1:
+    named = {topic_of(given) for given in inputs if given.startswith(SCHEME)}
+    if name is not None:
+        named.add(name)
+    if len(named) > 1:
+        raise ConfigError(f"one run follows one topic's rules; these are several: {', '.join(sorted(named))}")
+    if not named and len(topics) > 1:
         raise ConfigError(f"choose the topic whose rules the rows follow with --topic: {', '.join(topics)}")
-    chosen = name or next(iter(topics))
+    chosen = named.pop() if named else next(iter(topics))
     if chosen not in topics:
         raise ConfigError(f"--topic: {chosen!r} is no source topic of this file.{nearest(chosen, topics)}")
     return chosen
@@ -104,10 +254,3 @@ def _tasks(known: list[str], wanted: str | None) -> list[str]:
         if name not in known:
             raise ConfigError(f"--tasks: {name!r} is no task of this topic.{nearest(name, known)}")
     return list(dict.fromkeys(chosen))
-
-
-def _folder(config: Config) -> Path:
-    """The ledger's place: beside an embedded store, else in var/."""
-    if isinstance(config.store, EdgeStoreConfig):
-        return config.store.path.with_name(f"{config.store.path.name}.backfill")
-    return Path("var") / f"{config.pipeline}.backfill"

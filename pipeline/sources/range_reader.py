@@ -1,7 +1,9 @@
 """Reads what topics retain, from their beginnings to where they end at the start, without joining the group."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import kafka.errors as kafka_errors
 import numpy as np
@@ -14,7 +16,7 @@ from pipeline.record_range import Found
 from pipeline.records import Int64, Partition, Position
 from pipeline.sources.admin import group_offsets, open_admin, partition_offsets, partitions_of
 from pipeline.sources.connection import client_settings, connect
-from pipeline.sources.decode import make_decoder
+from pipeline.sources.decode import RecordDecoder, make_decoder, record_bytes
 from pipeline.sources.kafka_source import wall_clock_ms
 from pipeline.sources.letter_reader import READ_TIMEOUT_MS, read_dead_letters
 from pipeline.sources.translate import translate
@@ -73,56 +75,121 @@ class TopicRange:
 
         Raises TransientError or EnvironmentFault.
         """
-        settings = {
-            **client_settings(self._config, "range"),
-            "group_id": None,
-            "auto_offset_reset": "earliest",
-            "isolation_level": "read_committed",
-            "enable_auto_commit": False,
-            "metrics_enabled": False,
-            "max_poll_records": self._config.max_poll_records,
-            "max_partition_fetch_bytes": self._config.max_partition_fetch_bytes,
-        }
-        consumer = connect(KafkaConsumer, settings, self._config)
-        try:
+        with _consumer(self._config) as consumer:
             for place in sorted(self.ends):
                 offsets = None if wanted is None else wanted.get((place.topic, place.number))
                 if self.begins[place] < self.ends[place] and (wanted is None or offsets is not None):
                     yield from self._partition(consumer, place, offsets)
-        except kafka_errors.KafkaError as error:
-            raise translate(error, "reading the source's range", self._config) from error
-        finally:
-            consumer.close()
 
     def _partition(self, consumer: Any, place: Partition, offsets: Int64 | None) -> Iterator[Found]:
         there, end = TopicPartition(*place), self.ends[place]
         if offsets is not None:
             end = min(end, int(offsets[-1]) + 1)
-        consumer.assign([there])
-        at = self.begins[place]
-        consumer.seek(there, at)
-        while at < end:
-            if offsets is not None:
-                upcoming = int(offsets[np.searchsorted(offsets, at)])
-                if upcoming - at > SKIP_OFFSETS:
-                    consumer.seek(there, upcoming)
-            fetched = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(there, ())
-            if not fetched and consumer.position(there) <= at:
-                raise kafka_errors.KafkaTimeoutError(f"no answer for {READ_TIMEOUT_MS} ms")
-            for message in fetched:
-                if message.offset >= end:
-                    break
-                if offsets is None or offsets[np.searchsorted(offsets, message.offset)] == message.offset:
-                    yield self._decode(place, message)
-            at = consumer.position(there)
+        decoder = self._decoders[place.topic]
+        for message in _messages(consumer, there, self.begins[place], end, offsets):
+            yield _decoded(decoder, place, message)
 
-    def _decode(self, place: Partition, message: Any) -> Found:
-        position = Position(place.topic, place.number, message.offset, message.timestamp)
-        try:
-            decoder = self._decoders[place.topic]
-            return Found(position, decoder.decode(message.key, message.value, position, message.headers or ()))
-        except RecordError as error:
-            return Found(position, None, error.reason)
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where a range begins or ends."""
+
+    kind: Literal["earliest", "latest", "offset", "time"]
+    value: int = 0
+    """An offset of every partition, or Unix milliseconds: the first record since then is meant."""
+
+
+def bounded_partitions(
+    config: SourceConfig, topic: str, begin: Bound, end: Bound
+) -> tuple[dict[int, tuple[int, int]], str]:
+    """Returns by partition its first offset and one past its last, of what is kept now; and the topic's id.
+
+    Raises:
+        ConfigError: the topic does not exist.
+        TransientError, EnvironmentFault: see `pipeline.errors`.
+    """
+    with open_admin(config, "looking up offsets") as admin:
+        places = partitions_of(admin, [topic])
+        first = partition_offsets(admin, places, OffsetSpec.EARLIEST)
+        last = partition_offsets(admin, places, OffsetSpec.LATEST)
+        described = admin.describe_topics([topic])[0]
+        found = {}
+        for bound in (begin, end):
+            at = partition_offsets(admin, places, bound.value) if bound.kind == "time" else {}
+            for place in places:
+                known = {"earliest": first[place], "latest": last[place], "offset": bound.value}
+                # Kafka answers -1 where no record is as young as that.
+                offset = known.get(bound.kind, at.get(place, -1))
+                offset = last[place] if offset < 0 else offset
+                found.setdefault(place.partition, []).append(min(max(offset, first[place]), last[place]))
+    ranges = {number: (start, stop) for number, (start, stop) in found.items() if start < stop}
+    return ranges, str(described.get("topic_id") or topic)
+
+
+def read_partition(
+    config: SourceConfig, limits: LimitsConfig, place: Partition, begin: int, end: int
+) -> Iterator[Found]:
+    """Yields the records of offsets begin to end, the latter not included, in order.
+
+    Raises TransientError or EnvironmentFault.
+    """
+    decoder = make_decoder(place.topic, config.topics[place.topic], limits, wall_clock_ms)
+    with _consumer(config) as consumer:
+        for message in _messages(consumer, TopicPartition(*place), begin, end, None):
+            yield _decoded(decoder, place, message)
+
+
+@contextmanager
+def _consumer(config: SourceConfig) -> Iterator[Any]:
+    """Connects a consumer without a group, and translates what goes wrong inside."""
+    settings = {
+        **client_settings(config, "range"),
+        "group_id": None,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "metrics_enabled": False,
+        "max_poll_records": config.max_poll_records,
+        "max_partition_fetch_bytes": config.max_partition_fetch_bytes,
+    }
+    consumer = connect(KafkaConsumer, settings, config)
+    try:
+        yield consumer
+    except kafka_errors.KafkaError as error:
+        raise translate(error, "reading the source's range", config) from error
+    finally:
+        consumer.close()
+
+
+def _messages(consumer: Any, there: Any, begin: int, end: int, offsets: Int64 | None) -> Iterator[Any]:
+    """Yields the messages of one partition in order; of `offsets`, ascending, nothing else. Raises KafkaError."""
+    consumer.assign([there])
+    at = begin
+    consumer.seek(there, at)
+    while at < end:
+        if offsets is not None:
+            upcoming = int(offsets[np.searchsorted(offsets, at)])
+            if upcoming - at > SKIP_OFFSETS:
+                consumer.seek(there, upcoming)
+        fetched = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(there, ())
+        if not fetched and consumer.position(there) <= at:
+            raise kafka_errors.KafkaTimeoutError(f"no answer for {READ_TIMEOUT_MS} ms")
+        for message in fetched:
+            if message.offset >= end:
+                break
+            if offsets is None or offsets[np.searchsorted(offsets, message.offset)] == message.offset:
+                yield message
+        at = consumer.position(there)
+
+
+def _decoded(decoder: RecordDecoder, place: Partition, message: Any) -> Found:
+    position = Position(place.topic, place.number, message.offset, message.timestamp)
+    headers = message.headers or ()
+    num_bytes = record_bytes(message.key, message.value, headers)
+    try:
+        return Found(position, decoder.decode(message.key, message.value, position, headers), num_bytes=num_bytes)
+    except RecordError as error:
+        return Found(position, None, error.reason, error.detail, num_bytes)
 
 
 _AFTER_DECODING = frozenset(

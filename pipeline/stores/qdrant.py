@@ -24,6 +24,7 @@ from pipeline.stores.points import (
     stored_point,
     uuid_text,
 )
+from pipeline.stores.qdrant_bulk import DeferredIndex
 from pipeline.stores.qdrant_collections import Collection, QdrantCollections
 from pipeline.stores.qdrant_rpc import QdrantConnection, check_completed
 from pipeline.stores.wire import WireChunk, read_payload, read_vector, upsert_head
@@ -68,6 +69,7 @@ class QdrantStore:
         self._clock = clock
         self._connection = QdrantConnection(config)
         self._collections = QdrantCollections(self._connection, config, pipeline, filterable)
+        self._index = DeferredIndex(self._connection)
         self._known: dict[str, Collection] = {}
         self._writers: dict[str, ThreadPoolExecutor] = {}
         self._aliases: dict[str, tuple[float, Collection]] = {}
@@ -193,6 +195,18 @@ class QdrantStore:
             check_completed(self._connection.call(self._connection.points.Delete, deleting, doing), doing)
             purged += found
         return purged
+
+    def defer_index(self, task: Task) -> bool:
+        """See `pipeline.backfill.bulk.BulkStore`."""
+        return self._index.defer(task.collection)
+
+    def restore_index(self, task: Task) -> bool:
+        """See `pipeline.backfill.bulk.BulkStore`."""
+        return self._index.restore(task.collection)
+
+    def is_indexed(self, task: Task) -> bool:
+        """See `pipeline.backfill.bulk.BulkStore`."""
+        return self._index.is_built(task.collection)
 
     def check(self) -> str:
         """See `Store.check`."""

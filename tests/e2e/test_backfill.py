@@ -1,91 +1,156 @@
-"""A backfill killed in the middle and run again ends equal to its source, without beginning anew."""
+"""A backfill killed wherever it hurts ends equal to its source, by `refract verify`, without beginning anew."""
 
+import csv
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+import yaml
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
-from actors.context import ConfigTree, Context  # noqa: E402
-from pipeline.records import point_id  # noqa: E402
-from pipeline.stores.open import open_store  # noqa: E402
+from tests.e2e.harness import PATIENCE_S, ROOT, end, environment, start_python, wait_until  # noqa: E402
 
-NUM_ROWS = 2_000
-CONFIG = """
-pipeline: backfilled
-source:
-  bootstrap_servers: ["localhost:9092"]
-  group_id: backfilled
-  dead_letter_topic: dead
-  topics:
-    tickets: {{key: id, text: "{{title}}", version: version, payload: [title], tasks: [one, two]}}
-models: {{"null": {{model: "null:32", overrides: {{delay_ms_per_batch: {delay_ms}}}}}}}
-tasks:
-  one: {{model: "null", instruction: first}}
-  two: {{model: "null", instruction: second}}
-store: {{type: edge, path: {path}}}
-"""
+GROUP_ROWS = 250
+TICKETS = Path(os.environ.get("REFRACT_TICKETS", ROOT / "../shared/data/tickets.csv"))
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 
 
-def _command(config: Path, rows: Path) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", "backfill", str(config), str(rows)]
+def write_config(folder: Path, *, delay_ms: int = 0, **changes: Any) -> Path:
+    tree: dict[str, Any] = {
+        "pipeline": "backfilled",
+        "source": {
+            "bootstrap_servers": ["localhost:9092"],
+            "group_id": "backfilled",
+            "dead_letter_topic": "dead",
+            "topics": {
+                "tickets": {
+                    "key": "id",
+                    "text": "{title?}\n\n{body?}",
+                    "version": "version",
+                    "payload": ["title"],
+                    "tasks": ["one", "two"],
+                }
+            },
+        },
+        "models": {"null": {"model": "null:32", "overrides": {"delay_ms_per_batch": delay_ms}, "num_cpus": 0.5}},
+        "tasks": {"one": {"model": "null", "instruction": "first"}, "two": {"model": "null", "instruction": "second"}},
+        "store": {"type": "edge", "path": str(folder / "store")},
+        "limits": {"max_batch_records": 64},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(tree | changes))
+    return path
 
 
-def _num_done(ledger: Path) -> int:
-    if not ledger.exists():
-        return 0
-    try:
-        with sqlite3.connect(ledger) as db:
-            return int(db.execute("SELECT count(DISTINCT fragment) FROM done").fetchone()[0])
-    except sqlite3.OperationalError:  # the table is not there yet
-        return 0
+def tickets() -> list[dict[str, Any]]:
+    if not TICKETS.is_file():
+        pytest.skip(f"REFRACT_TICKETS names a CSV with title and body; {TICKETS} is missing")
+    with TICKETS.open(newline="", encoding="utf-8") as file:
+        rows = [{"title": row["title"], "body": row["body"]} for row in csv.DictReader(file)]
+    return [{"id": f"T-{number}", "version": 5, **row} for number, row in enumerate(rows)]
 
 
-def test_killed_and_run_again_ends_equal_to_the_source(tmp_path: Path) -> None:
-    rows, config = tmp_path / "rows.parquet", tmp_path / "config.yaml"
-    texts = [f"ticket {number}" for number in range(NUM_ROWS)]
-    texts[1_990] = ""
-    ids = [str(number) for number in range(NUM_ROWS)]
-    pq.write_table(
-        pa.table({"id": ids, "title": texts, "version": [5] * NUM_ROWS, "unused": ids}), rows, row_group_size=100
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=GROUP_ROWS)
+    return path
+
+
+def refract(*arguments: str, timeout_s: float = 2 * PATIENCE_S, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        cwd=ROOT,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
-    config.write_text(CONFIG.format(path=tmp_path / "store", delay_ms=100))
-    ledger = tmp_path / "store.backfill" / "ledger.sqlite"
-    first = subprocess.Popen(_command(config, rows), start_new_session=True)  # noqa: S603
-    deadline_s = time.monotonic() + 100
-    while _num_done(ledger) < 4 and time.monotonic() < deadline_s and first.poll() is None:
-        time.sleep(0.05)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    num_done = _num_done(ledger)
-    assert 4 <= num_done < 20
 
-    again = subprocess.run(  # noqa: S603
-        _command(config, rows), capture_output=True, text=True, timeout=150, check=False
-    )
-    assert again.returncode == 1, again.stderr  # one row was rejected
-    assert f"{20 - num_done} of 20 fragments to do" in again.stderr
-    assert f"rows {NUM_ROWS - num_done * 100:,}" in again.stdout
-    (rejects,) = (ledger.parent / "rejects").iterdir()
-    assert pq.read_table(rejects).select(["row", "reason"]).to_pylist() == [{"row": 90, "reason": "text_empty"}]
 
-    context = Context(ConfigTree.read(config))
-    store = open_store(context.config.store, context.config.pipeline, ())
+def num_done(folder: Path) -> int:
     try:
-        store.open(context.tasks.values())
-        expected = {point_id("backfilled", f"s:{key}") for key in ids if key != "1990"}
-        for task in context.tasks.values():
-            stored = store.scroll(task.collection, None, NUM_ROWS + 1)
-            assert len(stored) == len(expected)
-            assert {point.id for point in stored} == expected
+        with sqlite3.connect(f"file:{folder / 'store.backfill/ledger.sqlite'}?mode=ro", uri=True) as db:
+            return int(db.execute("SELECT count(DISTINCT fragment) FROM progress WHERE done").fetchone()[0])
+    except sqlite3.OperationalError:  # it is not there yet
+        return 0
+
+
+def processes(root: int, name: str) -> list[psutil.Process]:
+    """Returns Ray's workers of a class below a process."""
+    found = []
+    for process in psutil.Process(root).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if f"ray::{name}" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def verify(config: Path, rows: Path) -> dict[str, Any]:
+    done = refract("verify", str(config), "--input", str(rows), "--sample", "all", "--json")
+    assert done.stdout, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_killed_as_driver_carrier_embedder_and_store_owner_ends_equal_to_the_source(tmp_path: Path) -> None:
+    tickets_of = tickets()
+    rows, config, log = (
+        write_rows(tmp_path / "tickets.parquet", tickets_of),
+        write_config(tmp_path, delay_ms=150),
+        tmp_path / "log",
+    )
+    num_fragments = -(-len(tickets_of) // GROUP_ROWS)
+    command = ["-m", "pipeline.cli", "backfill", str(config), str(rows), "--json"]
+
+    first = start_python(*command, log=log)
+    family: list[psutil.Process] = []
+    try:
+        wait_until(lambda: num_done(tmp_path) >= 3 or first.poll() is not None, "three fragments are noted")
+        family = psutil.Process(first.pid).children(recursive=True)
     finally:
-        store.close()
+        first.send_signal(signal.SIGKILL)
+        first.wait(PATIENCE_S)
+    noted = num_done(tmp_path)
+    assert 3 <= noted < num_fragments, log.read_text()
+
+    again = start_python(*command, log=tmp_path / "again")
+    try:
+        for number, victim in enumerate(("CarrierActor", "_Embedder", "StoreOwner"), start=1):
+            reached = noted + 3 * number
+            wait_until(lambda reached=reached: num_done(tmp_path) >= reached or again.poll() is not None, "it goes on")
+            assert again.poll() is None, (tmp_path / "again").read_text()
+            processes(again.pid, victim)[0].kill()
+        again.wait(2 * PATIENCE_S)
+    finally:
+        end(again)
+        for process in family:  # what the killed driver started notices by itself, or here
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    output = (tmp_path / "again").read_text()
+    assert f"{num_fragments - noted} of {num_fragments} fragments to do" in output
+    assert again.returncode == 0, output
+    report = json.loads(output[output.index("{\n") :])
+    assert report["fragments_done"] == num_fragments - noted
+    assert report["rows"] <= len(tickets_of) - noted * GROUP_ROWS + GROUP_ROWS
+    assert report["retries"] > 0  # the embedder and the store were away
+
+    compared = verify(config, rows)
+    assert compared["equal"], compared
+    assert {task["keys"] for task in compared["tasks"].values()} == {len(tickets_of)}
+
+    status = json.loads(refract("backfill", str(config), "--status", "--json").stdout)
+    assert {(task["task"], task["fragments_done"]) for task in status["tasks"]} == {
+        ("one", num_fragments),
+        ("two", num_fragments),
+    }

@@ -63,6 +63,8 @@ class Calls:
 
     def Update(self, request: Any) -> Any:  # noqa: N802
         self._storage.update(request.collection_name, convert.payload(request.metadata))
+        if request.hnsw_config.HasField("m"):
+            self._storage.set_links(request.collection_name, request.hnsw_config.m)
         return qdrant.CollectionOperationResponse(result=True)
 
     def Delete(self, request: Any) -> Any:  # noqa: N802
@@ -216,7 +218,7 @@ def _info(found: Collection) -> Any:
             replication_factor=settings["replication_factor"],
             write_consistency_factor=1,
         ),
-        hnsw_config=qdrant.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
+        hnsw_config=qdrant.HnswConfigDiff(m=settings.get("hnsw_m", 16), ef_construct=100, full_scan_threshold=10_000),
         optimizer_config=qdrant.OptimizersConfigDiff(
             deleted_threshold=0.2, vacuum_min_vector_number=1_000, default_segment_number=0, flush_interval_sec=5
         ),

@@ -101,6 +101,12 @@ class Storage:
             settings["metadata"] = {key: value for key, value in merged.items() if value is not None}
             self._save()
 
+    def set_links(self, name: str, links: int) -> None:
+        """Notes the links per vector of the graph, which this server never builds."""
+        with self._lock:
+            self.resolve(name).settings["hnsw_m"] = links
+            self._save()
+
     def index(self, name: str, path: str, kind: str) -> None:
         with self._lock:
             found = self.resolve(name)

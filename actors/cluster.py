@@ -1,0 +1,69 @@
+"""Joins a Ray cluster, or starts one on this machine, for as long as a command runs."""
+
+import contextlib
+import io
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import ray
+
+from pipeline.errors import ConfigError, TransientError
+
+OBJECT_STORE_BYTES = 1 << 29
+"""Shared memory of a cluster started here: many times what is in flight between the actors."""
+
+
+@contextmanager
+def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) -> Iterator[None]:
+    """Joins the cluster at an address, or starts one here; leaves or ends it afterwards.
+
+    Raises:
+        TransientError: it cannot be reached or started.
+        ConfigError: it will never have the resources needed.
+    """
+    # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        if address:
+            ray.init(address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            ray.init(
+                num_cpus=max(math.ceil(needed.get("CPU", 0)), os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                namespace=namespace,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
+        where = f"at {address!r} (ray.address, or --address)" if address else "on this machine"
+        raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
+    try:
+        _check_resources(needed)
+        yield
+    finally:
+        # Ray forwards its own end as a series of failures, which are none, to either stream.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            ray.shutdown()
+
+
+def _check_resources(needed: Mapping[str, float]) -> None:
+    present = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
+    for resource, wanted in needed.items():
+        if wanted > present.get(resource, 0):
+            raise ConfigError(
+                f"one of each actor needs {wanted:g} {resource}s in all (models.*.num_{resource.lower()}s), the "
+                f"cluster has {present.get(resource, 0):g}: lower them, or add nodes"
+            )
+
+
+def root_cause(message: str) -> str:
+    """Returns the line of an actor's failure that names our error; all of it where none does."""
+    lines = [line.strip() for line in message.splitlines() if "pipeline.errors." in line]
+    return lines[-1].split("pipeline.errors.", 1)[-1] if lines else message.strip()

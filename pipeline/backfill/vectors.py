@@ -1,0 +1,145 @@
+"""Parquet files of vectors, one per fragment, that anything which reads Parquet can open."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.backfill.fragments import Fragment
+from pipeline.errors import TransientError
+from pipeline.interfaces import Filters, StoredPoint, Written
+from pipeline.records import Float32, PointBatch
+from pipeline.tasks import Task
+
+GROUP_ROWS = 8_192
+"""Rows of a row group: some megabytes per task."""
+
+
+class FragmentFile:
+    """The points of one fragment as a Parquet file: the part of `pipeline.interfaces.Store` that writing needs.
+
+    Columns: `id` (the point's UUID), `key`, `version`, `deleted`, `payload` (a JSON object), and per task
+    `vector_TASK`: a fixed-size list of float32, null for a delete. The file appears whole, with `flush`.
+    Versions decide nothing here: of a key that two fragments hold, both rows are written, and the reader takes the
+    newer. Thread-safe.
+    """
+
+    def __init__(self, folder: Path, fragment: Fragment, tasks: Sequence[Task]) -> None:
+        """Prepares the file; nothing is written yet."""
+        vectors = [
+            pa.field(f"vector_{task.name}", pa.list_(pa.float32(), task.dimension), metadata=_about(task))
+            for task in tasks
+        ]
+        fields = [("id", pa.string()), ("key", pa.string()), ("version", pa.int64()), ("deleted", pa.bool_())]
+        self._schema = pa.schema([*fields, ("payload", pa.string()), *vectors])
+        self._columns = {task.collection: f"vector_{task.name}" for task in tasks}
+        self._path = folder / f"{_name(fragment, tasks)}.parquet"
+        self._lock = threading.Lock()
+        self._held: list[Any] = []
+        self._writer: Any = None
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """Nothing is to be created."""
+
+    def upsert(self, batch: PointBatch) -> Written:
+        """Adds the points. Raises TransientError when the disk does not take them."""
+        rows = self._rows(batch)
+        with self._lock:
+            self._held.append(rows)
+            if sum(len(held) for held in self._held) >= GROUP_ROWS:
+                self._write()
+        return Written({})
+
+    def flush(self) -> None:
+        """Writes what is held and puts the file, synced, in its place. Raises TransientError."""
+        beside = self._path.with_suffix(".tmp")
+        with self._lock:
+            self._write()
+            self._writer.close()
+            self._writer = None
+            try:
+                with beside.open("rb") as file:
+                    os.fsync(file.fileno())
+                beside.replace(self._path)
+            except OSError as error:
+                raise TransientError(f"output {self._path.parent}: cannot be written ({error.strerror})") from None
+
+    def _write(self) -> None:
+        try:
+            if self._writer is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(self._path.with_suffix(".tmp"), self._schema, compression="zstd")
+            if self._held:
+                self._writer.write_table(pa.Table.from_batches(self._held, self._schema))
+                self._held = []
+        except OSError as error:
+            raise TransientError(f"output {self._path.parent}: cannot be written ({error.strerror})") from None
+
+    def _rows(self, batch: PointBatch) -> Any:
+        raw = batch.ids.tobytes()
+        ids = [str(UUID(bytes=raw[at : at + 16])) for at in range(0, len(raw), 16)]
+        payloads = [{name: value for name, value in payload.items() if name != "_key"} for payload in batch.payloads]
+        columns = [
+            pa.array(ids),
+            pa.array([payload["_key"].partition(":")[2] for payload in batch.payloads]),
+            pa.array(batch.versions),
+            pa.array(batch.deleted),
+            pa.array([orjson.dumps(payload).decode() for payload in payloads]),
+        ]
+        vectors = {self._columns[name]: rows for name, rows in batch.vectors.items()}
+        columns += [
+            _lists(vectors[field.name], batch.deleted, field.type) for field in self._schema if field.name in vectors
+        ]
+        return pa.record_batch(columns, schema=self._schema)
+
+    # The rest of the protocol is never asked of a file that is being written.
+
+    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
+        """Not here."""
+        raise NotImplementedError
+
+    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
+        """Not here."""
+        raise NotImplementedError
+
+    def scroll(
+        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
+    ) -> list[StoredPoint]:
+        """Not here."""
+        raise NotImplementedError
+
+    def count(self, collection: str) -> int:
+        """Not here."""
+        raise NotImplementedError
+
+    def check(self) -> str:
+        """See Store."""
+        return f"Parquet in {self._path.parent}"
+
+    def close(self) -> None:
+        """Leaves what is unfinished under its other name."""
+
+
+def _name(fragment: Fragment, tasks: Sequence[Task]) -> str:
+    """The same for the same fragment and tasks, so that a repetition replaces the file."""
+    identity = "\0".join([fragment.name, *sorted(task.fingerprint for task in tasks)])
+    stem = PurePosixPath(fragment.uri).stem
+    return f"{stem}-{fragment.part}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+
+def _about(task: Task) -> Mapping[str, str]:
+    return {"fingerprint": task.fingerprint, "instruction": task.config.instruction or "", "model": task.config.model}
+
+
+def _lists(rows: Float32, deleted: Any, kind: Any) -> Any:
+    values = pa.array(np.ascontiguousarray(rows, np.float32).reshape(-1))
+    mask = pa.array(deleted) if deleted.any() else None
+    return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=mask)

@@ -1,0 +1,167 @@
+"""What `refract backfill` shows: a line while it runs, a report at its end, and what its ledger holds."""
+
+import datetime as dt
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import typer
+
+from pipeline.cli.output import print_json, print_note, print_table
+
+if TYPE_CHECKING:
+    from actors.backfill import Progress, Work
+    from pipeline.backfill.outcome import Report
+    from pipeline.tasks import Task
+
+_PIPED_S = 10.0
+"""Between two lines that nobody watches."""
+
+
+class ProgressLine:
+    """Shows rates, shares and an estimate: one changing line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, works: "Sequence[Work]") -> None:
+        self._num_works = len(works)
+        self._total = sum(map(_weight, works))
+        self._done = 0.0
+        self._num_done = 0
+        self._began_s: float | None = None
+        self._printed_s = float("-inf")
+        self._last: tuple[float, Progress] | None = None
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.status import Status
+
+            self._live = Status("", console=Console(stderr=True))
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def working_s(self) -> float:
+        """Seconds since the first rows were seen; the start of Ray and the models lies before."""
+        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
+
+    def note(self, text: str) -> None:
+        """Says what goes on before anything can be counted."""
+        self._print(text)
+
+    def finished(self, work: "Work") -> None:
+        """Counts a fragment that is over."""
+        self._done += _weight(work)
+        self._num_done += 1
+
+    def show(self, progress: "Progress") -> None:
+        """Shows how things stand, and the rates since the last time."""
+        now = time.monotonic()
+        if self._began_s is None and progress.counts.rows:
+            self._began_s = now
+        if self._last is None or now - self._last[0] >= (0.5 if self._live else _PIPED_S):
+            self._print(self.line(progress, now))
+            self._last = (now, progress)
+
+    def line(self, progress: "Progress", now: float) -> str:
+        """Returns the line."""
+        counts = progress.counts
+        before_s, before = self._last or (now, progress)
+        seconds = max(now - before_s, 1e-9)
+
+        def rate(name: str) -> float:
+            return float(getattr(counts, name) - getattr(before.counts, name)) / seconds
+
+        parts = [
+            f"fragments {self._num_done:,}/{self._num_works:,}",
+            f"read {counts.rows:,} ({rate('rows'):,.0f} rows/s)",
+            f"embedded {counts.embedded:,} ({rate('tokens'):,.0f} tokens/s)",
+            f"written {counts.written + counts.deleted:,} ({rate('written') + rate('deleted'):,.0f} points/s)",
+        ]
+        if progress.num_embedders:
+            busy = (progress.busy_s - before.busy_s) / seconds / progress.num_embedders
+            parts.append(f"{progress.num_embedders} embedders {min(busy, 1):.0%} busy")
+        parts += [f"{reason} {number:,}" for reason, number in counts.rejected.items()]
+        if counts.retries:
+            parts.append(f"retries {counts.retries:,}")
+        if (left_s := self._left_s(now)) is not None:
+            parts.append(f"about {dt.timedelta(seconds=round(left_s))} left")
+        return " · ".join(parts)
+
+    def _left_s(self, now: float) -> float | None:
+        if self._began_s is None or not self._done:
+            return None
+        return (now - self._began_s) * (self._total - self._done) / self._done
+
+    def _print(self, text: str) -> None:
+        if self._live is not None:
+            self._live.update(text)
+        else:
+            print_note(text)
+
+
+def print_report(report: "Report", *, as_json: bool) -> None:
+    """Prints what a run did."""
+    counts = report.counts
+    facts = {
+        "fragments done": report.fragments_done,
+        "fragments skipped": report.fragments_skipped,
+        "fragments failed": len(report.failed),
+        "rows": counts.rows,
+        "embedded": counts.embedded,
+        "written": counts.written - counts.stale,
+        "deleted": counts.deleted,
+        "stale": counts.stale,
+        "rejected": counts.num_rejected,
+        "retries": counts.retries,
+        "seconds": round(report.elapsed_s, 1),
+        "working seconds": round(report.working_s, 1),
+        "rows/s": round(counts.rows / report.working_s, 1) if report.working_s else None,
+    }
+    if as_json:
+        tree = {name.replace(" ", "_").replace("/s", "_per_s"): value for name, value in facts.items()}
+        print_json(tree | {"rejected_by_reason": dict(counts.rejected), "failed": report.failed})
+        return
+    print_table("", list(facts), [list(facts.values())])
+    if counts.rejected:
+        print_table("rejected rows", ["reason", "rows"], sorted(counts.rejected.items()))
+    if report.failed:
+        print_table("failed", ["fragment", "why"], sorted(report.failed.items()))
+
+
+def print_status(folder: Path, tasks: "Iterable[Task]", *, as_json: bool) -> None:
+    """Prints what the ledger in a folder holds, by task; of fingerprints no task has now, without a name."""
+    from pipeline.backfill.ledger import read_progress
+
+    names = {task.fingerprint: task.name for task in tasks}
+    rows = [
+        {
+            "task": names.get(found.fingerprint),
+            "fingerprint": found.fingerprint[:10],
+            "fragments_done": found.num_done,
+            "fragments_begun": found.num_begun,
+            "rows": found.num_rows,
+            "rejected": found.num_rejected,
+            "last": dt.datetime.fromtimestamp(found.noted_s, dt.UTC).isoformat(timespec="seconds"),
+        }
+        for found in read_progress(folder)
+    ]
+    if as_json:
+        print_json({"ledger": str(folder), "tasks": rows})
+    elif rows:
+        print_table(
+            f"ledger in {folder}", [name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows]
+        )
+    else:
+        typer.echo(f"nothing is noted in {folder}")
+
+
+def _weight(work: "Work") -> float:
+    """What a fragment is of the whole: rows where they are known everywhere alike, else bytes."""
+    return float(work.fragment.num_rows or work.fragment.size or 1)
