@@ -2,11 +2,11 @@
 
 Offsets are Kafka's and outlive the store: a collection that was dropped and made anew, or restored
 from an older snapshot, would silently lack what the group has committed as stored. So each commit
-carries a *witness*, a point that was stored just before, and nobody reads on from an offset whose
-witness is gone.
+carries a *witness*, a point that was stored just before; nobody reads on from an offset whose witness
+is gone, and nothing more is committed once the last one is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Store
@@ -20,7 +20,10 @@ def witness_tags(tasks: Iterable[Task]) -> frozenset[str]:
 
 
 def confirm(
-    store: Store, tasks: Mapping[str, Sequence[Task]], group: str, witnesses: Mapping[Partition, Witness]
+    store: Store,
+    tasks: Mapping[str, Sequence[Task]],
+    group: str,
+    witnesses: Collection[tuple[Partition, Witness]],
 ) -> None:
     """Returns when the store holds every witness, at its version or a newer one, wherever it was written.
 
@@ -31,21 +34,21 @@ def confirm(
         TransientError: see `Store.retrieve`.
     """
     collections = {
-        task.collection: collection_tag(task.collection) for place in witnesses for task in tasks[place.topic]
+        task.collection: collection_tag(task.collection) for place, _ in witnesses for task in tasks[place.topic]
     }
     for collection, tag in collections.items():
-        expected = {
-            place: witness
-            for place, witness in witnesses.items()
+        expected = [
+            (place, witness)
+            for place, witness in witnesses
             if tag in witness.collections and any(task.collection == collection for task in tasks[place.topic])
-        }
-        ids = list({witness.id for witness in expected.values()})
+        ]
+        ids = list({witness.id for _, witness in expected})
         held = {point.id: point.version for point in store.retrieve(collection, ids)} if ids else {}
-        lost = sorted(place for place, witness in expected.items() if held.get(witness.id, -1) < witness.version)
+        lost = sorted({place for place, witness in expected if held.get(witness.id, -1) < witness.version})
         if lost:
             places = ", ".join(f"{topic}[{number}]" for topic, number in lost)
             raise EnvironmentFault(
-                f"collection {collection!r} lacks what group {group!r} had stored when it committed its offsets of "
+                f"collection {collection!r} lacks what group {group!r} had stored before it committed its offsets of "
                 f"{places}: it was dropped, made anew, or restored from an older state. `refract verify` shows what "
                 f"is missing; stop the app and `refract rewind --to earliest --execute` has it read again"
             )

@@ -1,7 +1,7 @@
 """Keeps the partitions of one consumer in step with the offset tracker: assigned, placed, committed, revoked."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -36,8 +36,8 @@ _NOT_OURS = (
 )
 """Commits refused because the group has moved on. Nothing is lost: the new owner reads these records again."""
 
-Confirm = Callable[[Mapping[Partition, Witness]], None]
-"""Raises EnvironmentFault when the store no longer holds what committed offsets stand for."""
+Confirm = Callable[[Collection[tuple[Partition, Witness]]], None]
+"""Raises EnvironmentFault when the store no longer holds what offsets stand for."""
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +69,7 @@ class Assignment:
         self._config = config
         self._tracker = tracker
         self._confirm = confirm
+        self._confirmed: dict[Partition, Witness] = {}
         self._paused = paused
         self._lock = threading.RLock()
         self._answered = False
@@ -159,9 +160,9 @@ class Assignment:
         self._remembered = self._memory.load()
         siblings: dict[str, list[Committed]] = {}
         starts = {topic_partition: self._start(topic_partition, siblings) for topic_partition in waiting}
-        witnesses = {Partition(*place): start.witness for place, start in starts.items() if start.witness is not None}
-        if witnesses:
-            self._confirm(witnesses)
+        self._confirm_held(
+            {Partition(*place): start.witness for place, start in starts.items() if start.witness is not None}
+        )
         offsets = {topic_partition: self._offset(topic_partition, start) for topic_partition, start in starts.items()}
         first = {
             topic_partition: OffsetAndMetadata(offsets[topic_partition], start.mark.dump(), -1)
@@ -181,7 +182,12 @@ class Assignment:
                     self._let_read(topic_partition, offsets[topic_partition], start)
 
     def commit(self) -> None:
-        """Sends the moved watermarks, unless an earlier commit is still without an answer."""
+        """Sends the moved watermarks, unless an earlier commit is still without an answer.
+
+        Raises what the store says of it: under a running pipeline, too, it may be set back.
+        """
+        if self._tracker.watermarks():
+            self._confirm_held(self._tracker.witnesses())
         with self._lock:
             self._check_topic_ids()
             self._memory.refresh()
@@ -213,6 +219,13 @@ class Assignment:
         """Forgets everything after the consumer was closed."""
         self._forget(list(self._placed) + list(self._waiting))
         self._tracker.lose(self._tracker.held())
+
+    def _confirm_held(self, witnesses: Mapping[Partition, Witness]) -> None:
+        """Asks for the given witnesses and for those of the last time: what is newer may be there without them."""
+        pairs = {*witnesses.items(), *((place, last) for place, last in self._confirmed.items() if place in witnesses)}
+        if pairs:
+            self._confirm(pairs)
+        self._confirmed |= witnesses
 
     # -- the client's IO thread
 

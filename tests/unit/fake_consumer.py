@@ -1,7 +1,7 @@
 """A group with consumers that fail to order, for tests of the source."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -155,12 +155,12 @@ class Group:
             clock=lambda: self.now,
             make_consumer=self._make_consumer,
         )
-        self.asked: list[dict[Partition, Witness]] = []
+        self.asked: list[set[tuple[Partition, Witness]]] = []
         """Witnesses the source has asked for."""
         self.store_says: deque[Exception] = deque()
 
-    def _confirm(self, witnesses: Mapping[Partition, Witness]) -> None:
-        self.asked.append(dict(witnesses))
+    def _confirm(self, witnesses: Collection[tuple[Partition, Witness]]) -> None:
+        self.asked.append(set(witnesses))
         if self.store_says:
             raise self.store_says.popleft()
 

@@ -1,6 +1,8 @@
 """The point that each commit carries: an offset stands only as long as the store still holds it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from kafka import OffsetAndMetadata
@@ -35,7 +37,7 @@ def witness(key: str, version: int) -> Witness:
 
 
 def check(store: FakeStore, witnesses: Mapping[Partition, Witness]) -> None:
-    confirm(store, TASKS, "g", witnesses)
+    confirm(store, TASKS, "g", witnesses.items())
 
 
 def test_a_store_that_holds_what_was_committed_or_newer_is_read_on() -> None:
@@ -101,9 +103,9 @@ def test_commits_carry_the_witness_and_the_next_owner_asks_for_it() -> None:
     group.tracker.finish([], {place: WITNESS})
     group.source.commit()
     assert load_witness(group.committed[PLACE].metadata) == WITNESS
-    assert group.asked == []
+    assert group.asked == [{(place, WITNESS)}]
     group.poll(3)
-    assert group.asked == [{place: WITNESS}]
+    assert group.asked[1:] == [{(place, WITNESS)}]
     assert group.tracker.witnesses() == {place: WITNESS}  # carried on until something newer is stored
 
 
@@ -117,8 +119,8 @@ def test_the_last_commit_of_a_revoked_partition_carries_it_too() -> None:
     assert load_witness(group.committed[PLACE].metadata) == WITNESS
 
 
-def committed_with_witness() -> Group:
-    group = Group([assign, messages(4)])
+def committed_with_witness(script: Sequence[Any] = (assign, messages(4))) -> Group:
+    group = Group(list(script))
     group.committed[PLACE] = OffsetAndMetadata(4, Mark("id-1", 1, 1, 0).dump(WITNESS), -1)
     return group
 
@@ -132,6 +134,28 @@ def test_a_partition_whose_witness_is_gone_is_not_read_and_nothing_is_committed(
     group.source.commit()
     group.source.close()
     assert group.committed == before
+
+
+def test_nothing_more_is_committed_once_the_last_witness_is_gone_although_there_is_a_newer_one() -> None:
+    place, newer = Partition(*PLACE), replace(WITNESS, id=bytes(16))
+    group = Group([assign, messages(0), messages(1)])
+    group.poll(2)
+    group.tracker.finish([], {place: WITNESS})
+    group.source.commit()
+    group.poll()
+    group.tracker.finish([], {place: newer})
+    group.store_says.append(EnvironmentFault("set back"))
+    with pytest.raises(EnvironmentFault, match="set back"):
+        group.source.commit()
+    assert group.asked[-1] == {(place, WITNESS), (place, newer)}
+    assert group.offset == 1
+
+
+def test_nothing_is_asked_while_there_is_nothing_to_commit() -> None:
+    group = committed_with_witness([assign])
+    group.poll(2)
+    group.source.commit()
+    assert len(group.asked) == 1  # before it was read
 
 
 def test_a_store_that_is_away_is_asked_again() -> None:
