@@ -6,6 +6,9 @@ from threading import Condition
 
 from pipeline.records import Delivery
 
+DELIVERY_BYTES = 1_024
+"""What a delivery occupies beside its bytes: some objects, and a short text once more. Of small records it is most."""
+
 
 class DeliveryBuffer:
     """Between the poll loop, which fills it, and the batch threads, which empty it.
@@ -15,8 +18,8 @@ class DeliveryBuffer:
     efficient. A batch holds one topic's deliveries, in delivery order; topics are served by the
     age of their first delivery.
 
-    `num_bytes` counts records from `put` until `release`, so it bounds memory from the poll to the
-    finished write. Thread-safe.
+    `num_bytes` counts records, and DELIVERY_BYTES for each, from `put` until `release`, so it bounds
+    memory from the poll to the finished write. Thread-safe.
     """
 
     def __init__(self, max_bytes: int, max_batch_records: int) -> None:
@@ -30,7 +33,7 @@ class DeliveryBuffer:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of records polled and not yet released."""
+        """Bytes of records polled and not yet released, with what carries them."""
         return self._num_bytes
 
     @property
@@ -45,7 +48,7 @@ class DeliveryBuffer:
                 self._sequence += 1
                 waiting = self._waiting.setdefault(delivery.position.topic, deque())
                 waiting.append((self._sequence, delivery))
-                self._num_bytes += delivery.num_bytes
+                self._num_bytes += delivery.num_bytes + DELIVERY_BYTES
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> list[Delivery]:
@@ -62,7 +65,7 @@ class DeliveryBuffer:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Gives the bytes of taken deliveries back, whatever became of them."""
         with self._changed:
-            self._num_bytes -= sum(delivery.num_bytes for delivery in deliveries)
+            self._num_bytes -= sum(delivery.num_bytes + DELIVERY_BYTES for delivery in deliveries)
 
     def close(self) -> None:
         """Drops what nobody took and wakes every waiting thread. What was dropped is read again later."""

@@ -10,6 +10,7 @@ from unittest.mock import patch
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from pipeline.buffer import DELIVERY_BYTES
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.interfaces import Source
@@ -136,7 +137,7 @@ class Member:
             clock=world.scheduler.clock,
         )
         if random.random() < 0.3:
-            self.worker._buffer._max_bytes = 200  # a few records: the source is paused often
+            self.worker._buffer._max_bytes = 4 * DELIVERY_BYTES  # a few records: the source is paused often
 
     def _open_source(self) -> Source:
         world = self._world

@@ -2,7 +2,7 @@
 
 from threading import Thread
 
-from pipeline.buffer import DeliveryBuffer
+from pipeline.buffer import DELIVERY_BYTES, DeliveryBuffer
 from pipeline.records import Delivery, Partition, Position, Receipt
 
 
@@ -27,12 +27,20 @@ def test_batch_holds_one_topic_and_topics_are_served_by_age() -> None:
 
 
 def test_bytes_count_until_released_and_not_only_until_taken() -> None:
-    buffer = DeliveryBuffer(20, max_batch_records=10)
+    buffer = DeliveryBuffer(20 + 2 * DELIVERY_BYTES, max_batch_records=10)
     buffer.put([delivery(num_bytes=15), delivery(offset=1, num_bytes=15)])
     taken = buffer.take(0)
-    assert (buffer.full, buffer.num_bytes) == (True, 30)
+    assert (buffer.full, buffer.num_bytes) == (True, 30 + 2 * DELIVERY_BYTES)
     buffer.release(taken)
     assert (buffer.full, buffer.num_bytes) == (False, 0)
+
+
+def test_small_records_fill_the_buffer_by_what_carries_them() -> None:
+    buffer = DeliveryBuffer(100 * DELIVERY_BYTES, max_batch_records=10)
+    buffer.put([delivery(offset=offset, num_bytes=1) for offset in range(99)])
+    assert not buffer.full
+    buffer.put([delivery(offset=99, num_bytes=1)])
+    assert buffer.full
 
 
 def test_take_wakes_up_for_a_delivery() -> None:

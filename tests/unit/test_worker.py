@@ -7,6 +7,7 @@ from time import monotonic, sleep
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pipeline.buffer import DELIVERY_BYTES
 from pipeline.config.app import LimitsConfig
 from pipeline.errors import EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
@@ -168,7 +169,7 @@ def test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on(
 def test_source_is_paused_at_the_bound_and_polled_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.001)
     rig = Rig(LimitsConfig.model_validate({"max_in_flight_bytes": 65_536, "max_record_bytes": 1_024}))
-    rig.worker._buffer._max_bytes = 15  # two records of the fake
+    rig.worker._buffer._max_bytes = 15 + DELIVERY_BYTES  # two records of the fake
     rig.store.failures.extend([TransientError("down")] * 5_000)
     rig.source.batches.extend([[record("a", 1)], [record("b", 1)], [record("c", 1)]])
     rig.thread.start()
