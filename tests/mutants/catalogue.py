@@ -33,13 +33,42 @@ def edited(root: Path, mutant: Mutant) -> str:
     return source.replace(mutant.old, mutant.new)
 
 
-def _table_entry(error: str, action: str, other: str, *tests: str) -> Mutant:
-    return Mutant(
-        f"error table: {error} -> {other}",
-        "pipeline/errors.py",
-        f"    {error}: Action.{action},\n",
-        f"    {error}: Action.{other},\n",
-        tests,
+_WORKER, _REFRACTOR = f"{UNIT}/test_worker.py", f"{UNIT}/test_refractor.py"
+_RIGHT_ACTIONS = {
+    "RecordError": ("DEAD_LETTER", f"{_REFRACTOR}::test_one_record_the_store_refuses_is_found_by_bisection"),
+    "BatchShapeError": (
+        "SPLIT",
+        f"{_REFRACTOR}::test_batch_that_is_too_large_for_the_embedder_is_halved_until_it_fits",
+    ),
+    "TransientError": ("RETRY", f"{_WORKER}::test_outage_is_never_dead_lettered"),
+    "UnknownOutcomeError": ("RETRY", f"{_WORKER}::test_outage_is_never_dead_lettered"),
+    "OwnershipError": (
+        "DROP",
+        f"{_WORKER}::test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on",
+    ),
+    "EnvironmentFault": ("STOP", f"{_WORKER}::test_fault_of_the_environment_ends_the_loop_and_leaves_the_group"),
+}
+"""The table of error classes, with the test that sees what each class leads to."""
+
+_ALIKE = {("RecordError", "SPLIT"), ("BatchShapeError", "DEAD_LETTER")}
+"""A batch of one that is split is a dead letter; one of many, to be dead-lettered, is split: only the rule differs."""
+
+_ONLY_RECORDS = f"{UNIT}/test_errors.py::test_only_a_record_error_is_ever_dead_lettered"
+
+
+def _wrong_actions() -> tuple[Mutant, ...]:
+    """Returns every wrong action of every class."""
+    return tuple(
+        Mutant(
+            f"error table: {error} -> {wrong}",
+            "pipeline/errors.py",
+            f"    {error}: Action.{right},\n",
+            f"    {error}: Action.{wrong},\n",
+            (_ONLY_RECORDS if (error, wrong) in _ALIKE else test,),
+        )
+        for error, (right, test) in _RIGHT_ACTIONS.items()
+        for wrong in ("DEAD_LETTER", "SPLIT", "RETRY", "DROP", "STOP")
+        if wrong != right
     )
 
 
@@ -157,32 +186,5 @@ MUTANTS = (
         "    if fingerprint is None:\n",
         (f"{_LIFECYCLE}::test_another_fingerprint_gets_another_collection_and_searches_are_refused",),
     ),
-    _table_entry(
-        "TransientError", "RETRY", "DEAD_LETTER", f"{UNIT}/test_worker.py::test_outage_is_never_dead_lettered"
-    ),
-    _table_entry("UnknownOutcomeError", "RETRY", "SPLIT", f"{UNIT}/test_worker.py::test_outage_is_never_dead_lettered"),
-    _table_entry(
-        "RecordError",
-        "DEAD_LETTER",
-        "STOP",
-        f"{UNIT}/test_refractor.py::test_one_record_the_store_refuses_is_found_by_bisection",
-    ),
-    _table_entry(
-        "BatchShapeError",
-        "SPLIT",
-        "STOP",
-        f"{UNIT}/test_refractor.py::test_batch_that_is_too_large_for_the_embedder_is_halved_until_it_fits",
-    ),
-    _table_entry(
-        "OwnershipError",
-        "DROP",
-        "STOP",
-        f"{UNIT}/test_worker.py::test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on",
-    ),
-    _table_entry(
-        "EnvironmentFault",
-        "STOP",
-        "DEAD_LETTER",
-        f"{UNIT}/test_worker.py::test_fault_of_the_environment_ends_the_loop_and_leaves_the_group",
-    ),
+    *_wrong_actions(),
 )

@@ -15,6 +15,8 @@ from pipeline.retry import Retrier
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task, vector
 
 URGENCY, ISSUE = task("urgency"), task("issue")
+MAX_RETRIES = 10
+"""More than any test provokes."""
 
 
 class Bench:
@@ -42,6 +44,8 @@ class Bench:
 
     def _on_retry(self, component: str) -> None:  # noqa: ARG002 - the fake only counts
         self.num_retries += 1
+        if self.num_retries > MAX_RETRIES:
+            self.stop.set()  # an error that is repeated for ever fails its test at once
 
     def deliver(self, *items: Record | Reason) -> list[Delivery]:
         return [self.source.deliver(item) for item in items]
