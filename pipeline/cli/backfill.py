@@ -75,8 +75,8 @@ def backfill(
 
     source = ConfigTree.read(config)
     context = Context(source)
-    name = _topic(context.config, topic, inputs or [])
-    chosen = [context.tasks[task] for task in _tasks(context.config.source.topics[name].tasks, tasks)]
+    name = chosen_topic(context.config, topic, inputs or [])
+    chosen = [context.tasks[task] for task in chosen_tasks(context.config.source.topics[name].tasks, tasks)]
     if (to is Target.PARQUET) != (output is not None):
         raise ConfigError("--to parquet needs --output FOLDER, and --output needs --to parquet")
     plan = _Plan(context, name, chosen, output, ledger_folder(context.config, output))
@@ -231,7 +231,8 @@ def _store(plan: _Plan) -> "Iterator[Store]":
         store.close()
 
 
-def _topic(config: Config, name: str | None, inputs: Sequence[str]) -> str:
+def chosen_topic(config: Config, name: str | None, inputs: Sequence[str]) -> str:
+    """Returns the topic whose rules the inputs follow. Raises ConfigError."""
     from pipeline.backfill.kafka_ranges import SCHEME, topic_of
 
     topics = config.source.topics
@@ -248,7 +249,8 @@ def _topic(config: Config, name: str | None, inputs: Sequence[str]) -> str:
     return chosen
 
 
-def _tasks(known: list[str], wanted: str | None) -> list[str]:
+def chosen_tasks(known: list[str], wanted: str | None) -> list[str]:
+    """Returns the tasks of `--tasks`, each once; all without it. Raises ConfigError."""
     chosen = wanted.split(",") if wanted else list(known)
     for name in chosen:
         if name not in known:

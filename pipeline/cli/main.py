@@ -15,6 +15,7 @@ from pipeline.cli.check import check
 from pipeline.cli.config import config_app
 from pipeline.cli.demo import demo
 from pipeline.cli.dlq import dlq_app
+from pipeline.cli.estimate import plan
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
 from pipeline.cli.produce import produce
@@ -48,6 +49,7 @@ app.command()(tasks)
 app.command()(bench)
 app.command()(status)
 app.add_typer(dlq_app, name="dlq")
+app.command()(plan)
 app.command()(backfill)
 app.command()(rewind)
 app.command()(verify)

@@ -134,6 +134,13 @@ class RayConfig(Section):
         0.25, ge=0, le=64, description="CPUs Ray reserves for one ingestor. Raising it puts fewer on a machine."
     )
     namespace: Name = Field("refract", description="Ray namespace of named actors.")
+    gpu_hour_price: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="What a GPU costs for an hour, in your currency: `refract plan` then prints the price of a "
+        "backfill. Raising it raises that. Absent: no price is printed.",
+    )
 
 
 class Config(Section):

@@ -1,0 +1,225 @@
+"""A sample of an input: how many rows there are, what they look like, and how many tokens each task makes of them."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+import numpy as np
+import orjson
+
+from pipeline.backfill.filesystems import open_filesystem
+from pipeline.backfill.fragments import RANGE_BYTES, Fragment
+from pipeline.backfill.rows import FragmentFault, read_batches
+from pipeline.config.app import Config
+from pipeline.engine.items import assemble
+from pipeline.engine.tokenizer import PromptTokenizer
+from pipeline.interfaces import Tokenizer
+from pipeline.records import Delivery, Record
+
+NUM_PLACES = 16
+"""Places in the input at which rows are taken, evenly spread: files are often sorted."""
+
+MAX_SKIPPED_ROWS = 200_000
+"""Rows of one fragment that are read over to reach a place in it; skipping costs time."""
+
+HEAD_BYTES = 1 << 20
+HEADS = 8
+"""Text files whose beginnings are counted: rows per byte, where no footer says how many rows there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much input there is."""
+
+    num_files: int
+    """Kafka partitions count as one each."""
+    num_bytes: int
+    """Of files."""
+    rows: Sequence[float]
+    """By fragment."""
+    exact: bool
+    """Whether the rows are counted; else they are estimated from bytes, or are offsets, at most so many records."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all fragments."""
+        return round(sum(self.rows))
+
+
+@dataclass(slots=True)
+class Sample:
+    """What the rows taken look like."""
+
+    num_rows: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    """Rows that can never be stored, by reason."""
+    records: list[Record] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """Fragments that cannot be read, and why."""
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts of the records that are no deletes."""
+        return [record.text for record in self.records if record.text is not None]
+
+    @property
+    def stored_share(self) -> float:
+        """Share of the rows that become embeddings."""
+        return len(self.texts) / self.num_rows if self.num_rows else 0.0
+
+    @property
+    def duplicate_texts(self) -> float:
+        """Share of the texts that an earlier one of the sample equals. The whole input has more, not fewer."""
+        return _repeated(self.texts)
+
+    @property
+    def duplicate_keys(self) -> float:
+        """The same of the keys of all records."""
+        return _repeated([record.key for record in self.records])
+
+    @property
+    def payload_bytes(self) -> float:
+        """Mean size of a payload as JSON."""
+        sizes = [len(orjson.dumps(record.payload, default=str)) for record in self.records if not record.deleted]
+        return float(np.mean(sizes)) if sizes else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one task's prompts: means over the sampled texts."""
+
+    prompt: float
+    """Of the whole prompt, after truncation."""
+    instruction: float
+    """Of them, those that every prompt of the task has: instruction, template and special tokens; 0 where a prompt is
+    tokenised whole."""
+    reusable: float
+    """Of them, those in front of the text, which a model that reads from left to right may compute once."""
+    truncated_share: float
+    """Share of the texts that are cut."""
+
+
+def measure_size(fragments: Sequence[Fragment]) -> Size:
+    """Counts the rows by footers, and estimates them by bytes where there are none.
+
+    Raises OSError or ValueError for a text file that cannot be read.
+    """
+    files = {fragment.uri: fragment for fragment in fragments if not fragment.is_kafka}
+    unknown = [file for file in files.values() if file.num_rows is None]
+    step = max(len(unknown) // HEADS, 1)
+    heads = [_head(file) for file in unknown[::step][:HEADS]]
+    head_rows, head_bytes = (sum(column) for column in zip(*heads, strict=True)) if heads else (0, 0)
+    density = head_rows / head_bytes if head_bytes else 0.0
+    whole = bool(heads) and len(heads) == len(unknown) and all(file.size <= HEAD_BYTES for file in unknown)
+    return Size(
+        num_files=len(files) + len({(fragment.uri, fragment.part) for fragment in fragments if fragment.is_kafka}),
+        num_bytes=sum(file.size for file in files.values()),
+        rows=[_rows(fragment, density) for fragment in fragments],
+        exact=not any(fragment.is_kafka for fragment in fragments) and (not unknown or whole),
+    )
+
+
+def take_sample(
+    fragments: Sequence[Fragment],
+    size: Size,
+    topic: str,
+    config: Config,
+    num_rows: int,
+    step: Callable[[str, int, int], None],
+) -> Sample:
+    """Returns about so many rows from places spread over the input; all of them where there are no more."""
+    sample = Sample()
+    places = spread(size.rows, num_rows)
+    for number, (index, start, count) in enumerate(places):
+        step("sampling", number, len(places))
+        fragment = fragments[index]
+        begin = start + fragment.begin
+        try:
+            rows = chain.from_iterable(read_batches(fragment, topic, config, start=begin))
+            for delivery in islice(rows, count):
+                _add(sample, delivery)
+        except FragmentFault as error:
+            sample.faults.append(str(error))
+    return sample
+
+
+def spread(rows: Sequence[float], wanted: int) -> list[tuple[int, int, int]]:
+    """Returns (fragment, first row, rows to take) of every place."""
+    total = sum(rows)
+    if total <= wanted:
+        return [(index, 0, wanted) for index in range(len(rows))]
+    ends = np.cumsum(rows)
+    count = -(-wanted // NUM_PLACES)
+    places = []
+    for place in (np.arange(NUM_PLACES) + 0.5) * total / NUM_PLACES:
+        index = int(np.searchsorted(ends, place, side="right"))
+        start = int(place - (ends[index] - rows[index]))
+        latest = max(int(rows[index]) - count, 0)
+        places.append((index, min(start, latest, MAX_SKIPPED_ROWS), count))
+    return list(dict.fromkeys(places))
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], prompts: Sequence[str]) -> list[Tokens]:
+    """Returns the tokens of each prompt around the texts, of which there is at least one."""
+    batch = tokenizer.encode(texts, prompts)
+    shape = batch.segments.shape
+    if isinstance(tokenizer, PromptTokenizer):
+        items = assemble([batch], tokenizer.prompts)
+        lengths = items.lengths.reshape(shape)
+        reusable = lengths - items.computed(reuse=True).reshape(shape)
+        plans = [tokenizer.prompts[name] for name in prompts]
+        instructions = [len(plan.prefix) + len(plan.suffix) for plan in plans]
+    else:
+        lengths = batch.offsets[batch.segments + 1] - batch.offsets[batch.segments]
+        reusable = np.zeros(shape, np.int64)
+        instructions = [0] * len(prompts)
+    return [
+        Tokens(float(row.mean()), float(instruction), float(shared.mean()), float((cut > 0).mean()))
+        for row, instruction, shared, cut in zip(lengths, instructions, reusable, batch.truncated, strict=True)
+    ]
+
+
+def _rows(fragment: Fragment, density: float) -> float:
+    if fragment.num_rows is not None:
+        return fragment.num_rows
+    if fragment.is_kafka:
+        return fragment.size
+    if fragment.suffix in {".jsonl", ".ndjson"}:
+        return max(min(RANGE_BYTES, fragment.size - fragment.part * RANGE_BYTES), 0) * density
+    return fragment.size * density
+
+
+def _head(file: Fragment) -> tuple[int, int]:
+    """Returns the whole rows in a file's first bytes, and the bytes they take."""
+    files, path = open_filesystem(file.uri)
+    with files.open_input_stream(path) as stream:
+        head: bytes = stream.read(HEAD_BYTES)
+    if len(head) == HEAD_BYTES:
+        head = head[: head.rfind(b"\n") + 1] or head
+    if file.suffix == ".csv":
+        return max(sum(1 for _ in _csv_rows(head)) - 1, 0), len(head)
+    return sum(1 for line in head.splitlines() if line.strip()), len(head)
+
+
+def _csv_rows(head: bytes) -> Iterator[list[str]]:
+    reader = csv.reader(io.StringIO(head.decode("utf-8-sig", errors="replace"), newline=""))
+    while True:
+        try:
+            yield next(reader)
+        except (StopIteration, csv.Error):  # a quoted field may be cut at the end
+            return
+
+
+def _add(sample: Sample, delivery: Delivery) -> None:
+    sample.num_rows += 1
+    if delivery.record is None:
+        sample.bad[str(delivery.error)] += 1
+    else:
+        sample.records.append(delivery.record)
+
+
+def _repeated(values: Sequence[str]) -> float:
+    return 1 - len(set(values)) / len(values) if values else 0.0

@@ -1,0 +1,206 @@
+"""The backfill, Parquet to an embedded store, two tasks, on two cores: one run of each figure, side by side.
+
+null_rows_per_s           null engine, 384 values, everything else as it is
+bare_loop_share           of what a loop of pyarrow's reads and guarded upserts reaches in one process
+engine_efficiency         MiniLM: of the documents a second that its engine alone embeds on as many threads
+ratio_to_ray_data_script  MiniLM: to Ray Data, sentence-transformers and points one by one (_ray_data.py), at the
+                          best of the settings that `--search` tries
+
+Starts (Ray, actors, models) are left out everywhere: a rate counts from the first rows written to the last.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.backfill import BackfillRun, Progress, needed_resources
+from actors.carrier import Job, Work
+from actors.cluster import cluster
+from actors.context import ConfigTree, Context
+from pipeline.backfill.fragments import list_fragments
+from pipeline.backfill.ledger import Ledger
+from pipeline.config.load import load_config
+from pipeline.config.model import ModelConfig
+from pipeline.engine.spec import resolve
+from pipeline.records import PointBatch, point_id
+from pipeline.stores.open import open_store
+from tests.benchmarks import _harness as harness
+from tests.benchmarks.live import ENGINE_ALONE
+
+ROW_GROUP = 4_096
+BATCH_ROWS = 512
+SETTINGS: dict[str, Any] = {"batch_size": 256, "encode_batch": 64, "dtype": "float32", "actors": 1, "num_cpus": 2}
+"""Of the Ray Data script: the fastest of `SEARCHED` on this benchmark's machine."""
+
+SEARCHED: list[dict[str, Any]] = [
+    {"batch_size": batch, "encode_batch": encode, "dtype": dtype, "actors": actors, "num_cpus": cpus}
+    for dtype in ("float32", "bfloat16")
+    for actors, cpus in ((1, 2), (2, 1), (1, 1))
+    for batch, encode in ((256, 32), (256, 64))
+]
+
+
+def main() -> None:
+    """Runs everything and prints the table."""
+    given = arguments()
+    texts = harness.tickets(given.texts)
+    with TemporaryDirectory(prefix="refract-bench-") as folder:
+        if given.search:
+            search(texts, Path(folder))
+            return
+        null_rows = write_rows(texts, given.rows, Path(folder) / "null.parquet")
+        minilm_rows = write_rows(texts, len(texts), Path(folder) / "minilm.parquet")
+        bare = bare_loop_rate(null_rows)
+        null = backfill_rate({"model": "null:384"}, null_rows)
+        minilm = harness.MINILM | {"num_cpus": 1}
+        engine = engine_rate(minilm, len(texts))
+        docs = backfill_rate(minilm, minilm_rows)
+        script = ray_data_rate(minilm_rows, Path(folder) / "script", SETTINGS)
+    figures = {
+        "null_rows_per_s": null,
+        "bare_loop_share": null / bare,
+        "engine_efficiency": docs / engine,
+        "ratio_to_ray_data_script": docs / script,
+    }
+    settings = {
+        "null_rows": given.rows,
+        "minilm_texts": len(texts),
+        "tasks": len(harness.TASKS),
+        "dimension": 384,
+        "row_group": ROW_GROUP,
+        "embedders": 1,
+        "threads": 1,
+        "ray_data_script": SETTINGS,
+        "rates": {"bare": bare, "engine_docs": engine, "backfill_docs": docs, "ray_data_script_rows": script},
+    }
+    harness.report(figures, settings, given.json)
+
+
+def arguments() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write one JSON object here")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the null engine's input")
+    parser.add_argument("--texts", type=int, default=3_000, help="tickets of MiniLM's input")
+    parser.add_argument("--search", action="store_true", help="try the settings of the Ray Data script, and no more")
+    return parser.parse_args()
+
+
+def write_rows(texts: list[str], count: int, path: Path, row_group: int = ROW_GROUP) -> Path:
+    """Writes so many rows over the texts, each with a key of its own."""
+    with pq.ParquetWriter(
+        path, pa.schema([("id", pa.string()), ("text", pa.string()), ("version", pa.int64())])
+    ) as file:
+        for first in range(0, count, row_group):
+            numbers = range(first, min(first + row_group, count))
+            columns = {
+                "id": [f"T-{number}" for number in numbers],
+                "text": [texts[number % len(texts)] for number in numbers],
+                "version": [1] * len(numbers),
+            }
+            file.write_table(pa.table(columns))
+    return path
+
+
+def backfill_rate(model: Mapping[str, Any], rows: Path) -> float:
+    """Returns rows a second of a backfill, ledger included, from the first rows written to the end."""
+    with harness.app_config("localhost:9092", model, "bench") as path:
+        source = ConfigTree.read(path)
+        tasks = list(Context(source).tasks.values())
+        ledger = Ledger(path.parent / "ledger", tasks)
+        seen: list[tuple[float, float]] = []
+
+        def noted(work: Work, outcome: Any, done: bool) -> None:  # noqa: FBT001 - a callback
+            ledger.note(work.fragment, tasks, work.start, outcome, done=done)
+
+        def failed(work: Work, why: str) -> None:
+            raise RuntimeError(f"{work.fragment.name}: {why}")
+
+        def progress(found: Progress) -> None:
+            if found.counts.written and not seen:
+                seen.append((time.monotonic(), found.counts.written / len(tasks)))
+
+        job = Job(source, "bench", list(harness.TASKS), None, share=False)
+        fragments = list_fragments([str(rows)])
+        with cluster(None, "refract", needed_resources(job)):
+            BackfillRun(job, noted, failed, progress).run([Work(each, job.tasks, 0) for each in fragments])
+            ended_s = time.monotonic()
+        ledger.close()
+    ((first_s, first_rows),) = seen
+    return (sum(each.num_rows or 0 for each in fragments) - first_rows) / (ended_s - first_s)
+
+
+def bare_loop_rate(rows: Path) -> float:
+    """Returns rows a second of reads and guarded upserts of given vectors, in this process."""
+    vectors = np.random.default_rng(0).standard_normal((BATCH_ROWS, 384)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with opened_store() as (store, tasks):
+        began_s, num_rows = time.monotonic(), 0
+        for batch in pq.ParquetFile(rows).iter_batches(BATCH_ROWS, columns=["id", "version"]):
+            keys, versions = (column.to_pylist() for column in batch.columns)
+            ids = b"".join(point_id("bench", key) for key in keys)
+            store.upsert(
+                PointBatch(
+                    np.frombuffer(ids, np.uint8).reshape(-1, 16),
+                    np.array(versions, np.int64),
+                    np.zeros(len(keys), np.bool_),
+                    [{"id": key} for key in keys],
+                    {task.collection: vectors[: len(keys)] for task in tasks},
+                )
+            )
+            num_rows += len(keys)
+        store.flush()
+        return num_rows / (time.monotonic() - began_s)
+
+
+@contextlib.contextmanager
+def opened_store() -> Iterator[tuple[Any, list[Any]]]:
+    """An embedded store with the collections of the null engine's tasks."""
+    with harness.app_config("localhost:9092", {"model": "null:384"}, "bench") as path:
+        context = Context(ConfigTree.read(path))
+        store, tasks = open_store(context.config.store, "bench", ()), list(context.tasks.values())
+        store.open(tasks)
+        try:
+            yield store, tasks
+        finally:
+            store.close()
+
+
+def engine_rate(model: Mapping[str, Any], num_texts: int) -> float:
+    """Returns documents a second of tokenizer and engine in one process, on the threads of a backfill's embedder."""
+    with harness.app_config("localhost:9092", model, "bench") as path:
+        threads = max(int(load_config(path).models["model"].num_cpus), 1)
+        command = [sys.executable, "-c", ENGINE_ALONE, str(path), str(num_texts), str(threads)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=harness.ROOT).stdout)
+
+
+def ray_data_rate(rows: Path, folder: Path, settings: Mapping[str, Any]) -> float:
+    """Returns rows a second of the Ray Data script."""
+    model = resolve(ModelConfig.model_validate(harness.MINILM), weights=True).files.folder
+    command = [sys.executable, "-m", "tests.benchmarks._ray_data", str(rows), str(model), str(folder)]
+    done = subprocess.run(
+        [*command, json.dumps(settings)], check=True, stdout=subprocess.PIPE, text=True, cwd=harness.ROOT
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
+def search(texts: list[str], folder: Path) -> None:
+    """Prints what the Ray Data script does under each of the settings."""
+    rows = write_rows(texts, len(texts), folder / "search.parquet")
+    for number, settings in enumerate(SEARCHED):
+        print(f"{ray_data_rate(rows, folder / str(number), settings):8.1f} rows/s  {settings}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Backfills of many rows, nodes and embedders: null engine, two tasks, a store that only counts.
+
+max_growth_mb      the largest growth of any process between a fifth of the rows and the end
+ledger_share       time in the ledger over time of the run
+cost_spread_*      largest over smallest processor time of a row, less one, on 1, 2 and 4 simulated nodes, and with
+                   1, 2 and 4 embedders; all processes of the job count, Ray's own do not
+
+Memory is private memory (resident, less what is shared with others). Where the embedders are more than the
+cores, time on the clock says nothing, processor time does.
+"""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import ray
+from ray.cluster_utils import Cluster
+
+import actors.backfill
+from actors.backfill import BackfillRun, Progress, needed_resources
+from actors.carrier import Job, Work
+from actors.cluster import cluster
+from actors.context import ConfigTree, Context
+from pipeline.backfill.fragments import list_fragments
+from pipeline.backfill.ledger import Ledger
+from tests.benchmarks import _harness as harness
+from tests.benchmarks._counting_store import CountingOwner
+from tests.benchmarks.backfill import write_rows
+
+ROW_GROUP = 50_000
+SAMPLES = 20
+PROCESSES = {"carrier": "CarrierActor", "embedder": "_Embedder", "owner": "CountingOwner"}
+TEXTS = [f"Ticket {number}: the printer on floor {number % 7} does not print. " * 3 for number in range(997)]
+
+Sample = dict[str, float]
+"""rows, seconds and the private megabytes of each process."""
+
+
+def main() -> None:
+    """Runs everything and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write one JSON object here")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the long run")
+    parser.add_argument("--cost-rows", type=int, default=60_000, help="rows of each short run")
+    parser.add_argument("--only", choices=("memory", "cost"))
+    given = parser.parse_args()
+    vars(actors.backfill)["StoreOwner"] = CountingOwner  # for this process's runs
+    figures: dict[str, Any] = {}
+    settings: dict[str, Any] = {"rows": given.rows, "cost_rows": given.cost_rows, "row_group": ROW_GROUP}
+    with TemporaryDirectory(prefix="refract-bench-") as folder:
+        if given.only in {None, "memory"}:
+            rows = write_rows(TEXTS, given.rows, Path(folder) / "long.parquet", ROW_GROUP)
+            figures |= memory(rows, given.rows, settings)
+            rows.unlink()
+        if given.only in {None, "cost"}:
+            rows = write_rows(TEXTS, given.cost_rows, Path(folder) / "short.parquet", given.cost_rows // 12)
+            figures |= cost(rows, given.cost_rows, settings)
+    harness.report(figures, settings, given.json)
+
+
+def memory(rows: Path, count: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """One long run: memory of every process over time, and the ledger's share."""
+    with local(1) as source:
+        table, ledger_s, elapsed_s, num_points = run(source, rows, count)
+    tasks = len(harness.TASKS)
+    assert num_points == count * tasks, f"{num_points} points of {count * tasks}"
+    names = ["driver", *PROCESSES]
+    print("      rows  seconds " + " ".join(f"{name:>9} MB" for name in names))
+    for sample in table:
+        print(f"{sample['rows']:>10,.0f} {sample['seconds']:>8.1f} " + " ".join(f"{sample[n]:>12.1f}" for n in names))
+    settled = [sample for sample in table if sample["rows"] >= count / 5]
+    growth = {name: settled[-1][name] - settled[0][name] for name in names}
+    settings["memory_table"] = table
+    return {
+        "rows_per_s": count / elapsed_s,
+        "max_growth_mb": max(growth.values()),
+        "largest_mb": max(sample[name] for sample in table for name in names),
+        "ledger_share": ledger_s / elapsed_s,
+    }
+
+
+def cost(rows: Path, count: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Processor time of a row on more and more nodes, then with more and more embedders on one."""
+    by_nodes, by_embedders = {}, {}
+    for number in (1, 2, 4):
+        with nodes(number) as source:
+            by_nodes[number] = cost_us(source, rows, count)
+        print(f"{number} nodes: {by_nodes[number]:.1f} us of processor time a row", flush=True)
+    for number in (1, 2, 4):
+        with local(number) as source:
+            by_embedders[number] = cost_us(source, rows, count)
+        print(f"{number} embedders: {by_embedders[number]:.1f} us of processor time a row", flush=True)
+    settings |= {"cost_us_by_nodes": by_nodes, "cost_us_by_embedders": by_embedders}
+    return {
+        "cost_us_per_row": by_embedders[1],
+        "cost_spread_nodes": max(by_nodes.values()) / min(by_nodes.values()) - 1,
+        "cost_spread_embedders": max(by_embedders.values()) / min(by_embedders.values()) - 1,
+    }
+
+
+def cost_us(source: ConfigTree, rows: Path, count: int) -> float:
+    """Returns microseconds of processor time of a row, starts left out."""
+    used: list[tuple[float, float]] = []
+
+    def on_progress(progress: Progress) -> None:
+        used.append((cpu_seconds(), progress.counts.written / len(harness.TASKS)))
+
+    run(source, rows, count, on_progress)
+    first_s, first_rows = next((at, through) for at, through in used if through)
+    last_s, last_rows = used[-1]
+    assert last_rows == count
+    return (last_s - first_s) / (last_rows - first_rows) * 1e6
+
+
+def run(
+    source: ConfigTree, rows: Path, count: int, watch: Any = lambda _: None
+) -> tuple[list[Sample], float, float, int]:
+    """Returns a table of memory, seconds in the ledger, seconds from the first rows on, and points that arrived."""
+    with TemporaryDirectory(prefix="refract-bench-") as folder:
+        tasks = list(Context(source).tasks.values())
+        ledger, ledger_s = Ledger(Path(folder) / "ledger", tasks), 0.0
+        table: list[Sample] = []
+        began_s: list[float] = []
+
+        def noted(work: Work, outcome: Any, done: bool) -> None:  # noqa: FBT001 - a callback
+            nonlocal ledger_s
+            start_s = time.monotonic()
+            ledger.note(work.fragment, tasks, work.start, outcome, done=done)
+            ledger_s += time.monotonic() - start_s
+
+        def failed(work: Work, why: str) -> None:
+            raise RuntimeError(f"{work.fragment.name}: {why}")
+
+        def progress(found: Progress) -> None:
+            watch(found)
+            through = found.counts.written / len(tasks)
+            if through and not began_s:
+                began_s.append(time.monotonic())
+            if through >= len(table) * count / SAMPLES and began_s:
+                seconds = time.monotonic() - began_s[0]
+                table.append({"rows": through, "seconds": seconds} | private_mb())
+
+        works = [Work(each, [task.name for task in tasks], 0) for each in list_fragments([str(rows)])]
+        backfill = BackfillRun(Job(source, "bench", list(harness.TASKS), None, share=False), noted, failed, progress)
+        backfill.run(works)
+        elapsed_s = time.monotonic() - began_s[0]
+        num_points = ray.get(backfill._owner.num_points.remote())
+        ledger.close()
+        return table, ledger_s, elapsed_s, num_points
+
+
+@contextlib.contextmanager
+def local(num_embedders: int) -> Iterator[ConfigTree]:
+    """A cluster of one node with so many embedders."""
+    with configured(num_embedders) as source:
+        needed = needed_resources(Job(source, "bench", list(harness.TASKS), None, share=False))
+        with cluster(None, "refract", {"CPU": needed["CPU"] + 2 * num_embedders}):
+            yield source
+
+
+@contextlib.contextmanager
+def nodes(count: int) -> Iterator[ConfigTree]:
+    """A cluster of so many simulated nodes, with an embedder for each."""
+    simulated = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 1 << 28})
+    try:
+        for _ in range(count - 1):
+            simulated.add_node(num_cpus=2, object_store_memory=1 << 28)
+        with configured(count) as source, cluster(simulated.address, "refract", {}):
+            yield source
+    finally:
+        simulated.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+
+
+@contextlib.contextmanager
+def configured(num_embedders: int) -> Iterator[ConfigTree]:
+    """The configuration of the null engine with so many embedders."""
+    model = {"model": "null:384", "replicas": num_embedders}
+    with harness.app_config("localhost:9092", model, "bench") as path:
+        yield ConfigTree.read(path)
+
+
+def job_processes() -> list[tuple[str, psutil.Process]]:
+    """The driver and the job's actors, by name: Ray's processes are this one's descendants."""
+    driver = psutil.Process()
+    found = [("driver", driver)]
+    for process in driver.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = " ".join(process.cmdline())
+            found += [(name, process) for name, actor in PROCESSES.items() if command.startswith(f"ray::{actor}")]
+    return found
+
+
+def private_mb() -> dict[str, float]:
+    """The private memory of each kind of process, the largest where there are several."""
+    sizes: dict[str, float] = dict.fromkeys(["driver", *PROCESSES], 0.0)
+    for name, process in job_processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used = process.memory_info()
+            sizes[name] = max(sizes[name], (used.rss - used.shared) / 2**20)
+    return sizes
+
+
+def cpu_seconds() -> float:
+    """Processor time of the job's processes so far."""
+    return sum(sum(process.cpu_times()[:2]) for _, process in job_processes())
+
+
+if __name__ == "__main__":
+    main()
