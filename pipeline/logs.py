@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -25,6 +26,17 @@ def redact(logger: object, method: str, event: MutableMapping[str, Any]) -> Muta
     return event
 
 
+class _Lines(structlog.PrintLogger):
+    """A line that cannot be written, to a full disk or a closed pipe, is lost; the caller goes on."""
+
+    def msg(self, message: str) -> None:
+        """Writes a line."""
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = err = critical = exception = fatal = failure = msg
+
+
 def configure_logs() -> None:
     """Sets JSON lines on stderr, from INFO up unless REFRACT_LOG_LEVEL names another level."""
     level = logging.getLevelNamesMapping().get(os.environ.get("REFRACT_LOG_LEVEL", "INFO").upper(), logging.INFO)
@@ -38,7 +50,7 @@ def configure_logs() -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # Looked up at each use: Ray and tests put another stream in its place.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
     )
     # The Kafka client narrates every reconnection; what matters of it comes out as our own errors.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)

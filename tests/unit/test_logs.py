@@ -1,5 +1,7 @@
 """Logs carry no secret and no record's text."""
 
+import errno
+import io
 import json
 
 import pytest
@@ -44,3 +46,17 @@ def test_control_characters_cannot_move_the_terminal(capsys: pytest.CaptureFixtu
     line = capsys.readouterr().err
     assert "\x1b" not in line
     assert "\u202e" not in line
+
+
+class FullDisk(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_a_line_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    full = FullDisk()
+    monkeypatch.setattr("sys.stderr", full)
+    configure_logs()
+    getattr(structlog.get_logger(), level)("An event.")
+    assert "An event." in full.getvalue()  # it was tried
