@@ -177,8 +177,10 @@ class Rig:
         self._changes = {
             "source__bootstrap_servers": [ground.kafka.address],
             "store": {"type": "qdrant", "url": f"http://{ground.qdrant.address}", "timeout_s": STORE_TIMEOUT_S},
-            "models__hash__overrides": {"delay_ms_per_batch": 50},
+            "models__hash__overrides": {"delay_ms_per_batch": 100},  # 320 tickets a second for each worker
             "limits__max_batch_records": 64,
+            # Rigs share a server.
+            **{f"tasks__{task}__collection": f"{name}-{task}" for task in ("urgency", "technical_issue", "audit")},
             **changes,
         }
         self._write()
@@ -239,7 +241,7 @@ class Rig:
     def committed(self) -> Offsets | None:
         """Returns the group's offsets, None while the broker is away."""
         try:
-            return self.ground.broker.committed(self.config.source.group_id)
+            return dict(self.ground.broker.committed(self.config.source.group_id))
         except (kafka_errors.KafkaError, OSError):
             return None
 

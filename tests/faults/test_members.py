@@ -82,6 +82,8 @@ def test_stopped_beyond_its_session_and_resumed(rig: Rig) -> None:
         keys = rig.send(2_000)
         rig.wait_midstream()
         sleeper.stop()
+        committed = rig.committed() or {}
+        assert any(committed.get(place, 0) < rig.journal.ends.get(place, 0) for place in sleeper.held), "too late"
         run.healed()
         rig.wait_progress(run)
         wait_alone(other)
@@ -116,6 +118,7 @@ def test_old_batch_arrives_after_the_newer_version(rig: Rig) -> None:
             rig.check(run)
 
 
+@pytest.mark.faults
 def test_slow_encoder_keeps_its_membership(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(
         source__max_poll_interval_ms=10_000,
@@ -131,6 +134,7 @@ def test_slow_encoder_keeps_its_membership(make_rig: Callable[..., Rig]) -> None
         assert only.state()["received"] == 20
 
 
+@pytest.mark.faults
 def test_loop_that_hangs_beyond_the_poll_interval(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(source__max_poll_interval_ms=10_000)
     with fault_run(6, seed=1) as run, rig.worker(0) as hanging, rig.worker(1) as other:
@@ -147,6 +151,7 @@ def test_loop_that_hangs_beyond_the_poll_interval(make_rig: Callable[..., Rig]) 
         wait_until(lambda: hanging.held and other.held, "the member that hung takes part again")
 
 
+@pytest.mark.faults
 def test_rebalance_storm(rig: Rig) -> None:
     with fault_run(7) as run, rig.worker(0) as first, rig.worker(1) as second:
         wait_until(lambda: first.held and second.held, "both hold partitions")
@@ -165,6 +170,7 @@ def test_rebalance_storm(rig: Rig) -> None:
         rig.check(run)
 
 
+@pytest.mark.faults
 def test_partition_gone_and_back_while_its_batch_is_in_flight(rig: Rig) -> None:
     with fault_run(8) as run, rig.worker(0) as member:
         wait_alone(member)
@@ -182,6 +188,7 @@ def test_partition_gone_and_back_while_its_batch_is_in_flight(rig: Rig) -> None:
         assert run.duplicates > 0, "what was in flight belongs to an older epoch and is done again"
 
 
+@pytest.mark.faults
 def test_second_member_with_the_same_instance_id(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(source__group_instance_id="fixed")
     with fault_run(9) as run, rig.worker(0) as first:
@@ -200,6 +207,7 @@ def test_second_member_with_the_same_instance_id(make_rig: Callable[..., Rig]) -
             rig.check(run)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_moment(rig: Rig, seed: int) -> None:
     """Row 1 without Serve: members alone, where a kill can hit any instruction."""
