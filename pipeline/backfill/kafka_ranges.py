@@ -68,8 +68,10 @@ def _aligned(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 
 def _bound(name: str, text: str, topic: str) -> Bound:
-    if text in {"earliest", "latest"}:
-        return Bound(text)
+    if text == "earliest":
+        return Bound("earliest")
+    if text == "latest":
+        return Bound("latest")
     if re.fullmatch(r"[0-9]{1,18}", text):
         return Bound("offset", int(text))
     try:

@@ -113,7 +113,7 @@ def bounded_partitions(
         first = partition_offsets(admin, places, OffsetSpec.EARLIEST)
         last = partition_offsets(admin, places, OffsetSpec.LATEST)
         described = admin.describe_topics([topic])[0]
-        found = {}
+        found: dict[int, list[int]] = {}
         for bound in (begin, end):
             at = partition_offsets(admin, places, bound.value) if bound.kind == "time" else {}
             for place in places:

@@ -67,11 +67,11 @@ class EdgeShard:
         point. They give the count, and they spare ids that are not stored their part of the guard
         (12 microseconds), which would not be looked at.
         """
+        # A memoryview of a row spares its values the way over Python's floats: 4 microseconds a point at 384.
+        rows: list[Any] = [memoryview(row) for row in np.ascontiguousarray(vectors)]  # type: ignore[arg-type]  # an array
         points = [
             edge.Point(point, {} if gone else vector, payload)
-            for point, vector, payload, gone in zip(
-                chunk.ids, vectors.tolist(), chunk.payloads, chunk.deleted, strict=True
-            )
+            for point, vector, payload, gone in zip(chunk.ids, rows, chunk.payloads, chunk.deleted, strict=True)
         ]
         with self._lock:
             stored = self._versions(chunk.ids)

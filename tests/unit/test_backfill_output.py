@@ -1,0 +1,226 @@
+"""What a backfill writes besides a store: files of vectors, its report, its line of progress; and what it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from actors.backfill import Progress
+from actors.carrier import Work
+from actors.context import ConfigTree, Context
+from pipeline.backfill.filesystems import open_filesystem
+from pipeline.backfill.fragments import Fragment, list_fragments
+from pipeline.backfill.ledger import Ledger
+from pipeline.backfill.outcome import Counts, Outcome, Reject, Report
+from pipeline.backfill.vectors import FragmentFile
+from pipeline.cli.backfill_report import ProgressLine, print_report
+from pipeline.cli.exits import ExitCode
+from pipeline.cli.main import invoke
+from pipeline.errors import ConfigError, EnvironmentFault, TransientError
+from pipeline.records import PointBatch, point_id
+from tests.fakes import DIMENSION, task, vector
+from tests.unit.test_backfill import _config
+
+TASKS = [task("one"), task("two")]
+
+
+def batch(numbers: range, deleted: int | None = None) -> PointBatch:
+    rows = {each.collection: np.stack([vector(each.name, f"text {number}") for number in numbers]) for each in TASKS}
+    return PointBatch(
+        np.frombuffer(b"".join(point_id("p", f"s:K-{number}") for number in numbers), np.uint8).reshape(-1, 16),
+        np.array(numbers, np.int64),
+        np.array([number == deleted for number in numbers]),
+        [{"_key": f"s:K-{number}", "team": "a"} for number in numbers],
+        rows,
+    )
+
+
+def test_vectors_in_parquet_are_read_by_plain_pyarrow_and_searched_with_numpy(tmp_path: Path) -> None:
+    for part, numbers in enumerate((range(10), range(10, 25))):
+        file = FragmentFile(tmp_path / "out", Fragment("in/a.parquet", 1, 1, part), TASKS)
+        file.upsert(batch(numbers[:7], deleted=3))
+        file.upsert(batch(numbers[7:]))
+        assert not list((tmp_path / "out").glob("*.parquet"))[part:], "a file appears whole or not at all"
+        file.flush()
+    table = ds.dataset(tmp_path / "out").to_table().sort_by("version")
+    assert table.schema.field("vector_two").type == pa.list_(pa.float32(), DIMENSION)
+    assert table["version"].to_pylist() == list(range(25))
+    assert table["key"].to_pylist()[:2] == ["K-0", "K-1"]
+    assert json.loads(table["payload"][1].as_py()) == {"team": "a"}
+    assert table["vector_one"].null_count == table["vector_two"].null_count == sum(table["deleted"].to_pylist()) == 1
+    assert table.schema.field("vector_one").metadata[b"fingerprint"].decode() == TASKS[0].fingerprint
+
+    live = table.filter(pa.compute.invert(table["deleted"]))
+    rows = np.stack(live["vector_one"].to_numpy(zero_copy_only=False))
+    hits = np.argsort(-(rows @ vector("one", "text 17")))[:1]
+    assert live["key"].take(hits).to_pylist() == ["K-17"]
+
+
+def test_the_same_fragment_and_tasks_replace_their_file(tmp_path: Path) -> None:
+    for numbers in (range(10), range(3)):
+        file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
+        file.upsert(batch(numbers))
+        file.flush()
+    assert ds.dataset(tmp_path).count_rows() == 3
+
+
+def test_an_output_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    file = FragmentFile(tmp_path / "out", Fragment("in/a.parquet", 1, 1, 0), TASKS)
+    file.upsert(batch(range(3)))
+    with pytest.raises(TransientError, match="cannot be written"):
+        file.flush()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA123:hush@bucket/rows.parquet",
+        "s3://bucket/rows.parquet?secret_key=hush&region=x",
+        "gs://bucket/rows.parquet?access_token=hush",
+        "abfs://name:hush@account.dfs.core.windows.net/rows",
+        "abfss://account.dfs.core.windows.net/c/rows?sig=hush",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(ConfigError, match="credentials do not belong in an address") as caught:
+        open_filesystem(uri)
+    assert "hush" not in str(caught.value)
+    assert "AKIA123" not in str(caught.value)
+
+
+def test_an_unknown_scheme_and_an_unreadable_place_are_named() -> None:
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        list_fragments(["gopher://rows.parquet"])
+    with pytest.raises((ConfigError, EnvironmentFault), match=r"no file matches|cannot be listed"):
+        list_fragments(["/proc/1/root/nothing/*.parquet"])
+
+
+def test_a_ledger_without_space_ends_the_run_and_notes_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", [TASKS[0]])
+    [[pages]] = ledger._db.execute("PRAGMA page_count").fetchall()
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(EnvironmentFault, match=r"cannot be written.*full"):
+        ledger.note(Fragment("x" * 30_000, 1, 1, 0), [TASKS[0]], 0, Outcome(Counts(1), 1, []), done=True)
+    ledger.close()
+
+
+def test_rejects_of_an_interrupted_fragment_are_kept_beside_the_later_ones(tmp_path: Path) -> None:
+    ledger, fragment = Ledger(tmp_path, [TASKS[0]]), Fragment("a.jsonl", 10, 1, 0)
+    ledger.note(fragment, TASKS[:1], 0, Outcome(Counts(5), 5, [Reject(1, "no_key", "", "")]), done=False)
+    ledger.note(fragment, TASKS[:1], 5, Outcome(Counts(5), 10, [Reject(7, "no_key", "", "")]), done=True)
+    ledger.close()
+    assert sorted(ds.dataset(tmp_path / "rejects").to_table()["row"].to_pylist()) == [1, 7]
+
+
+def test_a_row_group_larger_than_the_memory_for_it_is_read_in_batches(tmp_path: Path) -> None:
+    """300 MB of text in one row group; reading it may cost a fraction of that."""
+    path = tmp_path / "a.parquet"
+    count = 30_000
+    random = np.random.default_rng(0)
+    texts = pa.array([random.bytes(5_000).hex() for _ in range(count)])
+    keys = pa.array([str(number) for number in range(count)])
+    pq.write_table(
+        pa.table({"id": keys, "title": texts, "v": [1] * count}), path, row_group_size=count, compression="none"
+    )
+    del texts
+    script = f"""
+import resource
+from pathlib import Path
+from pipeline.backfill.fragments import list_fragments
+from pipeline.backfill.rows import read_batches
+from tests.unit.test_backfill import config_of
+config = config_of(Path({str(tmp_path)!r}))
+[fragment] = list_fragments([{str(path)!r}])
+batches = read_batches(fragment, "tickets", config)
+next(batches)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = sum(map(len, batches))
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    rows, grown_mb = map(int, done.stdout.split())
+    assert rows > count - 1_000
+    assert grown_mb < 150
+
+
+def test_a_report_is_a_table_and_json_with_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = Counts(rows=10, embedded=16, written=16, stale=2)
+    counts.rejected["no_key"] = 2
+    report = Report(counts, fragments_done=3, fragments_skipped=1, failed={"a#1": "cut short"}, elapsed_s=2.0)
+    assert not report.ok
+    print_report(report, as_json=True)
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["written"] == 14
+    assert tree["rejected_by_reason"] == {"no_key": 2}
+    assert tree["failed"] == {"a#1": "cut short"}
+    print_report(report, as_json=False)
+    shown = capsys.readouterr().out
+    assert "no_key" in shown
+    assert "cut short" in shown
+
+
+def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
+    works = [Work(Fragment("a.parquet", 1, 1, part, num_rows=100), ["one"], 0) for part in range(4)]
+    line = ProgressLine(works)
+    line._began_s = 0.0
+    line._last = (10.0, Progress(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2))
+    line.finished(works[0])
+    shown = line.line(Progress(Counts(rows=300, embedded=600, tokens=5_000, written=600, retries=1), 9.0, 2), 20.0)
+    assert shown == (
+        "fragments 1/4 · read 300 (20 rows/s) · embedded 600 (400 tokens/s) · written 600 (40 points/s) · "
+        "2 embedders 20% busy · retries 1 · about 0:01:00 left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name at least one INPUT"),
+        (["none*.parquet"], "no file matches"),
+        (["a.parquet", "--to", "parquet"], "needs --output"),
+        (["a.parquet", "--output", "x"], "needs --to parquet"),
+        (["a.parquet", "--tasks", "on"], "Did you mean 'one'"),
+        (["kafka://other"], "no source topic"),
+        (["a.parquet"], "no column 'title'.*Nothing was written"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"id": ["a"], "titles": ["t"], "v": [1]}), "a.parquet")
+    assert invoke(["backfill", str(_config(tmp_path)), *arguments]) == ExitCode.CONFIG
+    assert list(tmp_path.glob("store*")) == []
+    assert re.search(message, capsys.readouterr().err.replace("\n", " "), re.DOTALL)
+
+
+def test_status_shows_tasks_and_fingerprints_of_old(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = _config(tmp_path)
+    assert invoke(["backfill", str(config), "--status"]) == ExitCode.OK
+    assert "nothing is noted" in capsys.readouterr().out
+    now = Context(ConfigTree.read(config)).tasks["one"]
+    for each in (now, TASKS[1]):
+        ledger = Ledger(tmp_path / "store.backfill", [each])
+        ledger.note(Fragment("a.jsonl", 10, 1, 0), [each], 0, Outcome(Counts(5), 5, []), done=each is now)
+        ledger.close()
+    assert invoke(["backfill", str(config), "--status", "--json"]) == ExitCode.OK
+    tasks: Any = json.loads(capsys.readouterr().out)["tasks"]
+    assert {(one["task"], one["fragments_done"], one["fragments_begun"]) for one in tasks} == {
+        ("one", 1, 0),
+        (None, 0, 1),
+    }
