@@ -15,6 +15,7 @@ from actors.remote import RemoteEmbedder, RemoteStore
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
+from pipeline.backfill.sharing import SHARED_BATCH_RECORDS, PoliteEmbedder
 from pipeline.backfill.vectors import FragmentFile
 from pipeline.config.app import Config
 from pipeline.engine.load import load_tokenizer
@@ -73,13 +74,14 @@ class CarrierActor:
 
     def _open(self) -> Carrier:
         context = Context(self._job.source)
-        config = context.config
+        config = _shared(context.config) if self._job.share else context.config
         tasks = {name: context.tasks[name] for name in self._job.tasks}
         if self._job.output is None:
             self._store = _carrier_store(context, self._job, self._owner, list(tasks.values()))
-        embedder: Embedder = (
-            RemoteEmbedder(_app_embedders(config)) if self._job.share else EmbedderPool(self._embedders)
-        )
+        embedder: Embedder = EmbedderPool(self._embedders)
+        if self._job.share:
+            replicas = {name: max(model.replicas, 1) for name, model in config.models.items()}
+            embedder = PoliteEmbedder(RemoteEmbedder(_app_embedders(config)), replicas)
         tokenizers = {
             model: load_tokenizer(
                 config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
@@ -105,6 +107,13 @@ def _carrier_store(context: Context, job: Job, owner: Any, tasks: Sequence[Task]
         store = open_store(context.config.store, context.config.pipeline, context.filterable)
     store.open(tasks)
     return store
+
+
+def _shared(config: Config) -> Config:
+    """Returns the configuration with batches that live traffic hardly waits for."""
+    limits = config.limits
+    few = min(limits.max_batch_records, SHARED_BATCH_RECORDS)
+    return config.model_copy(update={"limits": limits.model_copy(update={"max_batch_records": few})})
 
 
 def _app_embedders(config: Config) -> dict[str, Any]:
