@@ -117,10 +117,7 @@ CASES = [
         lambda path: path.write_bytes(orjson.dumps({"id": "a"}) + b"\n{" + MARKER_TEXT.encode()),
         "a.jsonl",
     ),
-    not_built(73, f"{BACKFILL}: row groups of any size", "bounded batches"),
     produced(74, "a pickled extension type", "2 accepted", _extension),
-    not_built(75, f"{BACKFILL}: a schema per file", "checked per file"),
-    not_built(76, f"{BACKFILL}: a file replaced while it is read", "noticed"),
     Case(77, "s3://user:secret@bucket/a.parquet", "refused, exit 2", _remote),
     not_built(77, f"{BACKFILL}: an allowed root for paths", "refused outside of it"),
 ]

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.bad_input import files, histories, messages, queries, settings, texts
+from tests.bad_input import files, fragments, histories, messages, queries, settings, texts
 from tests.bad_input.case import Case, Place
 
 TITLES = {
@@ -141,7 +141,15 @@ class Result:
 
 def cases() -> list[Case]:
     """Every case, by row."""
-    found = [*messages.CASES, *histories.CASES, *texts.CASES, *files.CASES, *settings.CASES, *queries.CASES]
+    found = [
+        *messages.CASES,
+        *histories.CASES,
+        *texts.CASES,
+        *files.CASES,
+        *fragments.CASES,
+        *settings.CASES,
+        *queries.CASES,
+    ]
     return sorted(found, key=lambda case: case.row)
 
 
