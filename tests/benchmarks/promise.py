@@ -24,7 +24,7 @@ from pipeline.config.store import EdgeStoreConfig
 from pipeline.engine.null import NullEngine, NullTokenizer, null_identity
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
-from pipeline.records import Delivery, Embeddings, Partition, Position, Priority, Receipt, TokenBatch
+from pipeline.records import Delivery, Embeddings, Partition, Position, Priority, Receipt, TokenBatch, Witness
 from pipeline.refractor import Plan, Refractor
 from pipeline.retry import Retrier
 from pipeline.sources.decode import make_decoder
@@ -55,7 +55,7 @@ class BlindTracker(OffsetTracker):
         self._last[partition] = offset + 1
         return self._receipt
 
-    def finish(self, receipts: Iterable[Receipt]) -> None:
+    def finish(self, receipts: Iterable[Receipt], witnesses: Mapping[Partition, Witness] | None = None) -> None:
         pass
 
     def watermarks(self) -> dict[Partition, int]:

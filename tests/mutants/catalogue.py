@@ -151,6 +151,20 @@ MUTANTS = (
         (f"{_FOUND}[qdrant]",),
     ),
     Mutant(
+        "witness before reading on",
+        "pipeline/sources/assignment.py",
+        "        self._confirm_held(\n            {",
+        "        (lambda _: None)(\n            {",
+        (f"{UNIT}/test_witness.py::test_a_partition_whose_witness_is_gone_is_not_read_and_nothing_is_committed",),
+    ),
+    Mutant(
+        "witness before a commit",
+        "pipeline/sources/assignment.py",
+        "        if self._tracker.watermarks():\n            self._confirm_held(",
+        "        if self._tracker.watermarks():\n            (lambda _: None)(",
+        (f"{UNIT}/test_witness.py::test_nothing_more_is_committed_once_the_last_witness_is_gone",),
+    ),
+    Mutant(
         "await on dead letters (refractor)",
         "pipeline/refractor.py",
         "        if letters:\n            # Awaited",

@@ -136,7 +136,7 @@ def test_a_partition_whose_witness_is_gone_is_not_read_and_nothing_is_committed(
     assert group.committed == before
 
 
-def test_nothing_more_is_committed_once_the_last_witness_is_gone_although_there_is_a_newer_one() -> None:
+def test_nothing_more_is_committed_once_the_last_witness_is_gone() -> None:
     place, newer = Partition(*PLACE), replace(WITNESS, id=bytes(16))
     group = Group([assign, messages(0), messages(1)])
     group.poll(2)
