@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.errors import Reason
 from pipeline.interfaces import Store, Written
 from pipeline.records import Int64, Partition, PointBatch, Position, Record
 from pipeline.tasks import Task
+
+PLACE = np.dtype([("offset", "<i8"), ("timestamp_ms", "<i8")])
+"""A record within its partition. The timestamp tells it from one of a topic that was recreated since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,20 @@ class Found:
     detail: str = ""
     num_bytes: int = 0
     """Size of the record at its source, where that is known."""
+    raw: tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]] = (None, None, ())
+    """Key, value and headers of what is no record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """What the dead-letter topic holds of a range."""
+
+    places: Mapping[Partition, npt.NDArray[np.void]]
+    """Arrays of PLACE: every record that has a letter."""
+    refused: Mapping[tuple[str, int, int], str]
+    """Reasons by topic, partition and offset of the sound records that could not be stored."""
+    kept_since_ms: float
+    """Letters of records older than this may have been removed; 0 where none has."""
 
 
 class RecordRange(Protocol):
@@ -40,8 +60,8 @@ class RecordRange(Protocol):
     def committed(self) -> Mapping[Partition, int] | None:
         """Returns the offsets below which the pipeline has finished everything; None where nothing is to come."""
 
-    def refused(self) -> Mapping[tuple[str, int, int], str]:
-        """Returns reasons by topic, partition and offset of the sound records that could not be stored."""
+    def letters(self) -> Letters | None:
+        """Returns the dead letters as of now; None for a source whose records have none."""
 
 
 class ComparableStore(Store, Protocol):

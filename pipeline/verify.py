@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.accounting import Undecodable
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import StoredPoint
 from pipeline.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest, places, raw_ids, run_of
@@ -114,12 +115,15 @@ class SourceReport:
     num_records: int = 0
     dead_letters: Counter[str] = field(default_factory=Counter)
     """By reason: refused by the decoder, or found in the dead-letter topic."""
+    undecodable: Undecodable = field(default_factory=Undecodable)
+    """Of these, the places of those the decoder refused."""
 
 
 def note_source(pipeline: str, source: RecordRange, keys: KeySpace, progress: Progress) -> SourceReport:
     """Fills the key space with the range. Raises like the range."""
     report = SourceReport()
-    refused = source.refused()
+    letters = source.letters()
+    refused = letters.refused if letters else {}
     total = source.num_records
     for found in source.read():
         report.num_records += 1
@@ -128,6 +132,7 @@ def note_source(pipeline: str, source: RecordRange, keys: KeySpace, progress: Pr
         record, position = found.record, found.position
         if record is None:
             report.dead_letters[str(found.error)] += 1
+            report.undecodable.add(position)
             continue
         reason = refused.get((position.topic, position.partition, position.offset)) if refused else None
         if reason is not None:
@@ -173,7 +178,7 @@ class Comparison:
         numbers = self._keys.number_of(topics)
         stored_runs = _no_runs() if missing else self._stored_runs(task)
         differing = []
-        sampler = _Sampler(sample)
+        sampler = _Sampler(0 if missing else sample)
         for number, stored in enumerate(stored_runs):
             entries = self._keys.run(number)
             entries = entries[np.isin(entries["topic"], numbers)]

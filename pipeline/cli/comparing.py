@@ -4,11 +4,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.accounting import Accounts, account
 from pipeline.cli.output import print_note, print_table
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RefractError, TransientError
@@ -45,12 +47,13 @@ class Compared:
     source: SourceReport
     tasks: Sequence[TaskReport]
     topics: Sequence[str]
+    accounts: Accounts
     revisit: Revisit
 
     @property
     def equal(self) -> bool:
-        """Whether every task's collection holds what the source says."""
-        return all(report.equal for report in self.tasks)
+        """Whether every task's collection holds what the source says, and the dead-letter topic the rest."""
+        return self.accounts.complete and all(report.equal for report in self.tasks)
 
 
 @contextmanager
@@ -79,7 +82,8 @@ def compared(
         encoder = Encoder(config.pipeline, _tokenizers(config, {tasks[name].config.model for name in used}), embedder)
         revisit = Revisit(source, keys, encoder, store, progress)
         revisit.check_vectors(reports)
-        yield Compared(found, reports, keys.topics, revisit)
+        accounts = account(source, found.undecodable, wait_s=wait_s, progress=progress)
+        yield Compared(found, reports, keys.topics, accounts, revisit)
 
 
 def open_range(
@@ -129,6 +133,13 @@ def print_reports(outcome: Compared) -> None:
     if letters:
         print_table("dead letters", ["reason", "records"], sorted(letters.items()))
     print_note(f"{outcome.source.num_records:,} records read, {sum(letters.values()):,} of them dead letters")
+    accounts = outcome.accounts
+    if accounts.num_missing:
+        print_note(f"{accounts.num_missing:,} of them are in no dead letter: they are lost")
+    if accounts.num_pending:
+        print_note(f"{accounts.num_pending:,} of them the pipeline has not dead-lettered yet")
+    if accounts.num_unknown:
+        print_note(f"{accounts.num_unknown:,} of them are older than what the dead-letter topic has kept")
 
 
 def as_tree(outcome: Compared, limit: int) -> dict[str, Any]:
@@ -137,6 +148,10 @@ def as_tree(outcome: Compared, limit: int) -> dict[str, Any]:
         "equal": outcome.equal,
         "records": outcome.source.num_records,
         "dead_letters": dict(outcome.source.dead_letters),
+        "dead_letters_missing": outcome.accounts.num_missing,
+        "dead_letters_pending": outcome.accounts.num_pending,
+        "dead_letters_unknown": outcome.accounts.num_unknown,
+        "missing_letters": _named(outcome.accounts, limit),
         "tasks": {
             report.task.name: {
                 "collection": report.task.collection,
@@ -151,6 +166,16 @@ def as_tree(outcome: Compared, limit: int) -> dict[str, Any]:
             for report in outcome.tasks
         },
     }
+
+
+def _named(accounts: Accounts, limit: int) -> list[str]:
+    """Returns the places of the first missing letters."""
+    places = (
+        f"{place.topic}:{place.number}:{offset}"
+        for place, offsets in accounts.missing.items()
+        for offset in offsets.tolist()
+    )
+    return list(islice(places, limit))
 
 
 @contextmanager

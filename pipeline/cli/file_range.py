@@ -42,9 +42,8 @@ class FileRange:
     def committed(self) -> None:
         """A file has no group that is behind: every row should be stored."""
 
-    def refused(self) -> Mapping[tuple[str, int, int], str]:
+    def letters(self) -> None:
         """Dead letters name offsets, which rows do not have."""
-        return {}
 
     def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
         """Yields the rows; raises RefractError for one that cannot be a record."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.accounting import Accounts
 from pipeline.cli.comparing import (
     InputFile,
     KeyField,
@@ -20,6 +21,8 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note, print_table
 from pipeline.cli.progress import progress
+from pipeline.config.app import Config
+from pipeline.record_range import Progress, RecordRange
 
 
 def repair(
@@ -52,15 +55,31 @@ def repair(
         compared(loaded, source, topics, sample=sample, wait_s=wait_s, progress=step) as outcome,
     ):
         mended = outcome.revisit.repair(outcome.tasks, delete_extras=delete_extras)
+        num_letters = _write_letters(loaded, source, outcome.accounts, step)
     rows = [(name, done.num_written, done.num_deleted_extras, done.num_left) for name, done in mended.items()]
     columns = ["task", "written", "deleted", "left"]
     if as_json:
         repaired = {row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows}
-        print_json({"found": as_tree(outcome, 0), "repaired": repaired})
+        print_json({"found": as_tree(outcome, 0), "repaired": repaired, "letters_written": num_letters})
     else:
         print_reports(outcome)
         print_table("repaired", columns, rows)
+        if num_letters:
+            print_note(f"{num_letters:,} dead letters written")
     unusable = [report for report in outcome.tasks if report.fingerprint_fault]
     if unusable or any(done.num_left for done in mended.values()):
         print_note("something is left: extras need --delete-extras, a foreign collection another name")
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _write_letters(config: Config, source: RecordRange, accounts: Accounts, step: Progress) -> int:
+    from pipeline.accounting import write_missing
+    from pipeline.sources.dead_letters import KafkaDeadLetters
+
+    if not accounts.num_missing:
+        return 0
+    dead_letters = KafkaDeadLetters(config.source, config.pipeline)
+    try:
+        return write_missing(source, accounts, dead_letters, step)
+    finally:
+        dead_letters.close()

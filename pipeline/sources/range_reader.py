@@ -1,5 +1,8 @@
 """Reads what topics retain, from their beginnings to where they end at the start, without joining the group."""
 
+import math
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +14,10 @@ from kafka import KafkaConsumer, OffsetSpec, TopicPartition
 
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
-from pipeline.errors import ConfigError, Reason, RecordError
-from pipeline.record_range import Found
+from pipeline.errors import Reason, RecordError
+from pipeline.record_range import PLACE, Found, Letters
 from pipeline.records import Int64, Partition, Position
-from pipeline.sources.admin import group_offsets, open_admin, partition_offsets, partitions_of
+from pipeline.sources.admin import group_offsets, open_admin, partition_offsets, partitions_of, topic_exists
 from pipeline.sources.connection import client_settings, connect
 from pipeline.sources.decode import RecordDecoder, make_decoder, record_bytes
 from pipeline.sources.kafka_source import wall_clock_ms
@@ -59,16 +62,25 @@ class TopicRange:
             found = group_offsets(admin, self._config.group_id, known)
         return {Partition(*place): max(offset.offset, 0) for place, offset in found.items()}
 
-    def refused(self) -> Mapping[tuple[str, int, int], str]:
-        """Returns the reasons of the records that decode and are in the dead-letter topic all the same, by position."""
-        try:
-            return {
-                (letter.position.topic, letter.position.partition, letter.position.offset): letter.reason
-                for letter in read_dead_letters(self._config)
-                if letter.reason in _AFTER_DECODING
-            }
-        except ConfigError:  # the first dead letter creates the topic
-            return {}
+    def letters(self) -> Letters:
+        """Returns what the dead-letter topic holds. Raises TransientError or EnvironmentFault."""
+        places: dict[Partition, array[int]] = defaultdict(lambda: array("q"))
+        refused: dict[tuple[str, int, int], str] = {}
+        oldest_ms = math.inf
+        with open_admin(self._config, "looking up dead letters") as admin:
+            if not topic_exists(admin, self._config.dead_letter_topic):
+                return Letters({}, {}, 0)  # the first dead letter creates it
+            topic = partitions_of(admin, [self._config.dead_letter_topic])
+            begins = partition_offsets(admin, topic, OffsetSpec.EARLIEST)
+        for letter in read_dead_letters(self._config):
+            at = letter.position
+            oldest_ms = min(oldest_ms, letter.written_ms)
+            places[Partition(at.topic, at.partition)].extend((at.offset, at.timestamp_ms))
+            if letter.reason in _AFTER_DECODING:
+                refused[at.topic, at.partition, at.offset] = letter.reason
+        # Of several partitions, each may have lost letters up to another time.
+        kept_since_ms = 0.0 if not any(begins.values()) else oldest_ms if len(begins) == 1 else math.inf
+        return Letters({place: np.frombuffer(rows, PLACE) for place, rows in places.items()}, refused, kept_since_ms)
 
     def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
         """Yields the range partition by partition in the order of offsets; of `wanted` only those offsets.
@@ -189,7 +201,8 @@ def _decoded(decoder: RecordDecoder, place: Partition, message: Any) -> Found:
     try:
         return Found(position, decoder.decode(message.key, message.value, position, headers), num_bytes=num_bytes)
     except RecordError as error:
-        return Found(position, None, error.reason, error.detail, num_bytes)
+        raw = (message.key, message.value, tuple(headers))
+        return Found(position, None, error.reason, error.detail, num_bytes, raw)
 
 
 _AFTER_DECODING = frozenset(

@@ -19,6 +19,7 @@ from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import json_to_value
 
 from pipeline.cli.exits import ExitCode
+from pipeline.errors import Reason
 from pipeline.interfaces import StoredPoint
 from pipeline.records import Float32, point_id
 from pipeline.stores.points import uuid_text
@@ -119,6 +120,8 @@ def live(folder: Path, broker: Broker) -> Iterator[Live]:
                 for number in range(NUM_KEYS):
                     journal.ticket(f"T-{number}", version, f"text {number} in version {version}")
             journal.ticket("T-gone", 3, deleted=True)
+            for _ in range(2):
+                journal.poison(Reason.INVALID_JSON, b"{")
             app.wait_finished()
             stub = qdrant.PointsStub(channel)  # type: ignore[no-untyped-call]  # generated code
             yield Live(app, store, stub)
@@ -165,6 +168,7 @@ def test_what_is_broken_is_found_and_mended_while_records_arrive(live: Live) -> 
     code, report = live.run("verify", "--json")
     assert (code, report["equal"]) == (ExitCode.OK, True), report
     assert report["tasks"]["urgency"]["tombstones"] == 1
+    assert (report["dead_letters"], report["dead_letters_missing"]) == ({"invalid_json": 2}, 0)
 
     extra = damage(live)
     code, report = live.run("verify", "--json", "--limit", "100")

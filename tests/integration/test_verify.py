@@ -15,6 +15,7 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.load import load_config
 from pipeline.records import PointBatch, point_id
+from pipeline.sources.letter_reader import read_dead_letters
 from pipeline.stores.edge import EdgeStore
 from pipeline.tasks import Task
 from tests.broker import Broker, free_port, unique
@@ -132,6 +133,7 @@ def faults(report: dict[str, Any], task: str = "urgency") -> dict[str, int]:
 def test_what_is_broken_is_found_and_mended(pipeline: Pipeline, capfd: pytest.CaptureFixture[str]) -> None:
     code, report = verify(pipeline, capfd, "--sample", "all")
     assert (code, report["equal"], report["dead_letters"]) == (ExitCode.OK, True, {"invalid_json": 1})
+    assert report["dead_letters_missing"] == 0
     assert report["tasks"]["urgency"]["vectors_checked"] == NUM_KEYS
 
     broken(pipeline)
@@ -150,6 +152,20 @@ def test_what_is_broken_is_found_and_mended(pipeline: Pipeline, capfd: pytest.Ca
     capfd.readouterr()
     code, report = verify(pipeline, capfd, "--sample", "all")
     assert (code, report["equal"]) == (ExitCode.OK, True)
+
+
+def test_a_bad_record_that_is_in_no_dead_letter_is_lost_until_repair_writes_it(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.send([(b"worse", b"[")])
+    code, report = verify(pipeline, capfd)
+    assert (code, report["dead_letters"], report["dead_letters_missing"]) == (ExitCode.FAILED, {"invalid_json": 2}, 1)
+    assert [place.rpartition(":")[0].rpartition(":")[0] for place in report["missing_letters"]] == [pipeline.topic]
+    assert invoke(["repair", str(pipeline.path), "--json"]) == ExitCode.OK
+    assert json.loads(capfd.readouterr().out)["letters_written"] == 1
+    assert {letter.value for letter in read_dead_letters(pipeline.config.source)} == {b"{", b"["}
+    code, report = verify(pipeline, capfd)
+    assert (code, report["equal"], report["dead_letters_missing"]) == (ExitCode.OK, True, 0)
 
 
 def test_records_the_group_has_not_committed_are_pending(pipeline: Pipeline, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import EnvironmentFault, Reason
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
-from pipeline.record_range import Found
+from pipeline.record_range import Found, Letters
 from pipeline.records import Int64, Partition, PointBatch, Position, Record, point_id
 from pipeline.repair import Encoder, Revisit
 from pipeline.verify import Comparison, TaskReport, note_source
@@ -31,7 +31,7 @@ class FakeRange:
         self.begins: Mapping[Partition, int] = {PLACE: begin}
         self.ends: Mapping[Partition, int] = {PLACE: begin + len(records)}
         self.finished = begin + len(records)
-        self.letters: dict[tuple[str, int, int], str] = {}
+        self.refused: dict[tuple[str, int, int], str] = {}
 
     @property
     def num_records(self) -> int:
@@ -45,8 +45,8 @@ class FakeRange:
     def committed(self) -> Mapping[Partition, int] | None:
         return {PLACE: self.finished}
 
-    def refused(self) -> Mapping[tuple[str, int, int], str]:
-        return self.letters
+    def letters(self) -> Letters | None:
+        return Letters({}, self.refused, 0)
 
 
 class ComparableFake(FakeStore):
@@ -221,7 +221,7 @@ def test_a_newer_point_is_no_fault(world: World) -> None:
 
 def test_a_record_in_the_dead_letter_topic_is_not_expected(world: World) -> None:
     world.store.collection[id_of("k7")] = (1, False, vector(TASK.prompt, "old 7"))
-    world.source.letters = {("tickets", 0, 47): "invalid_embedding"}
+    world.source.refused = {("tickets", 0, 47): "invalid_embedding"}
     assert world.verify().equal
     assert world.dead_letters == {"invalid_json": 1, "invalid_embedding": 1}
 

@@ -1,0 +1,98 @@
+"""`refract verify --input FILE`: a file of any kind is compared as if its rows came from the topic, without a broker."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.cli.exits import ExitCode
+from pipeline.cli.main import invoke
+from tests.broker import free_port
+
+Row = dict[str, Any]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_lines(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=7)
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[Row]], None]] = {
+    "csv": write_csv,
+    "jsonl": write_lines,
+    "parquet": write_parquet,
+}
+
+
+def rows(*numbers: int, at: int = 5) -> list[Row]:
+    return [{"id": f"k{number}", "at": at, "text": f"text {number} in version {at}"} for number in numbers]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    tree = {
+        "pipeline": "files",
+        "source": {
+            "bootstrap_servers": ["127.0.0.1:1"],
+            "group_id": "files",
+            "dead_letter_topic": "rows.dead-letters",
+            "topics": {"rows": {"key": "id", "text": "{text}", "version": "at", "tasks": ["urgency", "topic"]}},
+        },
+        "models": {"hash": {"model": "null:16"}},
+        "tasks": {"urgency": {"model": "hash", "instruction": "a"}, "topic": {"model": "hash", "instruction": "b"}},
+        "store": {"type": "edge", "path": str(tmp_path / "store")},
+        "api": {"port": free_port()},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_a_file_is_compared_and_what_differs_is_mended(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    file = tmp_path / f"rows.{kind}"
+
+    def verify() -> tuple[int, dict[str, int], dict[str, Any]]:
+        code = invoke(["verify", str(config), "--input", str(file), "--sample", "all", "--json"])
+        printed = capfd.readouterr()
+        assert printed.out, printed.err
+        report = json.loads(printed.out)
+        found = report["tasks"]["topic"]
+        kinds = ("missing", "stale", "extra", "wrong_state", "tombstone_missing", "wrong_vector", "pending")
+        return code, {kind: found[kind] for kind in kinds if found[kind]}, report
+
+    WRITERS[kind](file, rows(*range(20)))
+    assert verify()[:2] == (ExitCode.FAILED, {"missing": 20})
+    assert invoke(["repair", str(config), "--input", str(file)]) == ExitCode.OK
+    capfd.readouterr()
+    code, faults, report = verify()
+    assert (code, faults, report["equal"], report["records"]) == (ExitCode.OK, {}, True, 20)
+    assert report["tasks"]["urgency"]["vectors_checked"] == 20
+
+    # Two rows are gone, two are new, one is newer, and one has another text under the same version.
+    changed = [*rows(*range(2, 10)), *rows(10, at=6), *rows(*range(11, 22))]
+    changed[0]["text"] = "another text"
+    WRITERS[kind](file, changed)
+    code, faults, report = verify()
+    assert (code, faults) == (ExitCode.FAILED, {"missing": 2, "stale": 1, "extra": 2, "wrong_vector": 1})
+    assert invoke(["repair", str(config), "--input", str(file), "--sample", "all", "--delete-extras"]) == ExitCode.OK
+    capfd.readouterr()
+    assert verify()[:2] == (ExitCode.OK, {})
