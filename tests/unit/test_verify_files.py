@@ -1,4 +1,4 @@
-"""`refract verify --input FILE`: a file of any kind is compared as if its rows came from the topic, without a broker."""
+"""`refract verify --input FILE`: a file of any kind is compared as if it had come from the topic, without a broker."""
 
 import csv
 import json
