@@ -86,7 +86,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _is_text(kind: Any) -> bool:
-    return (
+    return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
         or pa.types.is_string_view(kind)
@@ -124,7 +124,8 @@ def _values(column: Any, broken: set[int]) -> tuple[Sequence[Any], Int64 | int]:
     values = column.to_pylist()
     spelled = [orjson.dumps(value, default=_spell) for value in values]
     sizes = np.fromiter(map(len, spelled), np.int64, len(spelled))
-    return orjson.loads(b"[" + b",".join(spelled) + b"]"), sizes
+    parsed: list[Any] = orjson.loads(b"[" + b",".join(spelled) + b"]")
+    return parsed, sizes
 
 
 def _texts(column: Any, broken: set[int]) -> Sequence[Any]:

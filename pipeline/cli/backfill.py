@@ -20,7 +20,7 @@ from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, nearest
 
 if TYPE_CHECKING:
-    from actors.backfill import Work
+    from actors.carrier import Work
     from pipeline.backfill.fragments import Fragment
     from pipeline.backfill.ledger import Ledger
     from pipeline.backfill.outcome import Outcome, Report
@@ -85,7 +85,7 @@ def backfill(
         return
     if not inputs:
         raise ConfigError("name at least one INPUT, or --status")
-    from actors.backfill import Job
+    from actors.carrier import Job
 
     job = Job(source, name, [task.name for task in chosen], output, share)
     report = _run(plan, job, inputs, address or context.config.ray.address)
@@ -147,8 +147,9 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
         print_note(f"{len(works)} of {len(fragments)} fragments to do; ledger in {plan.folder}")
         if plan.output is None and not job.share:
             with _store(plan) as store:
-                for task in plan.tasks if works and isinstance(store, BulkStore) else ():
-                    store.defer_index(task)
+                if works and isinstance(store, BulkStore):
+                    for task in plan.tasks:
+                        store.defer_index(task)
         if works:
             _carry(plan, job, works, ledger, report, address)
         if isinstance(plan.config.store, QdrantStoreConfig) and plan.output is None:
@@ -162,7 +163,7 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
 
 
 def _pending(ledger: "Ledger", fragments: "Sequence[Fragment]", tasks: "Sequence[Task]") -> "list[Work]":
-    from actors.backfill import Work
+    from actors.carrier import Work
 
     works, num_changed = [], 0
     for fragment in fragments:

@@ -12,7 +12,8 @@ import typer
 from pipeline.cli.output import print_json, print_note, print_table
 
 if TYPE_CHECKING:
-    from actors.backfill import Progress, Work
+    from actors.backfill import Progress
+    from actors.carrier import Work
     from pipeline.backfill.outcome import Report
     from pipeline.tasks import Task
 

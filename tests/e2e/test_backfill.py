@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ def num_done(folder: Path) -> int:
         return 0
 
 
+def _reached(folder: Path, count: int, run: subprocess.Popen[bytes]) -> bool:
+    return num_done(folder) >= count or run.poll() is not None
+
+
 def processes(root: int, name: str) -> list[psutil.Process]:
     """Returns Ray's workers of a class below a process."""
     found = []
@@ -128,7 +133,7 @@ def test_killed_as_driver_carrier_embedder_and_store_owner_ends_equal_to_the_sou
     try:
         for number, victim in enumerate(("CarrierActor", "_Embedder", "StoreOwner"), start=1):
             reached = noted + 3 * number
-            wait_until(lambda reached=reached: num_done(tmp_path) >= reached or again.poll() is not None, "it goes on")
+            wait_until(partial(_reached, tmp_path, reached, again), "it goes on")
             assert again.poll() is None, (tmp_path / "again").read_text()
             processes(again.pid, victim)[0].kill()
         again.wait(2 * PATIENCE_S)

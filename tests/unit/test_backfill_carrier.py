@@ -135,7 +135,12 @@ def test_bytes_in_flight_are_bounded_and_a_larger_batch_goes_alone() -> None:
 
     taken = room.take(batch(1_000))
     entered = threading.Event()
-    thread = threading.Thread(target=lambda: (room.take(batch(1)), entered.set()))
+
+    def enter() -> None:
+        room.take(batch(1))
+        entered.set()
+
+    thread = threading.Thread(target=enter)
     thread.start()
     assert not entered.wait(0.1)
     with room.giving_back(taken):

@@ -143,7 +143,11 @@ def test_a_column_named_twice_and_a_folder_in_its_place() -> None:
 
 def test_a_file_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    rows = {"id": [str(number) for number in range(3_000)], "title": ["t"] * 3_000, "v": [1] * 3_000}
+    rows: dict[str, list[Any]] = {
+        "id": [str(number) for number in range(3_000)],
+        "title": ["t"] * 3_000,
+        "v": [1] * 3_000,
+    }
     pq.write_table(pa.table(rows), path)
     [fragment] = list_fragments([str(path)])
     batches = read_batches(fragment, "tickets", config_of(tmp_path))
