@@ -103,6 +103,10 @@ class Refractor:
         self._tracker.finish((delivery.receipt for delivery in current), self._witnesses(topic, items))
         self._count(topic, items, letters, num_older)
 
+    def failing_s(self) -> float:
+        """Returns for how long a batch has been waiting for a component that is away; 0 when none is."""
+        return self._retry.failing_s()
+
     def _current(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Drops what was revoked since the poll: its new owner reads it again, and the guard settles any race."""
         current = [delivery for delivery in deliveries if self._tracker.is_current(delivery.receipt)]

@@ -1,5 +1,6 @@
 """Repeats what an outage or a lost answer interrupted, politely and until it works or the worker stops."""
 
+import time
 from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
@@ -9,6 +10,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 from tenacity.wait import wait_random_exponential
 
 from pipeline.errors import Action, TransientError, action_for
+from pipeline.interfaces import Clock
 
 MAX_WAIT_S = 8.0
 """Cap of the backoff: full speed is back this long after an outage ends, at the latest."""
@@ -27,15 +29,20 @@ class Retrier:
     Thread-safe.
     """
 
-    def __init__(self, stop: Event, on_retry: Callable[[str], None]) -> None:
+    def __init__(self, stop: Event, on_retry: Callable[[str], None], clock: Clock = time.monotonic) -> None:
         self._stop = stop
         self._on_retry = on_retry
+        self._clock = clock
+        self._failing: dict[object, float] = {}
+        """When each call that is being repeated failed first."""
         self._backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
 
     def __call__(self, component: str, call: Callable[[], Result]) -> Result:
         """Returns the call's result. Raises its last outage once the worker stops, any other error at once."""
+        this_call = object()
 
         def before_sleep(state: RetryCallState) -> None:
+            self._failing.setdefault(this_call, self._clock())
             self._on_retry(component)
             error = state.outcome.exception() if state.outcome else None
             log.warning(
@@ -54,7 +61,15 @@ class Retrier:
             before_sleep=before_sleep,
             reraise=True,
         )
-        return retrying(call)
+        try:
+            return retrying(call)
+        finally:
+            self._failing.pop(this_call, None)
+
+    def failing_s(self) -> float:
+        """Returns for how long the oldest of the calls that are being repeated has failed; 0 when there is none."""
+        now = self._clock()
+        return max((now - since for since in list(self._failing.values())), default=0.0)
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

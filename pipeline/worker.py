@@ -24,6 +24,9 @@ POLL_TIMEOUT_S = 0.2
 """Longest wait of an idle poll. Records end it at once; it bounds how late a pause, a stop or a commit is seen."""
 
 TAKE_TIMEOUT_S = 1.0
+OUTAGE_S = 5.0
+"""A component that has failed for so long is away; shorter is a restart or a busy moment."""
+
 DEAD_LETTER_WINDOW = 1_000
 
 log = structlog.get_logger(__name__)
@@ -69,7 +72,7 @@ class StreamWorker:
         self._delivered_ms: dict[str, int] = {}
         self._committed_s = clock()
         self.ready = False
-        """Whether the store is open, the group is joined and nothing is wrong."""
+        """Whether the store is open, the group is joined and nothing is wrong: no component is away for long."""
         self.turned_s = clock()
         """When the loop last turned; a stall shows here."""
 
@@ -123,7 +126,7 @@ class StreamWorker:
             self._buffer.put(deliveries)
         if self._clock() - self._committed_s >= self._commit_interval_s:
             self._commit()
-        self.ready = self._source.joined()
+        self.ready = self._source.joined() and self._refractor.failing_s() < OUTAGE_S
         self.turned_s = self._clock()
 
     def _work(self) -> None:

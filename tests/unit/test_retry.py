@@ -52,3 +52,22 @@ def test_stop_ends_the_waiting_and_raises_the_last_failure() -> None:
     Timer(0.05, stop.set).start()
     with pytest.raises(TransientError):
         Retrier(stop, lambda _: None)("store", Flaky(10**9, TransientError("down", retry_after_s=60)))
+
+
+def test_how_long_the_oldest_call_has_failed_is_known_until_it_works() -> None:
+    now, seen = 100.0, []
+
+    def fail_twice() -> str:
+        nonlocal now
+        seen.append(retry.failing_s())
+        now += 4
+        if len(seen) < 3:
+            raise TransientError("down")
+        return "done"
+
+    retry = Retrier(Event(), lambda _: None, clock=lambda: now)
+    retry("store", fail_twice)
+    assert (seen, retry.failing_s()) == ([0, 0, 4], 0)
+    with pytest.raises(EnvironmentFault):
+        retry("store", Flaky(1, EnvironmentFault("no")))
+    assert retry.failing_s() == 0

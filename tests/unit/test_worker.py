@@ -247,3 +247,19 @@ def test_breaker_opens_only_when_most_of_a_full_window_is_bad() -> None:
         breaker.add([source.deliver(Reason.INVALID_JSON)])
     calm = DeadLetterBreaker(0.5)
     calm.add([source.deliver(Reason.INVALID_JSON if number % 2 else record("a", 1)) for number in range(3_000)])
+
+
+def test_a_store_that_is_away_for_long_is_not_ready_and_is_again_when_it_is_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.worker.OUTAGE_S", 0.05)
+    rig.source.batches.append([record("a", 1)])
+    rig.store.failures.extend([TransientError("away")] * 2 + [TransientError("away", retry_after_s=0.3)])
+    rig.thread.start()
+    rig.until(lambda: rig.worker.ready)
+    rig.until(lambda: not rig.worker.ready)
+    assert rig.source.commits == []
+    rig.until(lambda: rig.source.commits)
+    rig.until(lambda: rig.worker.ready)
+    rig.finish()
+    assert rig.error is None
