@@ -18,8 +18,8 @@ import ray
 from pipeline.records import point_id
 from pipeline.stores.open import open_store
 from tests.broker import Broker
-from tests.e2e.harness import PATIENCE_S, ROOT, InProcessApp, end, journal_of, start_python, write_config
 from tests.e2e.differences import State
+from tests.e2e.harness import PATIENCE_S, ROOT, InProcessApp, end, journal_of, start_python, write_config
 from tests.e2e.oracle import VERSION_0, Journal
 from tests.e2e.test_backfill import GROUP_ROWS, refract, write_rows
 from tests.qdrant_server.process import QdrantServer

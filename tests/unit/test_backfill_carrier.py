@@ -85,7 +85,7 @@ def test_of_a_key_that_is_there_twice_the_newest_stays_and_of_equals_one(tmp_pat
 
 def test_a_checkpoint_names_rows_below_which_everything_is_flushed(tmp_path: Path) -> None:
     store = GatedStore(let_through=7)
-    carrier = carrier_of(tmp_path, store, max_concurrent_batches=2)
+    carrier = carrier_of(tmp_path, store, max_concurrent_batches=1)  # so that batches end in order
     fragment = write(tmp_path)
     thread = threading.Thread(target=carrier.carry, args=(fragment, ["one"], 0))
     thread.start()
