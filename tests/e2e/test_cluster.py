@@ -1,31 +1,24 @@
 """A Ray cluster that is already there: joined by `refract run --address`, and deployed on by `serve deploy`."""
 
-import secrets
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
 
-import httpx
 import psutil
 import pytest
 
 from pipeline.stores.open import open_store
-from tests.broker import Broker, free_port
+from tests.broker import Broker
+from tests.e2e.cluster import Cluster, head_node
 from tests.e2e.harness import (
     PATIENCE_S,
     ROOT,
     AppUnderTest,
     CommandApp,
     committed,
-    end,
-    environment,
     journal_of,
     replicas,
-    start_python,
     wait_until,
     write_config,
 )
@@ -34,69 +27,10 @@ from tests.e2e.oracle import Journal
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A head node of its own, on ports nobody else uses."""
-
-    address: str
-    dashboard: str
-    process: subprocess.Popen[bytes]
-    environ: Mapping[str, str]
-    """What lets a client in."""
-
-    def serve(self, *arguments: str) -> str:
-        """Runs Ray's own `serve` command against the cluster."""
-        done = subprocess.run(  # noqa: S603 - Ray's command
-            [str(Path(sys.executable).with_name("serve")), *arguments, "--address", self.dashboard],
-            cwd=ROOT,
-            env=environment(**self.environ),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def has_app(self) -> bool:
-        return bool(replicas(self.process.pid, ""))
-
-
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[Cluster]:
-    # Ray's sockets lie below this directory, and their paths may have 107 characters.
-    scratch = Path(tempfile.mkdtemp(prefix="refract-ray-"))
-    port, dashboard = free_port(), free_port()
-    options = {
-        "port": port,
-        "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": free_port(),
-        "ray-client-server-port": free_port(),
-        "num-cpus": 2,
-        "object-store-memory": 1 << 28,
-        "temp-dir": scratch,
-    }
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    token = secrets.token_hex(32)
-    environ = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    command = ["-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments]
-    process = start_python(*command, log=folder / "cluster.log", **environ)
-    url = f"http://127.0.0.1:{dashboard}"
-
-    def answers() -> bool:
-        assert process.poll() is None, (folder / "cluster.log").read_text()
-        try:
-            path = f"{url}/api/serve/applications/"
-            return httpx.get(path, headers={"authorization": f"Bearer {token}"}, trust_env=False).is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_until(answers, "the cluster answers")
-        yield Cluster(f"127.0.0.1:{port}", url, process, environ)
-    finally:
-        end(process, grace_s=0)
-        rmtree(scratch, ignore_errors=True)
+    with head_node(folder) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
