@@ -1,7 +1,7 @@
 """Keeps the partitions of one consumer in step with the offset tracker: assigned, placed, committed, revoked."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +15,12 @@ from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.interfaces import Clock
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Partition, Receipt, Witness
+from pipeline.sources.consumer import is_fenced
 from pipeline.sources.listener import Listener
 from pipeline.sources.memory import TopicMemory
 from pipeline.sources.start import Committed, Mark, Start, Topic, begin, load_witness, resume
 from pipeline.sources.translate import translate
+from pipeline.witness import Confirm, Confirmed
 
 PLACE_TIMEOUT_MS = 5_000
 """Longest wait for one answer about a start position; a later poll asks again."""
@@ -35,9 +37,6 @@ _NOT_OURS = (
     kafka_errors.UnknownMemberIdError,
 )
 """Commits refused because the group has moved on. Nothing is lost: the new owner reads these records again."""
-
-Confirm = Callable[[Collection[tuple[Partition, Witness]]], None]
-"""Raises EnvironmentFault when the store no longer holds what offsets stand for."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +63,12 @@ class Assignment:
     ) -> None:
         self.listener = Listener(self)
         self.fault: RefractError | None = None
-        """Set from the IO thread, or by a commit's answer; the next poll raises it."""
+        """Set from the IO thread, by a commit's answer or by the store: the next poll raises it, and nothing more is
+        committed."""
         self._consumer = consumer
         self._config = config
         self._tracker = tracker
-        self._confirm = confirm
-        self._confirmed: dict[Partition, Witness] = {}
+        self._confirmed = Confirmed(confirm)
         self._paused = paused
         self._lock = threading.RLock()
         self._answered = False
@@ -152,6 +151,8 @@ class Assignment:
         """
         if self.fault is not None:
             raise self.fault
+        if self._config.group_instance_id and is_fenced(self._consumer):
+            raise kafka_errors.FencedInstanceIdError
         with self._lock:
             waiting = sorted(self._waiting)
         if not waiting:
@@ -221,11 +222,11 @@ class Assignment:
         self._tracker.lose(self._tracker.held())
 
     def _confirm_held(self, witnesses: Mapping[Partition, Witness]) -> None:
-        """Asks for the given witnesses and for those of the last time: what is newer may be there without them."""
-        pairs = {*witnesses.items(), *((place, last) for place, last in self._confirmed.items() if place in witnesses)}
-        if pairs:
-            self._confirm(pairs)
-        self._confirmed |= witnesses
+        try:
+            self._confirmed.check(witnesses)
+        except EnvironmentFault as fault:
+            self.fault = fault
+            raise
 
     # -- the client's IO thread
 
@@ -238,9 +239,12 @@ class Assignment:
                 self._waiting.add(topic_partition)
 
     def revoked(self, gone: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Ends partitions and returns what may be committed for them."""
+        """Ends partitions and returns what may be committed for them, with witnesses for the next owner to ask for."""
+        if self.fault is not None:
+            self.lost(gone)
+            return {}
         with self._lock:
-            marks, witnesses = dict(self._placed), self._tracker.witnesses()
+            marks, witnesses = dict(self._placed), {**self._tracker.witnesses(), **self._confirmed.last}
             ended = self._forget(gone)
             finished = self._tracker.revoke(ended)
             return self._with_marks(finished, marks, witnesses)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 
 from pipeline.config.source import SourceConfig
 from pipeline.sources.connection import client_settings
@@ -37,3 +38,15 @@ def consumer_settings(config: SourceConfig, instance: int) -> dict[str, Any]:
         "check_crcs": True,
         "metrics_enabled": False,
     }
+
+
+def is_fenced(consumer: Any) -> bool:
+    """Whether another process has taken this member's group_instance_id.
+
+    The client is told so by a heartbeat; it then stops its heartbeats, says nothing, and reads on until
+    a commit fails, which without new records is never. In a stable group only a join stops them, too.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - there is no public way to ask
+    with coordinator._lock:  # noqa: SLF001 - a join that ends meanwhile would look the same
+        stopped = not coordinator._heartbeat_enabled and not coordinator.rejoining  # noqa: SLF001
+        return stopped and coordinator.state is MemberState.STABLE

@@ -16,11 +16,12 @@ from pipeline.errors import EnvironmentFault, RecordError, RefractError, Transie
 from pipeline.interfaces import Clock
 from pipeline.offsets import OffsetTracker
 from pipeline.records import Delivery, Partition, Position, Receipt
-from pipeline.sources.assignment import Assignment, Confirm
+from pipeline.sources.assignment import Assignment
 from pipeline.sources.connection import connect
 from pipeline.sources.consumer import consumer_settings
 from pipeline.sources.decode import make_decoder, record_bytes
 from pipeline.sources.translate import translate
+from pipeline.witness import Confirm
 
 MAX_REBUILDS = 3
 """Times the consumer is rebuilt for one and the same error before a person is called."""

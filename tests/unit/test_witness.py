@@ -148,7 +148,24 @@ def test_nothing_more_is_committed_once_the_last_witness_is_gone() -> None:
     with pytest.raises(EnvironmentFault, match="set back"):
         group.source.commit()
     assert group.asked[-1] == {(place, WITNESS), (place, newer)}
+    group.source.close()
     assert group.offset == 1
+
+
+def test_a_revoked_partition_leaves_the_witness_that_was_confirmed_last() -> None:
+    """A newer one may have been stored after the store was set back."""
+    place, newer = Partition(*PLACE), replace(WITNESS, id=bytes(16))
+
+    def store(_consumer: FakeConsumer) -> None:
+        group.tracker.finish([], {place: newer})
+
+    group = Group([assign, messages(0), messages(1), store, revoke])
+    group.poll(2)
+    group.tracker.finish([], {place: WITNESS})
+    group.source.commit()
+    group.poll(3)
+    assert group.offset == 2
+    assert load_witness(group.committed[PLACE].metadata) == WITNESS
 
 
 def test_nothing_is_asked_while_there_is_nothing_to_commit() -> None:
