@@ -96,7 +96,7 @@ class BackfillRun:
         self._starting = {actor.ready.remote(): name for name, actors in self._embedders.items() for actor in actors}
         if self._owner is not None:
             self._starting[self._owner.check.remote()] = "the store's owner"
-        self._carriers = [self._start_carrier() for _ in range(num_carriers(self._config))]
+        self._carriers: list[Any] = []
         self._finished = Counts()
 
     def run(self, works: Sequence[Work]) -> None:
@@ -104,6 +104,7 @@ class BackfillRun:
 
         Raises RefractError where something other than a fragment is at fault; what is noted by then is durable.
         """
+        self._carriers = [self._start_carrier() for _ in range(min(num_carriers(self._config), len(works)))]
         waiting = [(work, 1) for work in works][::-1]
         under_way: dict[Any, tuple[Work, int, int]] = {}
         noted_s = turned_s = time.monotonic()

@@ -1,17 +1,18 @@
 """The process of a backfill that reads, tokenises and writes; and what it is told to do."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
 from actors.app import APP_NAME
 from actors.context import ConfigTree, Context
 from actors.plain import EmbedderPool, PlainHandle
-from actors.remote import RemoteEmbedder, RemoteStore
+from actors.remote import RemoteEmbedder, RemoteStore, call
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
@@ -19,9 +20,12 @@ from pipeline.backfill.sharing import SHARED_BATCH_RECORDS, PoliteEmbedder
 from pipeline.backfill.vectors import FragmentFile
 from pipeline.config.app import Config
 from pipeline.engine.load import load_tokenizer
+from pipeline.errors import ConfigError, TransientError
 from pipeline.interfaces import Embedder, Store
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task
+
+APP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,10 @@ class CarrierActor:
             self._store = _carrier_store(context, self._job, self._owner, list(tasks.values()))
         embedder: Embedder = EmbedderPool(self._embedders)
         if self._job.share:
-            replicas = {name: max(model.replicas, 1) for name, model in config.models.items()}
-            embedder = PoliteEmbedder(RemoteEmbedder(_app_embedders(config)), replicas)
+            handles = _app_embedders({task.config.model for task in tasks.values()})
+            _check_app(handles, tasks)
+            replicas = {name: max(config.models[name].replicas, 1) for name in handles}
+            embedder = PoliteEmbedder(RemoteEmbedder(handles), replicas)
         tokenizers = {
             model: load_tokenizer(
                 config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
@@ -116,5 +122,27 @@ def _shared(config: Config) -> Config:
     return config.model_copy(update={"limits": limits.model_copy(update={"max_batch_records": few})})
 
 
-def _app_embedders(config: Config) -> dict[str, Any]:
-    return {name: serve.get_deployment_handle(f"Embedder-{name}", APP_NAME) for name in config.models}
+def _app_embedders(models: Iterable[str]) -> dict[str, Any]:
+    try:
+        return {name: serve.get_deployment_handle(f"Embedder-{name}", APP_NAME) for name in models}
+    except RayServeException:
+        raise ConfigError("--share: no app of Refract runs on this cluster; start it, or leave --share out") from None
+
+
+def _check_app(handles: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
+    """Raises ConfigError where the app would embed otherwise than this configuration says."""
+    theirs: dict[str, str] = {}
+    for name, handle in handles.items():
+        try:
+            theirs |= call(f"embedder {name}", APP_TIMEOUT_S, handle.fingerprints.remote)
+        except TransientError as error:
+            raise ConfigError(
+                f"--share: this cluster runs no app of Refract with a model {name!r} ({error}); start it with this "
+                "configuration first, or leave --share out"
+            ) from None
+    for task in tasks.values():
+        if theirs.get(task.name) != task.fingerprint:
+            raise ConfigError(
+                f"--share: the running app has another task {task.name!r} ({theirs.get(task.name, 'none')[:10]}, here "
+                f"{task.fingerprint[:10]}); restart it with this configuration, or leave --share out"
+            )

@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.context import ConfigTree, Context
 from actors.reporting import Reporter
+from pipeline.config.model import TaskConfig
 from pipeline.engine.load import load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.metrics import EmbedMetrics
@@ -20,10 +21,14 @@ HANG_S = 120.0
 def start_scheduler(context: Context, name: str) -> EmbedScheduler:
     """Loads a model and returns what queues before it. Raises ConfigError, EnvironmentFault, TransientError."""
     model = context.config.models[name]
-    tasks = {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
+    tasks = _tasks_of(context, name)
     threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
     engine = load_engine(model, tasks, threads=threads)
     return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows)
+
+
+def _tasks_of(context: Context, name: str) -> dict[str, TaskConfig]:
+    return {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
 
 
 class Embedder:
@@ -31,12 +36,17 @@ class Embedder:
 
     def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:
         context = Context(source)
+        self._fingerprints = {task: context.tasks[task].fingerprint for task in _tasks_of(context, name)}
         self._scheduler = start_scheduler(context, name)
         self._reporter = Reporter("embedder", monitor, context.registry, lambda: (True, ""))
 
     async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:
         """See pipeline.interfaces.Embedder."""
         return await asyncio.wrap_future(self._scheduler.submit(batch, priority))
+
+    async def fingerprints(self) -> dict[str, str]:
+        """Returns the fingerprint of each task of this model, for whoever brings batches of another configuration."""
+        return self._fingerprints
 
     def check_health(self) -> None:
         """Raises when a forward batch hangs or the engine's thread has ended."""

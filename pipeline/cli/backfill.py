@@ -85,6 +85,8 @@ def backfill(
         return
     if not inputs:
         raise ConfigError("name at least one INPUT, or --status")
+    if share and not (address or context.config.ray.address):
+        raise ConfigError("--share needs the running app's cluster: --address HOST:PORT, or auto on a machine of it")
     from actors.carrier import Job
 
     job = Job(source, name, [task.name for task in chosen], output, share)

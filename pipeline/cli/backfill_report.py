@@ -26,8 +26,9 @@ class ProgressLine:
 
     def __init__(self, works: "Sequence[Work]") -> None:
         self._num_works = len(works)
-        self._total = sum(map(_weight, works))
-        self._done = 0.0
+        self._num_rows = _total_rows(works)
+        self._num_bytes = sum(work.fragment.size for work in works)
+        self._bytes_done = 0
         self._num_done = 0
         self._began_s: float | None = None
         self._printed_s = float("-inf")
@@ -58,7 +59,7 @@ class ProgressLine:
 
     def finished(self, work: "Work") -> None:
         """Counts a fragment that is over."""
-        self._done += _weight(work)
+        self._bytes_done += work.fragment.size
         self._num_done += 1
 
     def show(self, progress: "Progress") -> None:
@@ -91,14 +92,16 @@ class ProgressLine:
         parts += [f"{reason} {number:,}" for reason, number in counts.rejected.items()]
         if counts.retries:
             parts.append(f"retries {counts.retries:,}")
-        if (left_s := self._left_s(now)) is not None:
+        if (left_s := self._left_s(now, counts.rows)) is not None:
             parts.append(f"about {dt.timedelta(seconds=round(left_s))} left")
         return " · ".join(parts)
 
-    def _left_s(self, now: float) -> float | None:
-        if self._began_s is None or not self._done:
+    def _left_s(self, now: float, rows: int) -> float | None:
+        """By rows where the inputs say how many they have, else by bytes of what is finished."""
+        done, total = (rows, self._num_rows) if self._num_rows else (self._bytes_done, self._num_bytes)
+        if self._began_s is None or not done:
             return None
-        return (now - self._began_s) * (self._total - self._done) / self._done
+        return (now - self._began_s) * max(total - done, 0) / done
 
     def _print(self, text: str) -> None:
         if self._live is not None:
@@ -163,6 +166,9 @@ def print_status(folder: Path, tasks: "Iterable[Task]", *, as_json: bool) -> Non
         typer.echo(f"nothing is noted in {folder}")
 
 
-def _weight(work: "Work") -> float:
-    """What a fragment is of the whole: rows where they are known everywhere alike, else bytes."""
-    return float(work.fragment.num_rows or work.fragment.size or 1)
+def _total_rows(works: "Sequence[Work]") -> int:
+    """Rows of all fragments; 0 where one of them does not say."""
+    counts = [work.fragment.num_rows for work in works]
+    if None in counts:
+        return 0
+    return sum(count for count in counts if count) - sum(work.start for work in works)

@@ -179,7 +179,7 @@ def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
     shown = line.line(Progress(Counts(rows=300, embedded=600, tokens=5_000, written=600, retries=1), 9.0, 2), 20.0)
     assert shown == (
         "fragments 1/4 · read 300 (20 rows/s) · embedded 600 (400 tokens/s) · written 600 (40 points/s) · "
-        "2 embedders 20% busy · retries 1 · about 0:01:00 left"
+        "2 embedders 20% busy · retries 1 · about 0:00:07 left"
     )
 
 
