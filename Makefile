@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench mutants simulate clean
+.PHONY: help demo test check bench mutants simulate faults soak clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,8 @@ help:
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json'
 	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
 	@echo 'make simulate random faults on virtual time, SEEDS=100000 of them'
+	@echo 'make faults  every row of the fault table on real processes; about half an hour; var/faults.json'
+	@echo 'make soak    random faults to one running app for HOURS=1, each by a printed seed; var/soak.json'
 	@echo 'make clean   removes what the other targets made, except .venv and the broker'
 	@echo 'Needs Python 3.11 or later; name another with PYTHON=python3.12'
 
@@ -92,8 +94,18 @@ SEEDS ?= 100000
 simulate: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+faults: $(VENV)/.installed-dev
+	@infra/kafka.sh fetch
+	@$(BIN)/python -m tests.faults --json var/faults.json
+
+HOURS ?= 1
+
+soak: $(VENV)/.installed-dev
+	@infra/kafka.sh fetch
+	@$(BIN)/python -m tests.faults --hours $(HOURS) --seed $$RANDOM --json var/soak.json
+
 # var/tickets and its like may hold somebody's real data; only what the targets above made goes.
 clean:
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -rf var/demo var/null var/bench var/tests var/mutants.json var/bad_input.json
+	rm -rf var/demo var/null var/bench var/tests var/mutants.json var/bad_input.json var/faults.json var/faults_random.json var/soak.json
 	find pipeline actors tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,6 +21,7 @@ from pipeline.interfaces import Store
 from pipeline.sources.admin import create_topics
 from tests.broker import Broker, free_port
 from tests.e2e.oracle import Journal
+from tests.faults.results import FaultRun
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
@@ -223,6 +224,11 @@ class InProcessApp(AppUnderTest):
         self.wait_finished()
         assert self.journal.store_differences(self.store()) == []
         assert self.journal.letter_differences() == []
+
+    def compare(self, run: FaultRun) -> None:
+        """The same for a row of the fault table, which counts what it finds."""
+        self.wait_finished()
+        run.compared(self.journal.compare(self.store()))
 
 
 class CommandApp(AppUnderTest):

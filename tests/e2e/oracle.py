@@ -69,7 +69,7 @@ class Journal:
         self.source = config.source
         """As the configuration says, but for the servers."""
         if bootstrap_servers:
-            self.source = config.source.model_copy(update={"bootstrap_servers": [bootstrap_servers]})
+            self.source = config.source.model_copy(update={"bootstrap_servers": bootstrap_servers.split(",")})
         self.tickets, self.events = (f"{config.pipeline}.{name}" for name in ("tickets", "events"))
         self.tasks = bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
         self.ends: dict[tuple[str, int], int] = {}

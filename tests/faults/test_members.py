@@ -25,6 +25,10 @@ ALL_PARTITIONS = 2 * NUM_PARTITIONS
 """Of both topics."""
 
 RECOVERY_S = SESSION_TIMEOUT_S + 5.0
+STARTUP_S = 10.0
+"""A member that is started only after the kill has its imports before it."""
+
+NOTICED_S = 30.0
 
 
 def passer_by(rig: Rig, instance: int) -> Member:
@@ -53,8 +57,7 @@ def test_killed_between_upsert_and_commit(rig: Rig) -> None:
             rig.wait_progress(run)
             rig.check(run)
         assert run.duplicates > 0, "what was written and not committed is done again"
-        assert run.recovery_s is not None
-        assert run.recovery_s < RECOVERY_S + 10, "the session's end, and a process that starts"
+        run.within(RECOVERY_S + STARTUP_S)
 
 
 def test_killed_between_dead_letter_and_commit(rig: Rig) -> None:
@@ -93,8 +96,7 @@ def test_stopped_beyond_its_session_and_resumed(rig: Rig) -> None:
         sleeper.resume()
         rig.check(run)
         wait_until(lambda: sleeper.held and other.held, "the sleeper takes part again")
-        assert run.recovery_s is not None
-        assert run.recovery_s <= RECOVERY_S
+        run.within(RECOVERY_S)
 
 
 def test_old_batch_arrives_after_the_newer_version(rig: Rig) -> None:
@@ -196,14 +198,12 @@ def test_second_member_with_the_same_instance_id(make_rig: Callable[..., Rig]) -
         rig.send(1_000)
         rig.wait_midstream()
         with rig.worker(0) as second:
-            begun_s = time.monotonic()
             run.healed()
-            code = first.wait()
-            assert code == 1, first.output()
-            assert time.monotonic() - begun_s < 30
+            assert first.wait() == 1, first.output()
             assert "group_instance_id" in first.output()
             wait_alone(second)
             run.recovered()
+            run.within(NOTICED_S)
             rig.check(run)
 
 
@@ -222,5 +222,4 @@ def test_killed_at_a_random_moment(rig: Rig, seed: int) -> None:
         run.healed()
         rig.wait_progress(run)
         rig.check(run)
-        assert run.recovery_s is not None
-        assert run.recovery_s <= RECOVERY_S
+        run.within(RECOVERY_S)
