@@ -46,7 +46,9 @@ class IngestMetrics:
         )
         self.store_latency = histogram("refract_store_write_seconds", "One guarded write of a batch.", TOPIC)
         self.embed_latency = histogram("refract_embed_seconds", "One call to an embedder, waiting included.", MODEL)
-        self.in_flight_bytes = gauge("refract_in_flight_bytes", "Record bytes polled and not finished.")
+        self.in_flight_bytes = gauge(
+            "refract_in_flight_bytes", "Record bytes polled and not finished, and 1 KiB for each record."
+        )
         self.paused = gauge("refract_paused", "1 while the bound on bytes in flight keeps partitions paused.")
         self.watermark_age = gauge("refract_watermark_age_seconds", "Age of the oldest unfinished record.")
         self.lag = gauge("refract_lag_records", "Records between position and end.", ("topic", "partition"))

@@ -91,8 +91,8 @@ class LimitsConfig(Section):
         33_554_432,
         ge=65_536,
         le=17_179_869_184,
-        description="Record bytes held by one ingestor; at the bound its partitions are paused and polling goes on. "
-        "Raising it costs memory and rides out longer pauses of the store.",
+        description="Record bytes held by one ingestor, and 1 KiB for each record; at the bound its partitions are "
+        "paused and polling goes on. Raising it costs memory and rides out longer pauses of the store.",
     )
     max_batch_records: int = Field(
         512,
