@@ -10,14 +10,16 @@ from typing import Any
 
 import yaml
 
+from actors.run import RunningApp
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.store import EdgeStoreConfig
-from pipeline.errors import EnvironmentFault
+from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.stores.edge import EdgeStore
 from pipeline.tasks import Task
-from tests.bad_input.case import MARKER_SECRET, Case, Place, leaks, not_built, verdict
+from tests.bad_input.case import MARKER_SECRET, Case, Place, leaks, verdict
 from tests.bad_input.stream import URGENCY, everything_logged
+from tests.broker import free_port
 from tests.certificates import key_and_certificate
 from tests.config_trees import tree
 
@@ -55,6 +57,19 @@ def _written(place: Place, changes: dict[str, Any]) -> Path:
     path = place.folder / "test.yaml"
     path.write_text(yaml.safe_dump(tree(**{"store__path": str(place.folder / "store"), **changes})), encoding="utf-8")
     return path
+
+
+def _too_many_gpus(place: Place) -> str:
+    """The whole start but Ray itself, which says what it has."""
+    for name, answer in (("init", None), ("cluster_resources", {"CPU": 64.0, "GPU": 1.0}), ("shutdown", None)):
+        place.patch.setattr(f"actors.run.ray.{name}", lambda *_, answer=answer, **__: answer)
+    path = _written(place, {"models__null__num_gpus": 2, "api__port": free_port()})
+    try:
+        RunningApp(path).start(lambda _: None)
+    except ConfigError as error:
+        said = "asks for 2 GPUs in all" in str(error) and "the cluster has 1" in str(error)
+        return "refused at once, naming both numbers" if said else f"refused with: {error}"
+    return "started"
 
 
 def _checked(place: Place, path: Path, says: str) -> str:
@@ -209,5 +224,5 @@ CASES = [
     refused(95, "internal to Kafka", source__dead_letter_topic="__consumer_offsets"),
     refused(96, "circle for ever", source__dead_letter_topic="tickets"),
     advised(97, "reached without a token", ray__address="ray://head.example.org:10001"),
-    not_built(98, "a limit on the wait for GPUs that are not there", "refused within a bounded time"),
+    Case(98, "two GPUs on a cluster that has one", "refused at once, naming both numbers", _too_many_gpus),
 ]
