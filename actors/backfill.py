@@ -7,7 +7,7 @@ sees fit and tells nobody which input row group is durable, and that is what res
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -34,6 +34,8 @@ CHECKPOINT_S = 10.0
 """How much of a large fragment a killed run repeats, at most, beside what was in flight."""
 
 TURN_S = 1.0
+ANSWER_S = 0.2
+"""An actor that is starting, or busy beyond this, is left out of one line of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,16 @@ class BackfillRun:
         self._config = job.source.load()
         self._embedders = {} if job.share else _start_embedders(job)
         self._owner = _start_owner(job, self._config)
-        self._starting = {actor.ready.remote(): name for name, actors in self._embedders.items() for actor in actors}
+        self._starting = {
+            actor.ready.remote(): (name, actor) for name, actors in self._embedders.items() for actor in actors
+        }
         if self._owner is not None:
-            self._starting[self._owner.check.remote()] = "the store's owner"
+            self._starting[self._owner.check.remote()] = ("the store's owner", None)
+        self._ready: list[Any] = []
         self._carriers: list[Any] = []
+        self._checkpointing: list[Any] = []
+        self._checkpoints: dict[str, Outcome] = {}
+        self._carried: dict[str, Counts] = {}
         self._finished = Counts()
 
     def run(self, works: Sequence[Work]) -> None:
@@ -119,9 +127,10 @@ class BackfillRun:
             for ref in finished:
                 if ref in under_way:
                     self._settle(ref, under_way, waiting)
+            self._note_checkpoints([work for work, _, _ in under_way.values()])
             if time.monotonic() - noted_s >= CHECKPOINT_S:
                 noted_s = time.monotonic()
-                self._note_checkpoints([work for work, _, _ in under_way.values()])
+                self._checkpointing += [carrier.checkpoints.remote() for carrier in self._carriers]
             if time.monotonic() - turned_s >= TURN_S:
                 turned_s = time.monotonic()
                 self._report()
@@ -129,12 +138,11 @@ class BackfillRun:
 
     def _check_started(self) -> None:
         """Raises RefractError for an actor that cannot start: others would wait for it for ever."""
-        for ref in (
-            ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0)[0] if self._starting else ()
-        ):
-            name = self._starting.pop(ref)
+        for ref in _done(list(self._starting)):
+            name, embedder = self._starting.pop(ref)
             try:
                 ray.get(ref)
+                self._ready += [embedder] if embedder is not None else []
             except ActorDiedError as error:
                 if "creation task" in str(error):
                     raise RefractError(f"{name} could not start: {root_cause(str(error))}") from None
@@ -161,16 +169,29 @@ class BackfillRun:
                 if tried == MAX_ATTEMPTS:
                     self._on_failed(again, f"its process died {MAX_ATTEMPTS} times ({type(error).__name__})")
                 else:
-                    waiting.append((again, tried + 1))
+                    waiting.append((self._rest_of(again), tried + 1))
         else:
+            outcome.counts.add(self._carried.pop(work.fragment.name, Counts()))
+            self._checkpoints.pop(work.fragment.name, None)
             self._finished.add(outcome.counts)
             self._on_noted(work, outcome, True)
 
+    def _rest_of(self, work: Work) -> Work:
+        """Returns what no checkpoint says is durable."""
+        reached = self._checkpoints.pop(work.fragment.name, None)
+        if reached is None:
+            return work
+        self._carried.setdefault(work.fragment.name, Counts()).add(reached.counts)
+        return replace(work, start=reached.next_row)
+
     def _note_checkpoints(self, works: Sequence[Work]) -> None:
         by_name = {work.fragment.name: work for work in works}
-        for found in _answers([carrier.checkpoints.remote() for carrier in self._carriers]):
+        arrived = _done(self._checkpointing)
+        self._checkpointing = [ref for ref in self._checkpointing if ref not in arrived]
+        for found in _answers(arrived):
             for name, outcome in found.items():
-                if name in by_name:
+                if name in by_name and outcome.next_row > by_name[name].start:
+                    self._checkpoints[name] = outcome
                     self._on_noted(by_name[name], outcome, False)
 
     def _report(self) -> None:
@@ -178,8 +199,7 @@ class BackfillRun:
         counts.add(self._finished)
         for under_way in _answers([carrier.counts.remote() for carrier in self._carriers]):
             counts.add(under_way)
-        actors = [actor for actors in self._embedders.values() for actor in actors]
-        busy_s = _answers([actor.busy_s.remote() for actor in actors])
+        busy_s = _answers([actor.busy_s.remote() for actor in self._ready])
         self._on_progress(Progress(counts, sum(busy_s), len(busy_s)))
 
     def _start_carrier(self) -> Any:
@@ -245,11 +265,15 @@ def _start_owner(job: Job, config: Config) -> Any:
     )
 
 
+def _done(refs: Sequence[Any], timeout_s: float = 0) -> list[Any]:
+    """Returns those of some calls that have ended, one way or the other, within the time."""
+    return list(ray.wait(list(refs), num_returns=len(refs), timeout=timeout_s)[0]) if refs else []
+
+
 def _answers(refs: Sequence[Any]) -> list[Any]:
     """Returns the answers that come soon, of actors that live."""
-    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=TURN_S) if refs else ([], [])
     found = []
-    for ref in ready:
+    for ref in _done(refs, ANSWER_S):
         try:
             found.append(ray.get(ref))
         except RayError:

@@ -1,6 +1,7 @@
 """Carries fragments from their files to the store: one thread reads, others tokenise, embed and write."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -98,7 +99,10 @@ class _Passage:
         return bool(moved)
 
     def outcome(self) -> Outcome:
-        return Outcome(self.counts(), self.checkpoint, [row for row in self.rejects.rows if row.row < self.checkpoint])
+        """What is durable. Its counts are of all that was done, but for the rejects."""
+        counts, rejects = self.counts(), [row for row in self.rejects.rows if row.row < self.checkpoint]
+        counts.rejected = Counter(row.reason for row in rejects)
+        return Outcome(counts, self.checkpoint, rejects)
 
 
 class Carrier:
