@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import failpoints
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.errors import ConfigError, nearest
@@ -126,6 +127,7 @@ class NullEngine(Engine):
 
     def rows(self, batch: TokenBatch, prompt: int, start: int, end: int) -> Float32:
         """Returns the vectors of texts start to end under one prompt of the batch."""
+        failpoints.reach("forward")
         if self._delay_s:
             time.sleep(self._delay_s)
         name = batch.prompts[prompt]

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from prometheus_client import CollectorRegistry
@@ -34,6 +34,9 @@ from pipeline.tasks import bind_tasks
 from pipeline.witness import confirm
 from pipeline.worker import StreamWorker
 
+if TYPE_CHECKING:
+    from tests.faults.encoder import EncoderFaults
+
 STATE_INTERVAL_S = 0.1
 EMBEDDED = "embedded"
 """File every worker of a folder appends to: a byte for each embedding asked for. Survives kill -9."""
@@ -51,7 +54,8 @@ COUNTERS = {
 class CountedEmbedder:
     """The configuration's engine in this process, one call at a time; what it computes is counted in a file."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, faults: "EncoderFaults | None" = None) -> None:
+        self._faults = faults
         self._engines = {
             name: load_engine(model, {task: made for task, made in config.tasks.items() if made.model == name})
             for name, model in config.models.items()
@@ -64,10 +68,12 @@ class CountedEmbedder:
         with self._lock:
             rows = self._engines[model].embed(batch)
         os.write(self._count, b"." * (batch.num_texts * len(batch.prompts)))
-        return rows
+        return rows if self._faults is None else self._faults.spoil(rows)
 
 
-def build(config: Config, folder: Path, instance: int, stop: Event) -> tuple[StreamWorker, OffsetTracker, Any]:
+def build(
+    config: Config, folder: Path, instance: int, stop: Event, faults: "EncoderFaults | None"
+) -> tuple[StreamWorker, OffsetTracker, Any]:
     """Wires a worker as `actors.ingestor` does; returns it with its tracker and its metric registry."""
     registry, tracker = CollectorRegistry(), OffsetTracker()
     metrics = IngestMetrics(registry)
@@ -81,7 +87,7 @@ def build(config: Config, folder: Path, instance: int, stop: Event) -> tuple[Str
     store = open_store(config.store, config.pipeline, ())
     refractor = Refractor(
         Plan(config.pipeline, used, tokenizers),
-        embedder=CountedEmbedder(config, folder),
+        embedder=CountedEmbedder(config, folder, faults),
         store=store,
         dead_letters=KafkaDeadLetters(config.source, config.pipeline),
         tracker=tracker,
@@ -149,6 +155,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--instance", type=int, default=0)
     parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path, help="file with the faults of the encoder, see tests.faults.encoder")
     parser.add_argument("--clock", type=Path, help="file with seconds that the wall clock is off")
     options = parser.parse_args()
     if options.clock:
@@ -156,7 +163,13 @@ def main() -> int:
     configure_logs()
     stop, done = Event(), Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    worker, tracker, registry = build(load_config(options.config), options.folder, options.instance, stop)
+    faults = None
+    if options.encoder:
+        from tests.faults.encoder import EncoderFaults  # noqa: PLC0415 - loads torch
+
+        faults = EncoderFaults(options.encoder)
+        faults.install()
+    worker, tracker, registry = build(load_config(options.config), options.folder, options.instance, stop, faults)
     teller = Thread(target=tell, args=(options.state, worker, tracker, registry, done), daemon=True)
     teller.start()
     try:

@@ -27,9 +27,10 @@ def main() -> None:
     parser.add_argument("--api-key", default="")
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--min-free", type=int, default=0, help="bytes of disk below which writes are refused")
     parser.add_argument("--parent", type=int, default=0, help="end when this process is no longer the parent")
     options = parser.parse_args()
-    storage = Storage(options.path)
+    storage = Storage(options.path, options.min_free)
     service = Service(Calls(storage, options.version), Faults(options.faults), options.api_key)
     server = grpc.server(
         ThreadPoolExecutor(16),

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Fault:
     """Carries the call out before it fails."""
     status: str = ""
     """Name of the UpdateStatus of an otherwise normal answer."""
+    ignore: bool = False
+    """Answers an upsert with `status` and does not carry it out: what an acknowledged write may come to."""
+    holds: str = ""
+    """Hits only upserts with a point one of whose payload texts contains this."""
     exit: bool = False
     """Kills the process in place of an answer: the connection breaks."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -47,6 +52,11 @@ class FaultFile:
     def clear(self) -> None:
         self.set()
 
+    def num_hits(self) -> int:
+        """Returns how many calls were hit so far, by any fault, in the life of the file."""
+        hits = _hits(self._path)
+        return hits.stat().st_size if hits.exists() else 0
+
 
 class Faults:
     """The server's side: which fault, if any, hits a call. Thread-safe."""
@@ -56,16 +66,31 @@ class Faults:
         self._used: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def next(self, method: str) -> Fault | None:
+    def next(self, method: str, request: Any = None) -> Fault | None:
+        """Returns the fault that hits a call, and counts the hit."""
         if self._path is None or not self._path.exists():
             return None
         faults = [Fault(**entry) for entry in json.loads(self._path.read_text())]
         with self._lock:
             for fault in faults:
-                if fault.method in {method, "*"} and (fault.times < 0 or self._used[fault.id] < fault.times):
+                is_left = fault.times < 0 or self._used[fault.id] < fault.times
+                if is_left and fault.method in {method, "*"} and _holds(request, fault.holds):
                     self._used[fault.id] += 1
+                    with _hits(self._path).open("ab") as hits:
+                        hits.write(b".")
                     return fault
         return None
+
+
+def _hits(path: Path) -> Path:
+    """A byte for each hit; survives the server's death."""
+    return path.with_suffix(".hits")
+
+
+def _holds(request: Any, text: str) -> bool:
+    if not text:
+        return True
+    return any(text in value.string_value for point in request.points for value in point.payload.values())
 
 
 def pause(fault: Fault) -> None:

@@ -18,7 +18,7 @@ class QdrantServer:
     """One server on one directory. A restart keeps the port, so that clients come back by themselves."""
 
     def __init__(self, path: Path, *arguments: str) -> None:
-        self._path = path
+        self.path = path
         self._arguments = arguments
         self._fault_path = path.with_name(f"{path.name}-faults.json")
         self._process: subprocess.Popen[str] | None = None
@@ -32,7 +32,7 @@ class QdrantServer:
     def start(self) -> Self:
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [
-                *(sys.executable, "-m", "tests.qdrant_server", "--path", str(self._path)),
+                *(sys.executable, "-m", "tests.qdrant_server", "--path", str(self.path)),
                 *("--port", str(self.port), "--faults", str(self._fault_path)),
                 *("--parent", str(os.getpid()), *self._arguments),
             ],
@@ -58,6 +58,12 @@ class QdrantServer:
         """Ends the process in order."""
         self._end(signal.SIGTERM)
 
+    def restart(self, *arguments: str) -> None:
+        """Ends the process in order and starts it with other arguments."""
+        self.stop()
+        self._arguments = arguments
+        self.start()
+
     def pause(self) -> None:
         """Freezes the process: connections stay open and nothing answers."""
         assert self._process is not None
@@ -66,6 +72,14 @@ class QdrantServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def mend(self) -> None:
+        """Brings the server back, whatever state a test has left it in; its faults are over."""
+        self.faults.clear()
+        if self._process is not None and self._process.poll() is None:
+            self.resume()
+        else:
+            self.start()
 
     def wait(self) -> None:
         """Returns when the process has ended by itself."""

@@ -177,6 +177,7 @@ class Calls:
 
     def _update(self, name: str, operation: Any) -> None:
         found = self._storage.resolve(name)
+        self._storage.check_space()
         with found.lock:
             found.shard.update(operation)
 
@@ -257,10 +258,13 @@ class Service:
         def serve(request: Any, context: grpc.ServicerContext) -> Any:
             if name != "HealthCheck":
                 self._authorize(context)
-            fault = self._faults.next(f"{service}/{name}")
+            fault = self._faults.next(f"{service}/{name}", request)
             if fault is None:
                 return _answer(carry_out, request, context)
-            answer = _answer(carry_out, request, context) if fault.apply or not (fault.code or fault.exit) else None
+            is_normal = not (fault.code or fault.exit or fault.ignore)
+            answer = _answer(carry_out, request, context) if fault.apply or is_normal else None
+            if fault.ignore:
+                answer = _updated(request)
             pause(fault)
             if fault.exit:
                 os._exit(9)

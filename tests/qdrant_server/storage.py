@@ -1,5 +1,6 @@
 """Collections of the tests' server: one Edge shard each, and a small file for names, settings and aliases."""
 
+import errno
 import json
 import os
 import shutil
@@ -44,8 +45,10 @@ class Collection:
 class Storage:
     """All collections of one directory. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, min_free: int = 0) -> None:
+        """`min_free`: bytes below which nothing is written any more, as a Qdrant server refuses on a full disk."""
         self._path = path
+        self._min_free = min_free
         self._lock = threading.RLock()
         (path / "shards").mkdir(parents=True, exist_ok=True)
         state = path / "state.json"
@@ -55,6 +58,13 @@ class Storage:
             name: Collection(settings, edge.EdgeShard.load(str(self._shard(name)), _config(settings)))
             for name, settings in content["collections"].items()
         }
+
+    def check_space(self) -> None:
+        """Raises OSError when the file system is as good as full: Edge itself would be killed by writing on."""
+        if self._min_free:
+            found = os.statvfs(self._path)
+            if found.f_bavail * found.f_frsize < self._min_free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def names(self) -> list[str]:
         with self._lock:
