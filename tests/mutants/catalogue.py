@@ -80,8 +80,8 @@ MUTANTS = (
     Mutant(
         "version guard (Edge)",
         "pipeline/stores/edge_shard.py",
-        "edge.UpdateOperation.upsert_points(points, chunk.guard(stored))",
-        "edge.UpdateOperation.upsert_points(points, None)",
+        "            if point not in stored or stored[point] < version + self._over_equal\n",
+        "",
         (f"{_STALE_UPSERT}[edge]",),
     ),
     Mutant(
