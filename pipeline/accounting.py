@@ -76,7 +76,7 @@ def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, pro
             told = left["timestamp_ms"] >= letters.kept_since_ms
             num_unknown += int(np.count_nonzero(passed & ~told))
             if len(lost := left["offset"][passed & told]):
-                missing[place] = np.sort(lost)
+                missing[place] = np.sort(np.concatenate([missing.get(place, lost[:0]), lost]))
             if len(later := left[~passed]):
                 pending[place] = later
         waiting = pending

@@ -91,6 +91,18 @@ def test_a_letter_that_is_written_meanwhile_is_waited_for(monkeypatch: pytest.Mo
     assert accounts_of(source, wait_s=10).complete
 
 
+def test_what_is_lost_later_is_added_to_what_was_lost_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = LetterRange(4, [0])
+    source.finished = 2
+
+    def go_on(_: float) -> None:
+        source.finished = 4
+
+    monkeypatch.setattr("pipeline.accounting.time.sleep", go_on)
+    accounts = accounts_of(source, wait_s=10)
+    assert (lost(accounts), accounts.num_pending) == ([1, 2, 3], 0)
+
+
 def test_what_retention_has_removed_is_no_fault() -> None:
     source = LetterRange(4, [3])
     source.kept_since_ms = 200
