@@ -179,6 +179,18 @@ def test_a_second_member_with_the_same_instance_id_stops_the_first_one_loudly(br
     assert "group_instance_id" in str(first.failure)
 
 
+def test_an_idle_member_whose_instance_id_is_taken_stops_loudly_too(broker: Broker) -> None:
+    topic = broker.create_topic(unique("fenced-idle"), 1)
+    config = source_config(broker.bootstrap_servers, topic, group_instance_id="ingestor")
+    with Member(config, 0) as first:
+        wait_until(lambda: len(first.held) == 1)
+        with Member(config, 0) as second:
+            wait_until(lambda: first.failure is not None)
+            assert second.failure is None
+    assert isinstance(first.failure, EnvironmentFault)
+    assert "group_instance_id" in str(first.failure)
+
+
 @pytest.fixture
 def stalled(broker: Broker, tmp_path: Path) -> Iterator[tuple[SourceConfig, Path, Any]]:
     """A member in a process of its own that holds both partitions of a topic."""
