@@ -36,6 +36,7 @@ def verify(
 ) -> None:
     """Compare the store with the source, key by key; exit 0 only when they are equal. Writes nothing.
 
+    What can never be stored must be in the dead-letter topic instead; a record in neither is lost, and named.
     With a Qdrant server the pipeline may run meanwhile: what differs is looked at again once the group has
     committed it.
     """
