@@ -12,8 +12,8 @@ from tenacity.wait import wait_random_exponential
 from pipeline.errors import Action, TransientError, action_for
 from pipeline.interfaces import Clock
 
-MAX_WAIT_S = 8.0
-"""Cap of the backoff: full speed is back this long after an outage ends, at the latest."""
+MAX_WAIT_S = 5.0
+"""Cap of the backoff. With the 3 s a broken connection to a store rests, full speed is back in 10 s after an outage."""
 
 FIRST_WAIT_S = 0.1
 
