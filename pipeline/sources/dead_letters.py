@@ -136,8 +136,11 @@ class KafkaDeadLetters:
             (f"original.{name}" if content is not None else f"original-null.{name}", content or b"")
             for name, content in letter.headers
         ]
-        if max_value_bytes is None and _size(key, value, headers + originals) > MAX_LETTER_BYTES:
+        num_bytes = _size(key, value, headers + originals)
+        if max_value_bytes is None and num_bytes > MAX_LETTER_BYTES:
             max_value_bytes = SHORT_VALUE_BYTES[0]
+        elif max_value_bytes is not None and num_bytes <= max_value_bytes:
+            max_value_bytes = None  # it was refused for the company it was in
         if max_value_bytes is None:
             headers += originals
         else:

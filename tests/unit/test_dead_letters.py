@@ -9,7 +9,7 @@ import pytest
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, TransientError
 from pipeline.records import DeadLetter, Position
-from pipeline.sources.dead_letters import KafkaDeadLetters
+from pipeline.sources.dead_letters import SHORT_VALUE_BYTES, KafkaDeadLetters
 
 CONFIG = SourceConfig.model_validate(
     {
@@ -65,3 +65,13 @@ def test_acknowledged_letters_are_done() -> None:
     producer = FakeProducer(None, None)
     letters_through(producer).send([LETTER, LETTER])
     assert not producer.closed
+
+
+def test_a_small_letter_that_was_refused_with_a_large_one_stays_whole() -> None:
+    letters = KafkaDeadLetters(CONFIG, "support")
+    large = DeadLetter(Position("t", 0, 2, 1), Reason.INVALID_JSON, b"k", b"x" * 100_000)
+    for num_bytes in SHORT_VALUE_BYTES:
+        assert letters._message(LETTER, num_bytes) == letters._message(LETTER, None)
+        message = letters._message(large, num_bytes)
+        assert len(message["value"]) == num_bytes
+        assert ("refract.shortened", b"true") in message["headers"]
