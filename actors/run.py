@@ -37,6 +37,9 @@ OBJECT_STORE_BYTES = 1 << 29
 PORT_WAIT_S = 10.0
 """What a killed run started has always been gone after two seconds on an idle machine."""
 
+GONE_S = 60.0
+"""Serve replaces what dies within seconds; a cluster that is silent for so long does not come back to this process."""
+
 Progress = Callable[[str], None]
 
 
@@ -51,6 +54,8 @@ class RunningApp:
         self.config: Config = self._source.load()
         self._address = address or self.config.ray.address
         self._monitor: DeploymentHandle[Any] | None = None
+        self._silent_since_s: float | None = None
+        self._gone = False
         self.url = f"http://{self.config.api.host}:{self.config.api.port}"
         """Where the API listens."""
 
@@ -88,7 +93,10 @@ class RunningApp:
         self._monitor = serve.get_deployment_handle("Monitor", APP_NAME)
 
     def ready(self) -> tuple[bool, str]:
-        """Returns whether records flow and queries are answered, and what is missing if not."""
+        """Returns whether records flow and queries are answered, and what is missing if not.
+
+        Raises TransientError while the app does not answer, RefractError once it has not for a minute. `state` too.
+        """
         return readiness(self.config, self._reports())
 
     def state(self) -> dict[str, Any]:
@@ -109,6 +117,9 @@ class RunningApp:
     def stop(self, progress: Progress) -> None:
         """Lets the ingestors finish what is in flight, commit and leave the group; then takes everything down."""
         if not ray.is_initialized():
+            return
+        if self._gone:
+            ray.shutdown()  # there is nobody left to ask
             return
         if self._monitor is not None:
             progress("finishing what is in flight")
@@ -168,8 +179,17 @@ class RunningApp:
             return []
         try:
             reports: list[Report] = self._monitor.reports.remote().result(timeout_s=5)
-        except Exception as error:  # noqa: BLE001 - Serve is restarting it, or the cluster is gone; `ready` says which
+        except Exception as error:  # noqa: BLE001 - Serve is restarting it, or the cluster is gone: time tells
+            now_s = time.monotonic()
+            self._silent_since_s = self._silent_since_s or now_s
+            if now_s - self._silent_since_s > GONE_S:
+                self._gone = True
+                raise RefractError(
+                    f"Ray has not answered for {GONE_S:.0f} s ({type(error).__name__}): its processes are gone. "
+                    "Start again; what was unfinished is read again"
+                ) from None
             raise TransientError(f"the app's monitor does not answer: {type(error).__name__}") from None
+        self._silent_since_s = None
         return reports
 
     def _drain(self) -> None:
