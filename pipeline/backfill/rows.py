@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,7 +22,8 @@ LOWEST_VERSION = 0
 """Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
 
 READ_ROWS = 4_096
-"""Rows decoded from a Parquet file at once."""
+READ_BYTES = 4 << 20
+"""Rows decoded from a Parquet file at once: so many, or fewer where they are long."""
 
 BUFFER_BYTES = 1 << 20
 """Of each column of a row group so much is held undecoded: a row group may be larger than memory."""
@@ -206,8 +207,16 @@ def _parquet_batches(fragment: Fragment, topic: TopicConfig) -> Iterator[Any]:
     with files.open_input_file(path) as file:
         parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
         names = [name for name in parquet.schema_arrow.names if name in wanted]
-        # Each batch is let go before the next is decoded.
-        yield from parquet.iter_batches(READ_ROWS, row_groups=[fragment.part], columns=names, use_threads=False)
+        size = _rows_at_once(parquet.metadata.row_group(fragment.part), wanted)
+        yield from parquet.iter_batches(size, row_groups=[fragment.part], columns=names, use_threads=False)
+
+
+def _rows_at_once(group: Any, wanted: Collection[str]) -> int:
+    columns = (group.column(number) for number in range(group.num_columns))
+    num_bytes = sum(
+        column.total_uncompressed_size for column in columns if column.path_in_schema.partition(".")[0] in wanted
+    )
+    return max(1, min(READ_ROWS, READ_BYTES * group.num_rows // max(num_bytes, 1)))
 
 
 def _csv_batches(fragment: Fragment, topic: TopicConfig) -> Iterator[Any]:

@@ -130,7 +130,7 @@ CASES = [
     _addressed(f"gs://bucket/a.parquet?access_token={MARKER_SECRET}"),
     Case(
         73,
-        "backfill: a row group of 300 MB",
+        "backfill: a row group of 120 MB",
         "memory stays flat",
         proven_by="tests/unit/test_backfill_output.py::test_a_row_group_larger_than_the_memory_for_it_is_read_in_batches",
     ),
