@@ -39,6 +39,8 @@ def main() -> int:
     parser.add_argument("--hours", type=float, help="soak: random faults for so long instead")
     options = parser.parse_args()
     if options.random or options.hours:
+        # Read once, when Ray is imported: what its processes say would bury the seeds.
+        os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")
         from tests.faults.chance import main as disturb  # noqa: PLC0415 - starts the whole app
 
         return disturb(options.random, options.hours, options.seed, options.json)

@@ -1,6 +1,7 @@
 """The whole application on a ground of faults: two ingestors and two embedders under Serve, with a server as store."""
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Event, Thread
@@ -11,11 +12,15 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.harness import InProcessApp, wait_until
+from tests.e2e.oracle import Journal
 from tests.faults.harness import Ground, Rig
 
 ROLES = ("Ingestor", "Embedder", "Api", "Monitor")
 NUM_REPLICAS = 2
 COUNT_INTERVAL_S = 0.5
+SETTLE_S = 1.3
+"""Longer than the time between two reports of a replica."""
+
 EMBEDDINGS = "refract_embeddings_total"
 
 
@@ -29,14 +34,26 @@ class EmbeddingCount:
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=5, trust_env=False)
         self._by_replica: dict[str, float] = {}
+        self._counted = self._needed = 0
         self._stop = Event()
         self._thread = Thread(target=self._run, name="embeddings", daemon=True)
         self._thread.start()
 
     def total(self) -> int:
-        """Returns the sum as of now."""
-        self._look()
-        return int(sum(self._by_replica.values()))
+        """Returns the sum, once it has stood still: replicas report about once a second."""
+        before = -1.0
+        while (now := sum(self._by_replica.values())) != before:
+            before = now
+            time.sleep(SETTLE_S)
+            self._look()
+        return int(now)
+
+    def again(self, journal: Journal) -> int:
+        """Returns how many tickets were embedded more than once since the last call; see `Rig.take_duplicates`."""
+        total, needed = self.total(), journal.num_embeddings
+        again = (total - self._counted) - (needed - self._needed)
+        self._counted, self._needed = total, needed
+        return max(0, round(again / len(journal.config.source.topics[journal.tickets].tasks)))
 
     def close(self) -> None:
         self._stop.set()
