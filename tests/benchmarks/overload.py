@@ -56,6 +56,7 @@ COORDINATOR_LOG = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.gro
 class Run:
     """A running pipeline, and what was seen of it."""
 
+    config_path: Path
     command: subprocess.Popen[bytes]
     http: httpx.Client
     broker: Broker
@@ -140,7 +141,7 @@ def main() -> None:
 
 
 def measure(run: Run, store: QdrantServer, given: argparse.Namespace) -> dict[str, Any]:
-    config_path = Path(run.command.args[-1])  # type: ignore[index]  # a list
+    config_path = run.config_path
     config = load_config(config_path)
     create_topics(config.source, 4)
     first = given.records // 10
@@ -246,7 +247,7 @@ def running(folder: Path, broker: Broker, store: QdrantServer, dimension: int) -
             while not _ready(http):
                 assert time.monotonic() < deadline_s, (folder / "run.log").read_text()
                 time.sleep(0.2)
-            run = Run(command, http, broker, "overload")
+            run = Run(path, command, http, broker, "overload")
             time.sleep(5)
             run.find_processes()
             yield run

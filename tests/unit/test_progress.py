@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from pipeline.cli import progress as module
 from pipeline.cli.progress import progress
 
 
@@ -13,7 +12,7 @@ from pipeline.cli.progress import progress
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The present, to be set."""
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 
