@@ -102,6 +102,8 @@ class BackfillRun:
             self._starting[self._owner.check.remote()] = ("the store's owner", None)
         self._ready: list[Any] = []
         self._carriers: list[Any] = []
+        self._joining: dict[Any, int] = {}
+        self._failed_starts = 0
         self._checkpointing: list[Any] = []
         self._checkpoints: dict[str, Outcome] = {}
         self._carried: dict[str, Counts] = {}
@@ -112,17 +114,19 @@ class BackfillRun:
 
         Raises RefractError where something other than a fragment is at fault; what is noted by then is durable.
         """
-        self._carriers = [self._start_carrier() for _ in range(min(num_carriers(self._config), len(works)))]
+        self._carriers = [None] * min(num_carriers(self._config), len(works))
+        for number in range(len(self._carriers)):
+            self._start_carrier(number)
         waiting = [(work, 1) for work in works][::-1]
         under_way: dict[Any, tuple[Work, int, int]] = {}
         noted_s = turned_s = time.monotonic()
         while waiting or under_way:
-            for number, carrier in enumerate(self._carriers):
+            for number, carrier in self._joined():
                 busy = sum(place == number for _, _, place in under_way.values())
                 for _ in range(min(FRAGMENTS_PER_CARRIER - busy, len(waiting))):
                     work, attempt = waiting.pop()
                     under_way[carrier.carry.remote(work)] = (work, attempt, number)
-            finished, _ = ray.wait(list(under_way), timeout=TURN_S)
+            finished, _ = ray.wait(list(under_way) or list(self._joining), timeout=TURN_S)
             self._check_started()
             for ref in finished:
                 if ref in under_way:
@@ -130,7 +134,7 @@ class BackfillRun:
             self._note_checkpoints([work for work, _, _ in under_way.values()])
             if time.monotonic() - noted_s >= CHECKPOINT_S:
                 noted_s = time.monotonic()
-                self._checkpointing += [carrier.checkpoints.remote() for carrier in self._carriers]
+                self._checkpointing += [carrier.checkpoints.remote() for _, carrier in self._joined()]
             if time.monotonic() - turned_s >= TURN_S:
                 turned_s = time.monotonic()
                 self._report()
@@ -164,7 +168,7 @@ class BackfillRun:
             lost = [(ref, entry) for ref, entry in under_way.items() if entry[2] == number]
             for other, _ in lost:
                 del under_way[other]
-            self._carriers[number] = self._start_carrier()
+            self._start_carrier(number)
             for again, tried in [(work, attempt), *((entry[0], entry[1]) for _, entry in lost)]:
                 if tried == MAX_ATTEMPTS:
                     self._on_failed(again, f"its process died {MAX_ATTEMPTS} times ({type(error).__name__})")
@@ -197,21 +201,36 @@ class BackfillRun:
     def _report(self) -> None:
         counts = Counts()
         counts.add(self._finished)
-        for under_way in _answers([carrier.counts.remote() for carrier in self._carriers]):
+        for under_way in _answers([carrier.counts.remote() for _, carrier in self._joined()]):
             counts.add(under_way)
         busy_s = _answers([actor.busy_s.remote() for actor in self._ready])
         self._on_progress(Progress(counts, sum(busy_s), len(busy_s)))
 
-    def _start_carrier(self) -> Any:
-        return (
-            ray.remote(CarrierActor)
-            .options(
-                num_cpus=self._config.ray.ingestor_cpus,
-                max_concurrency=FRAGMENTS_PER_CARRIER + 2,
-                scheduling_strategy="SPREAD",
-            )
-            .remote(self._job, self._embedders, self._owner)
-        )
+    def _joined(self) -> list[tuple[int, Any]]:
+        """Returns the carriers that are up, by number; one that died before it was is started again."""
+        for ref in _done(list(self._joining)):
+            number = self._joining.pop(ref)
+            try:
+                ray.get(ref)
+                self._failed_starts = 0
+            except RayActorError as error:
+                self._failed_starts += 1
+                if self._failed_starts == MAX_ATTEMPTS:
+                    raise RefractError(f"a carrier could not start: {root_cause(str(error))}") from None
+                self._start_carrier(number)
+        absent = set(self._joining.values())
+        return [(number, carrier) for number, carrier in enumerate(self._carriers) if number not in absent]
+
+    def _start_carrier(self, number: int) -> None:
+        """Starts carrier `number`, anew if need be. It gets work once it is up: the cluster may have no room for it.
+
+        The first needs none, so that there is always one; the embedders, which come before, could take all.
+        """
+        num_cpus = self._config.ray.ingestor_cpus if number else 0
+        options = {"num_cpus": num_cpus, "max_concurrency": FRAGMENTS_PER_CARRIER + 2, "scheduling_strategy": "SPREAD"}
+        carrier = ray.remote(CarrierActor).options(**options).remote(self._job, self._embedders, self._owner)
+        self._carriers[number] = carrier
+        self._joining[carrier.ready.remote()] = number
 
 
 def num_carriers(config: Config) -> int:
@@ -220,11 +239,11 @@ def num_carriers(config: Config) -> int:
 
 
 def needed_resources(job: Job) -> dict[str, float]:
-    """Returns the CPUs and GPUs without which nothing moves: one carrier, and one embedder of each model."""
+    """Returns the CPUs and GPUs without which nothing moves: those of one embedder of each model."""
     config = job.source.load()
     models = [] if job.share else [config.models[name] for name in {config.tasks[task].model for task in job.tasks}]
     return {
-        "CPU": config.ray.ingestor_cpus + sum(model.num_cpus for model in models),
+        "CPU": sum(model.num_cpus for model in models),
         "GPU": sum(model.num_gpus for model in models),
     }
 

@@ -61,6 +61,9 @@ class CarrierActor:
         self._store: Store | None = None
         self._made: Carrier | None = None
 
+    def ready(self) -> None:
+        """Answers once the process is up."""
+
     def carry(self, work: Work) -> Outcome:
         """See Carrier."""
         # Opened here, not when the actor starts: here an error arrives as what it is.

@@ -78,6 +78,7 @@ class _Passage:
     store: Store
     registry: CollectorRegistry
     start: int
+    num_tasks: int
     num_rows: int = 0
     checkpoint: int = field(init=False)
 
@@ -87,6 +88,7 @@ class _Passage:
     def counts(self) -> Counts:
         counts = counts_of(self.registry, self.num_rows)
         counts.tokens = self.embedder.num_tokens
+        counts.points = (counts.rows - counts.num_rejected) * self.num_tasks
         return counts
 
     def flush(self) -> bool:
@@ -195,6 +197,7 @@ class Carrier:
             self._open_store(fragment, tasks),
             registry,
             start,
+            len(tasks),
         )
         refractor = Refractor(
             Plan(self._config.pipeline, {self._topic: tasks}, self._tokenizers),

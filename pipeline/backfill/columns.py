@@ -130,7 +130,7 @@ def _values(column: Any, broken: set[int]) -> tuple[Sequence[Any], Int64 | int]:
 
 def _texts(column: Any, broken: set[int]) -> Sequence[Any]:
     try:
-        values = column.to_pylist()
+        values: list[Any] = column.to_pylist()
         if not pa.types.is_string(column.type) and values and any(type(value) is bytes for value in values):
             values = [value if value is None else value.decode() for value in values]
     except UnicodeDecodeError:

@@ -35,6 +35,8 @@ class Counts:
     """Points sent to the store, tombstones not counted; those that were stale included."""
     deleted: int = 0
     """Tombstones."""
+    points: int = 0
+    """Good rows times tasks: what was to be written, superseded rows of a batch and tombstones included."""
     stale: int = 0
     """Points that lost against a newer version."""
     retries: int = 0

@@ -216,7 +216,8 @@ def _rows_at_once(group: Any, wanted: Collection[str]) -> int:
     num_bytes = sum(
         column.total_uncompressed_size for column in columns if column.path_in_schema.partition(".")[0] in wanted
     )
-    return max(1, min(READ_ROWS, READ_BYTES * group.num_rows // max(num_bytes, 1)))
+    fitting = int(READ_BYTES * group.num_rows // max(num_bytes, 1))
+    return max(1, min(READ_ROWS, fitting))
 
 
 def _csv_batches(fragment: Fragment, topic: TopicConfig) -> Iterator[Any]:

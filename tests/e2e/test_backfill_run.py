@@ -88,16 +88,15 @@ def test_a_server_away_for_a_while_and_a_second_backfill_meanwhile(tmp_path: Pat
     try:
         path = write_rows(tmp_path / "rows.parquet", rows(3_000))
         store = {"type": "qdrant", "url": server.url}
-        config = write_config(tmp_path, delay_ms=60, store=store, pipeline=name)
+        config = write_config(tmp_path, delay_ms=100, store=store, pipeline=name)
         context = Context(ConfigTree.read(config))
         log = tmp_path / "log"
         run = start_python("-m", "pipeline.cli", "backfill", str(config), str(path), "--json", log=log)
         try:
             wait_until(lambda: _count(context) > 200 or run.poll() is not None, "points are written")
+            server.kill()
             other = refract("backfill", str(config), str(path))
             assert (other.returncode, "another backfill works on it" in other.stderr) == (1, True), other.stderr
-            server.kill()
-            time.sleep(8)
             server.start()
             run.wait(2 * PATIENCE_S)
         finally:

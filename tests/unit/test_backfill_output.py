@@ -159,7 +159,7 @@ print(rows, (most - before) >> 20)
 
 
 def test_a_report_is_a_table_and_json_with_reasons(capsys: pytest.CaptureFixture[str]) -> None:
-    counts = Counts(rows=10, embedded=16, written=16, stale=2)
+    counts = Counts(rows=10, embedded=16, written=16, points=16, stale=2)
     counts.rejected["no_key"] = 2
     report = Report(counts, fragments_done=3, fragments_skipped=1, failed={"a#1": "cut short"}, elapsed_s=2.0)
     assert not report.ok
