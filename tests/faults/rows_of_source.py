@@ -136,7 +136,7 @@ ROWS = (
         17,
         "retention removes unread records",
         "delete_records beyond the committed offset",
-        "the source stops and names the gap; rewound on purpose, it goes on",
+        "the source stops and names the gap; once the offsets were moved on purpose, it goes on",
         (f"{TOPICS}test_retention_removes_unread_records",),
     ),
     Row(
