@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
 from tests.e2e.harness import PATIENCE_S, end, start_python, wait_until
-from tests.e2e.test_backfill import num_done, verify, write_config, write_rows
+from tests.e2e.test_backfill import _reached, num_done, verify, write_config, write_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e]
+pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NUM_ROWS = 6_000
 
@@ -39,12 +40,14 @@ def test_a_node_lost_in_the_middle_loses_nothing(cluster: Cluster, tmp_path: Pat
     command = ["-m", "pipeline.cli", "backfill", str(config), str(path), "--address", cluster.address, "--json"]
     run = start_python(*command, log=log)
     try:
-        wait_until(lambda: num_done(tmp_path) >= 4 or run.poll() is not None, "some fragments are noted")
+        # Seven processes start on three nodes, which are one machine.
+        begun = partial(_reached, tmp_path, 4, run)
+        wait_until(begun, "some fragments are noted", timeout_s=3 * PATIENCE_S)
         assert run.poll() is None, log.read_text()
         lost = cluster.worker_nodes.copy().pop()
         cluster.remove_node(lost, allow_graceful=False)
         assert num_done(tmp_path) < NUM_ROWS // 250, "too late to lose anything: make it slower"
-        run.wait(2 * PATIENCE_S)
+        run.wait(3 * PATIENCE_S)
     finally:
         end(run)
     output = log.read_text()
