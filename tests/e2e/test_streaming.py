@@ -6,17 +6,21 @@ check: the store equals the source, per task, and the dead-letter topic holds wh
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
 import psutil
 import pytest
+from kafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import Reason
 from tests.broker import Broker
 from tests.e2e.harness import NUM_PARTITIONS, InProcessApp, journal_of, wait_until, write_config
 from tests.e2e.oracle import VERSION_0
+from tests.faults.app_rig import EmbeddingCount
+from tests.faults.results import fault_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
 
@@ -50,6 +54,13 @@ def app(folder: Path, own_broker: Broker) -> Iterator[InProcessApp]:
     )
     with journal_of(path) as journal, InProcessApp(path, own_broker, journal) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def count(app: InProcessApp) -> Iterator[EmbeddingCount]:
+    counted = EmbeddingCount(str(app.http.base_url))
+    yield counted
+    counted.close()
 
 
 def send_backlog(app: InProcessApp, keys: list[str], version: int = 1) -> None:
@@ -184,32 +195,51 @@ def test_poison_records_become_letters_and_stop_nobody(app: InProcessApp, fresh_
     wait_until(lambda: sum(app.tickets()["dead_letters"].values()) == 20, f"20 letters: {letters}")
 
 
-def test_killed_ingestor_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> None:
-    keys = fresh_keys(BACKLOG)
-    send_backlog(app, keys)
-    app.wait_midstream()
-    victim = app.kill("Ingestor")
-    send_backlog(app, keys[: BACKLOG // 4], version=2)
-    app.wait_replaced("Ingestor", victim, 2)
-    app.check()
-    wait_until(lambda: shared(app), "the group has two members again")
+SESSION_TIMEOUT_S = 6.0
+"""As `write_config` sets it."""
+
+
+def test_killed_ingestor_loses_nothing(app: InProcessApp, fresh_keys: Keys, count: EmbeddingCount) -> None:
+    count.again(app.journal)
+    with fault_run(1, seed=100) as run:
+        keys = fresh_keys(BACKLOG)
+        send_backlog(app, keys)
+        app.wait_midstream()
+        victim = app.kill("Ingestor")
+        run.healed()
+        send_backlog(app, keys[: BACKLOG // 4], version=2)
+        app.wait_replaced("Ingestor", victim, 2)
+        wait_until(lambda: shared(app), "the group has two members again")
+        run.recovered()
+        run.within(SESSION_TIMEOUT_S + 5)
+        app.compare(run)
+        run.duplicates = count.again(app.journal)
 
 
 MAX_KILLS = 4
 """One of two embedders may be between two batches when it is killed."""
 
+EMBEDDER_RECOVERY_S = 20.0
 
-def test_killed_embedder_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> None:
+
+def test_killed_embedder_loses_nothing(app: InProcessApp, fresh_keys: Keys, count: EmbeddingCount) -> None:
+    count.again(app.journal)
     retries = app.status()["retries"].get("embedder", 0)
-    for _ in range(MAX_KILLS):
-        send_backlog(app, fresh_keys(BACKLOG))
-        app.wait_midstream()
-        victim = app.kill("Embedder")
-        app.wait_replaced("Embedder", victim, 2)
-        app.check()
-        if app.status()["retries"].get("embedder", 0) > retries:
-            return
-    raise AssertionError(f"none of {MAX_KILLS} kills hit a batch")
+    with fault_run(32) as run:
+        for _ in range(MAX_KILLS):
+            send_backlog(app, fresh_keys(BACKLOG))
+            app.wait_midstream()
+            victim = app.kill("Embedder")
+            run.healed()
+            app.wait_replaced("Embedder", victim, 2)
+            run.recovered()
+            app.compare(run)
+            run.duplicates += count.again(app.journal)
+            if app.status()["retries"].get("embedder", 0) > retries:
+                break
+        else:
+            raise AssertionError(f"none of {MAX_KILLS} kills hit a batch")
+        run.within(EMBEDDER_RECOVERY_S)
 
 
 def test_killed_store_owner_loses_nothing(app: InProcessApp, fresh_keys: Keys) -> None:
@@ -239,11 +269,27 @@ def test_store_that_hangs_for_a_while_delays_and_loses_nothing(app: InProcessApp
     assert psutil.pid_exists(owner.pid)
 
 
-def test_broker_that_restarts_is_found_again(app: InProcessApp, fresh_keys: Keys) -> None:
-    keys = fresh_keys(BACKLOG)
-    send_backlog(app, keys)
-    app.wait_midstream()
-    app.broker.stop()
-    app.broker.start()
-    send_backlog(app, keys[: BACKLOG // 4], version=2)
-    app.check()
+def test_broker_that_is_killed_and_restarts_is_found_again(
+    app: InProcessApp, fresh_keys: Keys, count: EmbeddingCount
+) -> None:
+    count.again(app.journal)
+    with fault_run(10) as run:
+        keys = fresh_keys(BACKLOG)
+        send_backlog(app, keys)
+        app.wait_midstream()
+        finished = app.num_committed()
+        app.broker.kill()
+        app.broker.start()
+        run.healed()
+
+        def moved() -> bool:
+            with suppress(KafkaError):  # the coordinator is loading the group
+                return app.num_committed() > finished
+            return False
+
+        wait_until(moved, "records are finished again")
+        run.recovered()
+        send_backlog(app, keys[: BACKLOG // 4], version=2)
+        app.compare(run)
+        run.duplicates = count.again(app.journal)
+        wait_until(lambda: app.tickets()["lag_records"] == 0, "lag returns to 0")
