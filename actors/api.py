@@ -162,7 +162,8 @@ class Api:
                 return failure(411, "length_required", "send Content-Length")
             if int(length) > MAX_BODY_BYTES:
                 return failure(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
-        if self._num_requests >= self._config.api.max_concurrent_requests and request.url.path not in OPEN_ROUTES:
+        # What a person or a scraper asks of an overloaded app is answered all the same.
+        if request.method == "POST" and self._num_requests >= self._config.api.max_concurrent_requests:
             return failure(429, "too_many_requests", "too many requests at once; try again", {"Retry-After": "1"})
         return None
 
