@@ -201,7 +201,7 @@ ROWS = (
         49,
         "API flooded, replicas killed",
         "40 clients against 8 places; kill -9 of the API's and of an embedder's process",
-        "200, 429 or 503 only, no wrong answer; records flow meanwhile",
+        "200, 429 or 503, and what was under way in the killed replica is answered 500 by Serve; no wrong answer",
         (f"{RAY}test_api_is_flooded_and_replicas_die",),
     ),
     Row(
