@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
 from pipeline.cli.options import AsJson
 from pipeline.cli.output import print_json, print_note, print_table
@@ -31,6 +32,7 @@ def bench(
         Path | None,
         typer.Option("--texts", help=f"One text a line. Without a file: {_NUM_SAMPLES} tickets of the demo."),
     ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="As models.<model>.dtype.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads on CPU. Default: torch's.")] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each side; the median counts.")] = 3,
     as_json: AsJson = False,
@@ -39,7 +41,10 @@ def bench(
     from pipeline.engine.load import check_tasks
     from pipeline.engine.null import is_null
 
-    config = ModelConfig(model=model, threads=threads)
+    try:
+        config = ModelConfig.model_validate({"model": model, "threads": threads, "dtype": dtype})
+    except ValidationError as error:
+        raise ConfigError(f"--dtype {dtype}: {error.errors()[0]['msg']}") from None
     tasks = {
         f"task{number}": TaskConfig(instruction=instruction, model="bench")
         for number, instruction in enumerate(task or [None], 1)
@@ -93,6 +98,9 @@ def _print(found: "Measured") -> None:
     if found.ratio is not None:
         does = f"{_number(rival.documents_per_s)} documents/s, {rival.peak_mb:,.0f} MB"
         rows.append(["ratio", f"{found.ratio:.2f}", f"to sentence-transformers {rival.version} float32: {does}"])
+    cosine = found.engine.get("cosine_to_float32")
+    if cosine is not None:
+        rows.append(["cosine", f"{cosine['mean']:.5f}", f"to float32 on a few texts, {cosine['min']:.5f} at least"])
     print_table(
         f"{found.model} on {found.device}, {found.dtype}, {found.threads} threads: "
         f"{found.num_texts:,} texts x {found.num_tasks} tasks",

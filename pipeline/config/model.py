@@ -21,8 +21,10 @@ class ModelConfig(Section):
     )
     adapter: str | None = Field(None, description="A PEFT LoRA adapter on top: hub id or folder.")
     adapter_revision: str | None = Field(None, description="Commit of a hub adapter.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: the fastest the model and the machine allow."
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        "auto",
+        description="auto: the fastest the model and the machine allow, exact to rounding. int8: linear layers in 8 "
+        "bits, on CPUs with VNNI; faster, but other vectors (another fingerprint): see `refract bench --dtype int8`.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where the replica was given a GPU.")
     max_length: int | None = Field(

@@ -2,11 +2,14 @@
 
 import resource
 import time
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from pipeline.engine.forward import Forward
+from pipeline.engine.streams import Streams
 
 _REGROW_AFTER = 64
 """Full batches that must pass before the budget grows again."""
@@ -56,7 +59,7 @@ class TokenBudget:
         self.tokens = max(min(self.tokens, num_tokens) // 2, _SMALLEST)
 
 
-def measure_budget(forward: Forward, max_length: int) -> int:
+def measure_budget(forward: Forward, max_length: int, streams: Streams) -> int:
     """Returns the tokens of one forward batch that this model on this device should get.
 
     CUDA: what fits, from the memory one probe takes. CPU: the smallest size at which throughput stops
@@ -65,7 +68,7 @@ def measure_budget(forward: Forward, max_length: int) -> int:
     length = min(_PROBE_LENGTH, max_length)
     if forward.device.type == "cuda":
         return _fitting_on_cuda(forward, length)
-    return _best_on_cpu(forward, length)
+    return _best_on_cpu(forward, length, streams)
 
 
 def _fitting_on_cuda(forward: Forward, length: int) -> int:
@@ -80,16 +83,16 @@ def _fitting_on_cuda(forward: Forward, length: int) -> int:
     return int(max(min(free * _CUDA_SHARE / bytes_per_token, _MAX_TOKENS_CUDA), length))
 
 
-def _best_on_cpu(forward: Forward, length: int) -> int:
+def _best_on_cpu(forward: Forward, length: int, streams: Streams) -> int:
     _probe(forward, length, length)
     best, best_rate, size, began_s = length, 0.0, _FIRST_PROBE_TOKENS, time.monotonic()
     limit = _MAX_TOKENS_CPU
     while size <= limit and time.monotonic() - began_s < _MAX_PROBE_S:
         peak_before, start_s = _peak_bytes(), time.monotonic()
-        num_tokens = _probe(forward, length, size)
+        num_tokens = sum(_values(streams.run([partial(_probe, forward, length, size)] * streams.count)))
         rate = num_tokens / max(time.monotonic() - start_s, 1e-9)
         if rate > best_rate * _MIN_GAIN:
-            best, best_rate = num_tokens, rate
+            best, best_rate = num_tokens // streams.count, rate
         grown = _peak_bytes() - peak_before
         if grown > 0:
             limit = min(limit, int(_available_bytes() * _CPU_SHARE / (grown / num_tokens)))
@@ -103,6 +106,13 @@ def _probe(forward: Forward, length: int, num_tokens: int) -> int:
     ids = np.zeros((num_items, length), np.int32)
     forward.states(ids)
     return num_items * length
+
+
+def _values(results: Sequence[int | BaseException]) -> list[int]:
+    failed = [result for result in results if isinstance(result, BaseException)]
+    if failed:
+        raise failed[0]
+    return [result for result in results if isinstance(result, int)]
 
 
 def _peak_bytes() -> int:

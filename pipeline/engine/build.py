@@ -7,13 +7,18 @@ import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.budget import TokenBudget, measure_budget
+from pipeline.engine.cpu_kernels import fuse_gelu, quantise
 from pipeline.engine.flat import prove
 from pipeline.engine.forward import Forward
-from pipeline.engine.selftest import self_test
+from pipeline.engine.selftest import PROBE_TEXTS, self_test
 from pipeline.engine.spec import ModelSpec, resolve
+from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.engine.weights import load_transformer, pick_device, pick_dtype
+from pipeline.records import Float32
+
+_PROBE_TOKENS = 1_024
 
 
 def build_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads: int | None) -> TransformerEngine:
@@ -24,14 +29,39 @@ def build_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads
     tokenizer = PromptTokenizer(spec, tasks)
     device = pick_device(model)
     dtype = pick_dtype(model, spec, device)
-    forward = Forward(spec, load_transformer(spec, device, dtype), device, dtype)
+    facts = _facts(spec, tokenizer, device, model.dtype if model.dtype == "int8" else str(dtype).split(".")[1])
+    if model.dtype == "int8":
+        forward, facts["cosine_to_float32"] = _in_int8(spec, tokenizer, device, dtype)
+    else:
+        transformer = load_transformer(spec, device, dtype)
+        if device.type == "cpu":
+            fuse_gelu(transformer)
+        forward = Forward(spec, transformer, device, dtype)
     prove(forward)
     self_test(spec, tokenizer, forward)
-    budget = TokenBudget(model.max_batch_tokens or measure_budget(forward, spec.max_length))
-    return TransformerEngine(spec, tokenizer.prompts, forward, budget, _facts(spec, tokenizer, forward))
+    streams = Streams(torch.get_num_threads() if device.type == "cpu" and not spec.adapters else 1)
+    budget = TokenBudget(model.max_batch_tokens or measure_budget(forward, spec.max_length, streams))
+    return TransformerEngine(spec, tokenizer.prompts, forward, budget, facts, streams)
 
 
-def _facts(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forward) -> dict[str, Any]:
+def _in_int8(
+    spec: ModelSpec, tokenizer: PromptTokenizer, device: torch.device, dtype: torch.dtype
+) -> tuple[Forward, dict[str, float]]:
+    """The model with its linear layers in 8 bits, and what that costs: cosines of a few texts' rows to float32."""
+    transformer = load_transformer(spec, device, torch.float32)
+    exact = _probe_rows(spec, tokenizer, Forward(spec, transformer, device, torch.float32))
+    quantise(transformer)
+    forward = Forward(spec, transformer.to(dtype), device, dtype)
+    cosines = (exact * _probe_rows(spec, tokenizer, forward)).sum(axis=1)
+    return forward, {"mean": float(cosines.mean()), "min": float(cosines.min())}
+
+
+def _probe_rows(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forward) -> Float32:
+    engine = TransformerEngine(spec, tokenizer.prompts, forward, TokenBudget(_PROBE_TOKENS), {})
+    return engine.embed(tokenizer.encode(PROBE_TEXTS, [next(iter(tokenizer.prompts))]))[0]
+
+
+def _facts(spec: ModelSpec, tokenizer: PromptTokenizer, device: torch.device, dtype: str) -> dict[str, Any]:
     return {
         "model": spec.files.name,
         "revision": spec.files.commit,
@@ -41,8 +71,8 @@ def _facts(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forward) -> dic
         "dimension": spec.dimension,
         "pooling": "+".join(spec.pooling),
         "max_length": spec.max_length,
-        "device": str(forward.device),
-        "dtype": str(forward.dtype).removeprefix("torch."),
+        "device": str(device),
+        "dtype": dtype,
         "threads": torch.get_num_threads(),
         "origins": dict(spec.origins),
         "warnings": warnings_of(spec, tokenizer),

@@ -7,6 +7,9 @@ from typing import Any
 from pipeline.errors import RefractError
 from pipeline.records import Embeddings, TokenBatch
 
+MERGED_ITEMS = 1_024
+"""Items of one job: enough to pack by length, few enough that the first batch of a job does not wait long."""
+
 Result = Embeddings | RefractError
 """What one token batch came to. An error is about that batch only: BatchShapeError (send halves) or
 RecordError (one text, and it can never be embedded)."""

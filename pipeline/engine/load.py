@@ -20,7 +20,7 @@ from pipeline.tasks import ModelIdentity
 def identify(model: ModelConfig) -> ModelIdentity:
     """Returns what decides this model's vectors, from its files alone: no weights are loaded.
 
-    A hub model is known by its commit, a folder by the sha256 of its weights. Precision is left out:
+    A hub model is known by its commit, a folder by the sha256 of its weights. Precision is left out but for int8:
     bfloat16 and float32 vectors of one model may share a collection.
 
     Raises:
@@ -44,6 +44,8 @@ def identify(model: ModelConfig) -> ModelIdentity:
         "layer_norm_before_truncation": str(spec.layer_norm_before_truncation),
         "max_length": str(spec.max_length),
     }
+    if model.dtype == "int8":  # a tenth of a degree and more away from the others: its vectors need their own space
+        parts["dtype"] = model.dtype
     if spec.adapter is not None:
         parts["adapter"] = spec.adapter.commit or sha256_of(sorted(spec.adapter.folder.rglob("adapter_*")))
     return ModelIdentity(spec.dimension, parts)
@@ -111,6 +113,10 @@ def _check_null(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> None:
 def _check_precision(model: ModelConfig, spec: ModelSpec) -> None:
     if model.dtype in spec.forbidden_dtypes:
         raise ConfigError(f"dtype is {model.dtype}, in which {model.model} overflows; use bfloat16 or float32")
+    if model.dtype == "int8" and model.device == "cuda":
+        raise ConfigError("dtype is int8, which runs on a CPU only, and device is cuda; use bfloat16, or device: cpu")
+    if model.dtype == "int8" and spec.adapters:
+        raise ConfigError("dtype is int8, in which adapters cannot be switched; merge one, or use bfloat16")
 
 
 def _check_weights(spec: ModelSpec) -> None:

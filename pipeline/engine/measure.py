@@ -14,8 +14,8 @@ import torch
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.build import build_engine
 from pipeline.engine.comparison import Comparison, compare, peak_memory_mb
+from pipeline.engine.engine import MERGED_ITEMS
 from pipeline.engine.flops import forward_flops, matmul_peak
-from pipeline.engine.scheduler import MERGED_ITEMS
 from pipeline.engine.spec import resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
@@ -23,8 +23,6 @@ from pipeline.records import Int64, TokenBatch
 
 Step = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
-
-_PEAK_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,8 @@ class Measured:
     computed_share: float | None
     """Tokens of the prompts that were computed, the rest being instructions computed once."""
     flop_utilisation: float
-    """Operations of the computed tokens a second, over what a large matrix product reaches here."""
+    """Operations of the computed tokens a second, over what a large matrix product reaches here (int8: in auto's
+    precision)."""
     peak_tflops: float
     memory_mb: float
     """Peak of this process."""
@@ -80,7 +79,7 @@ def measure(
     computed_share = asked / int(lengths.sum()) if asked else None
     facts = engine.describe()
     step("measuring a matrix product", 0, 0)
-    peak = matmul_peak(device, _PEAK_DTYPES.get(facts["dtype"], torch.float32))
+    peak = matmul_peak(device, engine.forward.dtype)
     step("running sentence-transformers", 0, 0)
     prompts = [tokenizer.show(name, text)[0] for name in names for text in texts]
     comparison = compare(
@@ -161,26 +160,27 @@ def count_tokens(
 
     The second is zero where a compiled graph does not call the layer.
     """
-    counts = {"asked": 0, "computed": 0}
+    asked: list[int] = []
+    computed: list[int] = []
     run = engine.forward.run
 
     def counted(pack: Any, adapter: str | None) -> Any:
-        counts["asked"] += pack.num_tokens
+        asked.append(pack.num_tokens)
         return run(pack, adapter)
 
-    with _seen_ids(engine.forward.transformer, counts):
+    with _seen_ids(engine.forward.transformer, computed):
         engine.forward.run = counted  # type: ignore[method-assign] # for this one pass
         try:
             embed_all(engine, tokenizer, texts, prompts)
         finally:
             del engine.forward.run  # back to the class's
-    return counts["asked"], counts["computed"]
+    return sum(asked), sum(computed)
 
 
 @contextmanager
-def _seen_ids(transformer: Any, counts: dict[str, int]) -> Iterator[None]:
+def _seen_ids(transformer: Any, counts: list[int]) -> Iterator[None]:
     def seen(_: object, inputs: tuple[Any, ...]) -> None:
-        counts["computed"] += int(inputs[0].numel())
+        counts.append(int(inputs[0].numel()))
 
     hook = transformer.get_input_embeddings().register_forward_pre_hook(seen)
     try:

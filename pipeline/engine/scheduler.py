@@ -9,13 +9,10 @@ from threading import Condition, Thread
 import numpy as np
 
 from pipeline.engine.duplicates import DeduplicatedJob, DeduplicatingEngine
-from pipeline.engine.engine import Engine
+from pipeline.engine.engine import MERGED_ITEMS, Engine
 from pipeline.errors import RefractError
 from pipeline.metrics import EmbedMetrics
 from pipeline.records import Embeddings, Priority, TokenBatch
-
-MERGED_ITEMS = 1_024
-"""Items of one job: enough to pack by length, few enough that the first batch of a job does not wait long."""
 
 WINDOW_S = 2.0
 

@@ -14,7 +14,7 @@ from pipeline.engine.transformer import TransformerEngine
 from pipeline.errors import ConfigError
 from pipeline.records import Float32
 
-_TEXTS = (
+PROBE_TEXTS = (
     "The printer on the second floor does not answer.",
     "Hello",
     "Since this morning nobody in the office can log in to the VPN, the client says that the certificate has expired.",
@@ -37,9 +37,9 @@ def self_test(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forward) -> 
     _check_end_token(spec, tokenizer)
     _check_direction(spec, tokenizer, forward)
     for name in tokenizer.prompts:
-        together = engine.embed(tokenizer.encode(_TEXTS, [name]))[0]
+        together = engine.embed(tokenizer.encode(PROBE_TEXTS, [name]))[0]
         _check_rows(spec, name, together)
-        alone = np.concatenate([engine.embed(tokenizer.encode([text], [name]))[0] for text in _TEXTS])
+        alone = np.concatenate([engine.embed(tokenizer.encode([text], [name]))[0] for text in PROBE_TEXTS])
         precision = str(forward.dtype).removeprefix("torch.")
         if np.abs(alone - together).max() > _TOLERANCE[precision]:
             raise _fault(spec, f"a text's vector under the prompt {name} depends on the other texts of its batch")
@@ -63,7 +63,7 @@ def _check_direction(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forwa
     """Changes the last token: the first one's state must move in a bidirectional model, and only there."""
     if spec.bidirectional is None or spec.model_type in ENCODER_TYPES or spec.adapters:
         return
-    ids = tokenizer.encode([_TEXTS[0]], [next(iter(tokenizer.prompts))]).ids[:8]
+    ids = tokenizer.encode([PROBE_TEXTS[0]], [next(iter(tokenizer.prompts))]).ids[:8]
     pair = np.stack([ids, ids])
     pair[1, -1] = ids[0]
     states = forward.states(pair)
@@ -83,7 +83,7 @@ def _check_instructions(spec: ModelSpec, forward: Forward) -> None:
     except ConfigError:
         return  # prompts so short that not even one word fits: there is nothing to compare
     engine = TransformerEngine(spec, tokenizer.prompts, forward, TokenBudget(1_024), {})
-    first, second = engine.embed(tokenizer.encode(_TEXTS, list(tasks)))
+    first, second = engine.embed(tokenizer.encode(PROBE_TEXTS, list(tasks)))
     if np.abs(first - second).max() < _SAME:
         raise _fault(spec, "two instructions give the same vectors")
 

@@ -1,6 +1,7 @@
 """The engine over a transformer: packs items into groups, runs them, and survives what does not fit or overflows."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.engine.engine import Engine, Job, Result
 from pipeline.engine.forward import Forward, HostCopy, finish
 from pipeline.engine.items import Items, assemble
 from pipeline.engine.spec import ModelSpec
+from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
 from pipeline.records import Bool, Float32, TokenBatch
@@ -30,12 +32,14 @@ class TransformerEngine(Engine):
         forward: Forward,
         budget: TokenBudget,
         facts: Mapping[str, Any],
+        streams: Streams | None = None,
     ) -> None:
         self.dimension = spec.dimension
         self.spec = spec
         self.prompts = prompts
         self.forward = forward
         self.budget = budget
+        self.streams = streams or Streams(1)
         self._facts = facts
 
     @property
@@ -49,11 +53,19 @@ class TransformerEngine(Engine):
 
     def describe(self) -> dict[str, Any]:
         """Returns the resolved model, and what was measured at load."""
-        return {**self._facts, **self.forward.describe(), "max_batch_tokens": self.budget.tokens}
+        return {
+            **self._facts,
+            **self.forward.describe(),
+            "streams": self.streams.count,
+            "max_batch_tokens": self.budget.tokens,
+        }
 
 
 class TransformerJob(Job):
-    """Groups of items, most tokens first; the rows of one group are fetched while the next one computes."""
+    """Groups of items, most tokens first.
+
+    On CUDA the rows of one group are fetched while the next one computes; on a CPU groups run beside each other.
+    """
 
     def __init__(self, engine: TransformerEngine, items: Items) -> None:
         self._engine = engine
@@ -61,24 +73,27 @@ class TransformerJob(Job):
         self._reuse = engine.forward.reuses_prefixes
         self._computed = items.computed(reuse=self._reuse)
         self._groups = self._pack()[::-1]
-        self._running: tuple[Indices, HostCopy] | None = None
+        self._running: list[tuple[Indices, HostCopy]] = []
         self._rows = np.full((len(items.lengths), engine.dimension), np.nan, np.float32)
         self._errors: dict[int, RefractError] = {}
 
     @property
     def done(self) -> bool:
         """Whether every item has its row or its error."""
-        return not self._groups and self._running is None
+        return not self._groups and not self._running
 
     def step(self) -> None:
-        """Starts the next group, then fetches the rows of the one before it."""
-        started = self._start(self._next_group()) if self._groups else None
-        if self._engine.forward.device.type == "cpu" and started is not None:
-            self._fetch(started)
-            return
-        before, self._running = self._running, started
-        if before is not None:
-            self._fetch(before)
+        """Starts the next groups, then fetches the rows of those before them (CUDA) or of these (CPU)."""
+        engine = self._engine
+        groups = [self._next_group() for _ in range(min(engine.streams.count, len(self._groups)))]
+        computed = engine.streams.run([partial(self._compute, group) for group in groups])
+        started = [
+            (group, rows) for group, found in zip(groups, computed, strict=True) if (rows := self._settle(group, found))
+        ]
+        if engine.forward.device.type == "cuda":
+            started, self._running = self._running, started
+        for group, rows in started:
+            self._fetch(group, rows)
 
     def results(self) -> list[Result]:
         """Returns one result per batch: its embeddings, or the error of an item that fits nowhere."""
@@ -97,7 +112,12 @@ class TransformerJob(Job):
         for adapter in np.unique(adapters):
             members = np.flatnonzero((adapters == adapter) & (self._items.lengths > 0))
             members = members[np.argsort(self._items.plan[members], kind="stable")]
-            groups += [members[group] for group in cut(self._computed[members], self._engine.budget.tokens)]
+            lengths = self._computed[members]
+            if len(members):
+                max_tokens = self._engine.streams.share(
+                    int(lengths.sum()), int(lengths.max()), self._engine.budget.tokens
+                )
+                groups += [members[group] for group in cut(lengths, max_tokens)]
         return groups
 
     def _next_group(self) -> Indices:
@@ -108,24 +128,25 @@ class TransformerJob(Job):
             self._groups.append(rest)
         return group
 
-    def _start(self, group: Indices) -> tuple[Indices, HostCopy] | None:
-        """Runs a group. One that does not fit goes back in halves; one item that does not is its batch's error."""
-        items, engine = self._items, self._engine
-        num_tokens = int(self._computed[group].sum())
-        try:
-            rows = HostCopy(engine.forward.run(items.pack(group, reuse=self._reuse), items.adapter(group[0])))
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            log.warning(
-                "A forward batch did not fit in memory",
-                model=engine.spec.files.name,
-                num_items=len(group),
-                num_tokens=num_tokens,
-            )
-        else:
+    def _compute(self, group: Indices) -> HostCopy:
+        """Runs a group; called from several threads at a time, and changes nothing."""
+        items = self._items
+        return HostCopy(self._engine.forward.run(items.pack(group, reuse=self._reuse), items.adapter(group[0])))
+
+    def _settle(self, group: Indices, computed: HostCopy | BaseException) -> HostCopy | None:
+        """Counts a group. One that did not fit goes back in halves; one item that does not is its batch's error."""
+        engine, num_tokens = self._engine, int(self._computed[group].sum())
+        if isinstance(computed, HostCopy):
             engine.budget.succeeded(num_tokens)
-            return group, rows
+            return computed
+        if not _out_of_memory(computed):
+            raise computed
+        log.warning(
+            "A forward batch did not fit in memory",
+            model=engine.spec.files.name,
+            num_items=len(group),
+            num_tokens=num_tokens,
+        )
         engine.budget.failed(num_tokens)
         if engine.forward.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -143,8 +164,7 @@ class TransformerJob(Job):
         else:
             self._errors[number] = BatchShapeError(detail)
 
-    def _fetch(self, running: tuple[Indices, HostCopy]) -> None:
-        group, rows = running
+    def _fetch(self, group: Indices, rows: HostCopy) -> None:
         self._rows[group] = rows.numpy()
         bad = group[~_finite(self._rows[group])]
         for item in bad:
@@ -189,7 +209,7 @@ def _finite(rows: Float32) -> Bool:
     return np.asarray(np.isfinite(rows).all(axis=1) & rows.any(axis=1), np.bool_)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """CUDA has a class for it; torch's CPU allocator only a message (c10/core/impl/alloc_cpu.cpp)."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

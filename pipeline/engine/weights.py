@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.config.model import ModelConfig
+from pipeline.engine.cpu_kernels import cpu_computes_in_bfloat16, cpu_computes_in_int8
 from pipeline.engine.spec import ENCODER_TYPES, ModelSpec
 from pipeline.engine.st_files import Dense
 from pipeline.errors import ConfigError, EnvironmentFault
@@ -28,18 +29,19 @@ def pick_device(config: ModelConfig) -> torch.device:
     return torch.device("cuda" if available and config.device != "cpu" else "cpu")
 
 
-_BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
-
-
 def pick_dtype(config: ModelConfig, spec: ModelSpec, device: torch.device) -> torch.dtype:
     """Returns the precision of the weights: as configured; auto is bfloat16 where the hardware computes in it.
 
-    A CPU without such instructions emulates them, a hundred times slower than float32.
+    A CPU without such instructions emulates them, a hundred times slower than float32. int8 is what linear layers
+    alone become: around them it is auto.
     """
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     name = config.dtype
+    if name == "int8":
+        _check_int8(spec, device)
+        name = "auto"
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" or _cpu_computes_in_bfloat16() else "float32"
+        name = "bfloat16" if device.type == "cuda" or cpu_computes_in_bfloat16() else "float32"
         if name in spec.forbidden_dtypes:
             name = "float32"
     if name in spec.forbidden_dtypes:
@@ -47,11 +49,14 @@ def pick_dtype(config: ModelConfig, spec: ModelSpec, device: torch.device) -> to
     return names[name]
 
 
-def _cpu_computes_in_bfloat16() -> bool:
-    try:
-        return bool(_BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()))
-    except OSError:
-        return False
+def _check_int8(spec: ModelSpec, device: torch.device) -> None:
+    if device.type != "cpu":
+        raise ConfigError(f"{spec.files.name}: dtype int8 runs on a CPU only, and the device is {device.type}")
+    if not cpu_computes_in_int8():
+        raise ConfigError(
+            f"{spec.files.name}: dtype is int8, but this processor has none of avx512_vnni, avx_vnni and amx_int8; "
+            "use auto"
+        )
 
 
 def load_transformer(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> nn.Module:

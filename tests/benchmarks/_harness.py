@@ -60,7 +60,7 @@ def report(figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path |
             | {"python": platform.python_version()},
             "machine": {
                 "cpus": os.cpu_count(),
-                "processor": _processor(),
+                "processor": processor(),
                 "memory_gb": round(psutil.virtual_memory().total / 2**30),
             },
             "settings": dict(settings),
@@ -188,7 +188,8 @@ def cpu_seconds(found: Mapping[str, psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in found.values())
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -29,7 +29,7 @@ TEXTS = [text[:400] for text in NASTY_TEXTS] + [f"ticket {number} " * (number % 
 
 
 def loaded(
-    family: str, folder: Path, tasks: Mapping[str, TaskConfig] = TASKS, **model: Any
+    family: str, folder: Path, tasks: Mapping[str, TaskConfig] = TASKS, *, threads: int = 1, **model: Any
 ) -> tuple[TransformerEngine, Tokenizer]:
     config = ModelConfig.model_validate(
         {
@@ -40,7 +40,7 @@ def loaded(
             **model,
         }
     )
-    engine = load_engine(config, tasks)
+    engine = load_engine(config, tasks, threads=threads)
     assert isinstance(engine, TransformerEngine)
     return engine, load_tokenizer(config, tasks)
 

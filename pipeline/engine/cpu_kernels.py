@@ -1,0 +1,119 @@
+"""What oneDNN does faster on a CPU than the modules of transformers: GELU inside its linear layer, and int8.
+
+int8: weights per output channel, activations per token and anew for each, so that a token's result does not depend
+on its batch. Both run on the instructions for 8-bit products (VNNI), which take unsigned activations: without
+them, and with signed ones, oneDNN falls back to reference code a thousand times slower.
+"""
+
+from pathlib import Path
+from threading import local
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import GELUActivation
+
+_INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+_WEIGHT_STEPS = 127.0
+_STEPS = 126.0
+"""One fewer than there are: in bfloat16 the largest value may come out half a step larger, and 256 would wrap to 0."""
+
+_ZERO_POINT = 128
+_SMALLEST = 1e-6
+"""A token of nothing but zeros is divided by this."""
+
+
+def cpu_computes_in_bfloat16() -> bool:
+    """Returns whether the processor has the instructions; without them bfloat16 is emulated."""
+    return bool(_BFLOAT16_FLAGS & _cpu_flags())
+
+
+def cpu_computes_in_int8() -> bool:
+    """Returns whether the processor has the instructions, and torch the library that uses them."""
+    return bool(_INT8_FLAGS & _cpu_flags()) and torch.backends.mkldnn.is_available()
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
+
+
+class GeluLinear(nn.Module):
+    """A linear layer and the exact GELU after it, in one pass over the result."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = linear.weight
+        self.bias = linear.bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns gelu(states @ weight.T + bias)."""
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "gelu", [], "none")  # noqa: SLF001 - a torch operator
+        return result
+
+
+def fuse_gelu(model: nn.Module) -> int:
+    """Replaces the pairs of BERT's kind in place, on a CPU; returns how many."""
+    found = 0
+    if not torch.backends.mkldnn.is_available():
+        return found
+    for module in list(model.modules()):
+        dense, activation = getattr(module, "dense", None), getattr(module, "intermediate_act_fn", None)
+        exact = isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu
+        if type(dense) is nn.Linear and exact:
+            module.dense = GeluLinear(dense)
+            module.intermediate_act_fn = nn.Identity()
+            found += 1
+    return found
+
+
+class _Quantised(local):
+    """The activations quantised last, per thread: query, key and value layers take the same ones."""
+
+    states: Tensor | None = None
+    values: Tensor | None = None
+    scales: Tensor | None = None
+
+
+class Int8Linear(nn.Module):
+    """A linear layer over 8-bit weights and activations; the result has the activations' precision."""
+
+    def __init__(self, linear: nn.Linear, last: _Quantised) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        scales = weight.abs().amax(1).clamp_(min=_SMALLEST).div_(_WEIGHT_STEPS)
+        values = (weight / scales[:, None]).round_().to(torch.int8)
+        self.weight: Any = torch.ops.onednn.qlinear_prepack(values, None)
+        self.bias = linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self._scales = scales
+        self._zeros = torch.zeros(len(scales), dtype=torch.int64)
+        self._last = last
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns states @ weight.T + bias, nearly."""
+        last = self._last
+        if last.states is not states or last.values is None or last.scales is None:
+            steps = _STEPS / states.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
+            last.values = (states * steps).round_().add_(_ZERO_POINT).to(torch.uint8)
+            last.scales = steps.reciprocal()
+            last.states = states
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            last.values, 1.0, _ZERO_POINT, self.weight, self._scales, self._zeros, None, 1.0, 0, states.dtype,
+            "none", [], "",
+        )  # fmt: skip
+        if self.bias is None:
+            return product.mul_(last.scales)
+        return torch.addcmul(self.bias, product, last.scales)
+
+
+def quantise(model: nn.Module) -> None:
+    """Replaces every linear layer in place."""
+    last = _Quantised()
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, Int8Linear(child, last))
