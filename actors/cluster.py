@@ -33,7 +33,9 @@ def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) ->
         if address:
             ray.init(address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
         else:
+            # "local": without it Ray would join a cluster that `ray start` made on this machine.
             ray.init(
+                "local",
                 num_cpus=max(math.ceil(needed.get("CPU", 0)), os.cpu_count() or 1),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,

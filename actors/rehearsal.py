@@ -106,4 +106,6 @@ def rehearse(
             except _EnoughError:
                 finished = False
             elapsed_s = time.monotonic() - began_s
+        if faults and not watch.points:
+            raise EnvironmentFault(faults[0])
         return watch.pace(elapsed_s, finished=finished)

@@ -143,7 +143,9 @@ class RunningApp:
                 ray.init(self._address, namespace=self.config.ray.namespace, logging_level=logging.ERROR)
                 return
             needed = required_resources(self.config)["CPU"]
+            # "local": without it Ray would join a cluster that `ray start` made on this machine.
             ray.init(
+                "local",
                 num_cpus=max(math.ceil(needed), os.cpu_count() or 1),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,

@@ -33,7 +33,7 @@ def rewind(
     per record and task.
     """
     from pipeline.config.load import load_config
-    from pipeline.sources.rewind import plan_rewind
+    from pipeline.sources.rewind import members_of, plan_rewind
     from pipeline.sources.rewind import rewind as move_offsets
 
     loaded = load_config(config)
@@ -43,6 +43,7 @@ def rewind(
     moves = plan_rewind(loaded.source, [topic] if topic else list(topics), _since_ms(to))
     num_offsets = sum(move.num_offsets for move in moves.values())
     num_embeddings = sum(move.num_offsets * len(topics[place.topic].tasks) for place, move in moves.items())
+    members = members_of(loaded.source)
     executed = execute and bool(moves)
     if executed:
         move_offsets(loaded.source, moves)
@@ -50,7 +51,8 @@ def rewind(
     columns = ["topic", "partition", "committed", "target", "records"]
     if as_json:
         partitions = [dict(zip(columns, row, strict=True)) for row in rows]
-        print_json({"partitions": partitions, "embeddings": num_embeddings, "executed": executed})
+        facts = {"partitions": partitions, "embeddings": num_embeddings, "members": members, "executed": executed}
+        print_json(facts)
         return
     print_table("", columns, rows)
     print_note(f"at most {num_offsets:,} records are read again, {num_embeddings:,} embeddings")
@@ -59,7 +61,10 @@ def rewind(
     elif executed:
         print_note(f"moved; the next `refract run {config}` reads them")
     else:
-        print_note("nothing was changed; --execute does it")
+        for name in dict.fromkeys(place.topic for place, move in moves.items() if move.num_offsets):
+            print_note(f"how long it takes: refract plan {config} 'kafka://{name}?from={to}'")
+        stop = f", once the group's {members} members are stopped" if members else ""
+        print_note(f"nothing was changed; --execute does it{stop}")
 
 
 def _since_ms(to: str) -> int | None:

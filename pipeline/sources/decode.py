@@ -41,6 +41,9 @@ VERSION_HEADER = "refract-version"
 REPLAYED_VERSION_HEADER = "refract-replayed-version"
 """Header in which `refract dlq replay` keeps the version of a record whose offset was its version."""
 
+REPLAYED_TIMESTAMP_HEADER = "refract-replayed-timestamp"
+"""Header in which it keeps Kafka's timestamp where the payload holds it, as decimal milliseconds."""
+
 _TWO_63 = 2**63
 """Integers of a Qdrant payload are signed 64-bit."""
 
@@ -230,7 +233,9 @@ class RecordDecoder:
                 if name in self._config.payload_headers and header is not None:
                     payload[name] = header.decode(errors="replace")
         if self._config.payload_timestamp:
-            payload["timestamp_ms"] = position.timestamp_ms
+            carried = _carried(headers, REPLAYED_TIMESTAMP_HEADER)
+            first = _decimal(carried[-1]) if carried else None
+            payload["timestamp_ms"] = first if isinstance(first, int) else position.timestamp_ms
         if not payload:
             return payload
         num_values = _check_values(payload)

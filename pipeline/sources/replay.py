@@ -20,7 +20,13 @@ from pipeline.errors import RecordError
 from pipeline.records import offset_version
 from pipeline.sources.admin import cleanup_policy, open_admin, partitions_of, topic_exists
 from pipeline.sources.connection import client_settings, connect
-from pipeline.sources.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER, RecordDecoder, make_decoder
+from pipeline.sources.decode import (
+    REPLAYED_TIMESTAMP_HEADER,
+    REPLAYED_VERSION_HEADER,
+    VERSION_HEADER,
+    RecordDecoder,
+    make_decoder,
+)
 from pipeline.sources.kafka_source import wall_clock_ms
 from pipeline.sources.letter_reader import READ_TIMEOUT_MS, StoredLetter, read_dead_letters
 from pipeline.sources.producer import RecordProducer
@@ -172,9 +178,9 @@ class Replay:
             original.key,
             original.value,
             replay_headers(original, self._config.topics[topic]),
-            position.timestamp_ms if position.timestamp_ms >= 0 else None,
+            # Stamped anew: at its old timestamp the topic's retention could drop it before anybody has read it.
             # An offset is comparable within its partition only.
-            position.partition if position.partition < self._partitions[topic] else None,
+            partition=position.partition if position.partition < self._partitions[topic] else None,
         )
 
     def _originals(self, survey: Survey, wants: Callable[[Place], bool]) -> Iterator[tuple[Original, Fate]]:
@@ -226,7 +232,7 @@ def origin_of(letter: StoredLetter) -> Place:
 
 
 def replay_headers(original: Original, topic: TopicConfig) -> Headers:
-    """Returns a record's own headers, and those that keep its first place and version.
+    """Returns a record's own headers, and those that keep its first place, version and timestamp.
 
     Null headers are left out: the client sends none, and nothing here tells them from absent ones.
     """
@@ -240,8 +246,9 @@ def replay_headers(original: Original, topic: TopicConfig) -> Headers:
         version = offset_version(letter.generation, position.offset)
         added.append((REPLAYED_VERSION_HEADER, str(version).encode()))
     if original.value is None and topic.version_type == "time" and VERSION_HEADER not in names:
-        # A topic may stamp what is written to it with the broker's clock.
         added.append((VERSION_HEADER, str(position.timestamp_ms).encode()))
+    if topic.payload_timestamp and REPLAYED_TIMESTAMP_HEADER not in names and position.timestamp_ms >= 0:
+        added.append((REPLAYED_TIMESTAMP_HEADER, str(position.timestamp_ms).encode()))
     return [*kept, *added]
 
 

@@ -74,7 +74,8 @@ def rewind(config: SourceConfig, moves: Mapping[Partition, Move]) -> None:
         for partition, move in moves.items()
     }
     with open_admin(config, f"moving the offsets of group {config.group_id!r}") as admin:
-        _check_stopped(admin, config.group_id)
+        if members := _members(admin, config.group_id):
+            raise ConfigError(_explain_running(config.group_id, f"{members} members"))
         # The brokers refuse it too, should a member have joined in between.
         for place, error in admin.alter_group_offsets(config.group_id, offsets).items():
             if error is kafka_errors.UnknownMemberIdError:
@@ -83,10 +84,15 @@ def rewind(config: SourceConfig, moves: Mapping[Partition, Move]) -> None:
                 raise error(f"{place.topic}[{place.partition}]")
 
 
-def _check_stopped(admin: Any, group: str) -> None:
+def members_of(config: SourceConfig) -> int:
+    """Returns the members of the group; 0 when it is stopped. Raises TransientError, EnvironmentFault."""
+    with open_admin(config, f"looking at group {config.group_id!r}") as admin:
+        return _members(admin, config.group_id)
+
+
+def _members(admin: Any, group: str) -> int:
     described = admin.describe_groups([group])[group]
-    if described["group_state"] not in _STOPPED:
-        raise ConfigError(_explain_running(group, f"{len(described['members'])} members"))
+    return 0 if described["group_state"] in _STOPPED else max(len(described["members"]), 1)
 
 
 def _explain_running(group: str, members: str) -> str:

@@ -67,7 +67,7 @@ def main() -> None:
     rows, model, folder, given = sys.argv[1:]
     settings = json.loads(given)
     # Room for the readers beside the actors; what an actor is given decides torch's threads.
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 29)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 29)
     ray.data.DataContext.get_current().enable_progress_bars = False
     written = (
         ray.data.read_parquet(rows)

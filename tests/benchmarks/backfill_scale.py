@@ -12,7 +12,7 @@ cores, time on the clock says nothing, processor time does.
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,7 +38,7 @@ PROCESSES = {"carrier": "CarrierActor", "embedder": "_Embedder", "owner": "Count
 TEXTS = [f"Ticket {number}: the printer on floor {number % 7} does not print. " * 3 for number in range(997)]
 
 Sample = dict[str, float]
-"""rows, seconds and the private megabytes of each process."""
+"""rows, seconds and the private megabytes of each kind of process."""
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write one JSON object here")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the long run")
-    parser.add_argument("--cost-rows", type=int, default=60_000, help="rows of each short run")
+    parser.add_argument("--cost-rows", type=int, default=120_000, help="rows of each short run")
     parser.add_argument("--only", choices=("memory", "cost"))
     given = parser.parse_args()
     vars(actors.backfill)["StoreOwner"] = CountingOwner  # for this process's runs
@@ -58,7 +58,7 @@ def main() -> None:
             figures |= memory(rows, given.rows, settings)
             rows.unlink()
         if given.only in {None, "cost"}:
-            rows = write_rows(TEXTS, given.cost_rows, Path(folder) / "short.parquet", given.cost_rows // 12)
+            rows = write_rows(TEXTS, given.cost_rows, Path(folder) / "short.parquet", given.cost_rows // 24)
             figures |= cost(rows, given.cost_rows, settings)
     harness.report(figures, settings, given.json)
 
@@ -70,9 +70,6 @@ def memory(rows: Path, count: int, settings: dict[str, Any]) -> dict[str, Any]:
     tasks = len(harness.TASKS)
     assert num_points == count * tasks, f"{num_points} points of {count * tasks}"
     names = ["driver", *PROCESSES]
-    print("      rows  seconds " + " ".join(f"{name:>9} MB" for name in names))
-    for sample in table:
-        print(f"{sample['rows']:>10,.0f} {sample['seconds']:>8.1f} " + " ".join(f"{sample[n]:>12.1f}" for n in names))
     settled = [sample for sample in table if sample["rows"] >= count / 5]
     growth = {name: settled[-1][name] - settled[0][name] for name in names}
     settings["memory_table"] = table
@@ -103,23 +100,42 @@ def cost(rows: Path, count: int, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class _Repeatable(BackfillRun):
+    """Runs again with the carriers of the run before."""
+
+    made: dict[int, Any]
+
+    def run(self, works: Sequence[Work]) -> None:
+        self.made = getattr(self, "made", {})
+        super().run(works)
+
+    def _start_carrier(self, number: int) -> None:
+        if number in self.made:
+            self._carriers[number] = self.made[number]
+            self._joining[self.made[number].ready.remote()] = number
+            return
+        super()._start_carrier(number)
+        self.made[number] = self._carriers[number]
+
+
 def cost_us(source: ConfigTree, rows: Path, count: int) -> float:
-    """Returns microseconds of processor time of a row, starts left out."""
-    used: list[tuple[float, float]] = []
+    """Returns microseconds of processor time of a row, once every process has carried some."""
+    failures: list[str] = []
+    job = Job(source, "bench", list(harness.TASKS), None, share=False)
+    backfill = _Repeatable(job, lambda *_: None, lambda _, why: failures.append(why), lambda _: None)
+    ray.get(list(backfill._starting))
+    works = [Work(each, job.tasks, 0) for each in list_fragments([str(rows)])]
+    first = works[: 4 * len(backfill._embedders["model"])]
+    backfill.run(first)
+    ray.get([carrier.ready.remote() for carrier in backfill.made.values()])
+    backfill.run(first)
+    before_s = cpu_seconds()
+    backfill.run(works)
+    assert not failures, failures[0]
+    return (cpu_seconds() - before_s) / count * 1e6
 
-    def on_progress(progress: Progress) -> None:
-        used.append((cpu_seconds(), progress.counts.written / len(harness.TASKS)))
 
-    run(source, rows, count, on_progress)
-    first_s, first_rows = next((at, through) for at, through in used if through)
-    last_s, last_rows = used[-1]
-    assert last_rows == count
-    return (last_s - first_s) / (last_rows - first_rows) * 1e6
-
-
-def run(
-    source: ConfigTree, rows: Path, count: int, watch: Any = lambda _: None
-) -> tuple[list[Sample], float, float, int]:
+def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float, float, int]:
     """Returns a table of memory, seconds in the ledger, seconds from the first rows on, and points that arrived."""
     with TemporaryDirectory(prefix="refract-bench-") as folder:
         tasks = list(Context(source).tasks.values())
@@ -137,13 +153,12 @@ def run(
             raise RuntimeError(f"{work.fragment.name}: {why}")
 
         def progress(found: Progress) -> None:
-            watch(found)
             through = found.counts.written / len(tasks)
             if through and not began_s:
                 began_s.append(time.monotonic())
-            if through >= len(table) * count / SAMPLES and began_s:
-                seconds = time.monotonic() - began_s[0]
-                table.append({"rows": through, "seconds": seconds} | private_mb())
+            if began_s and through >= len(table) * count / SAMPLES:
+                table.append({"rows": through, "seconds": time.monotonic() - began_s[0]} | private_mb())
+                print("  ".join(f"{name} {value:,.1f}" for name, value in table[-1].items()), flush=True)
 
         works = [Work(each, [task.name for task in tasks], 0) for each in list_fragments([str(rows)])]
         backfill = BackfillRun(Job(source, "bench", list(harness.TASKS), None, share=False), noted, failed, progress)

@@ -83,7 +83,8 @@ def test_a_replayed_record_is_what_it_was_and_not_newer(config: SourceConfig, wr
     assert newer.record
     assert again.record
     assert delete.record
-    assert (again.position.partition, again.position.offset, again.position.timestamp_ms) == (1, 2, WRITTEN_MS)
+    assert (again.position.partition, again.position.offset) == (1, 2)
+    assert again.position.timestamp_ms > WRITTEN_MS  # else the topic's retention could drop it unread
     assert again.record.text == first.record.text
     assert again.record.version == first.record.version < newer.record.version
     assert delete.record.deleted

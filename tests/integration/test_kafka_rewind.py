@@ -113,6 +113,18 @@ def test_the_verb_shows_the_price_and_changes_nothing_until_told(
     assert plan_rewind(read_group, [place.topic], None)[place].committed == (0 if execute else 10)
 
 
+def test_the_plan_says_what_stands_in_the_way_and_where_the_time_is_told(
+    config_file: Path, read_group: SourceConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Reader(read_group) as reader:
+        reader.poll_for(1.0)
+        assert invoke(["rewind", str(config_file), "--to", "earliest"]) == ExitCode.OK
+        shown = capsys.readouterr().err
+        assert "once the group's 1 members are stopped" in shown
+        assert f"refract plan {config_file} 'kafka://{topic_of(read_group)}?from=earliest'" in shown
+        assert invoke(["rewind", str(config_file), "--to", "earliest", "--execute"]) == ExitCode.CONFIG
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import Reason, RecordError
 from pipeline.records import offset_version
-from pipeline.sources.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER
+from pipeline.sources.decode import REPLAYED_TIMESTAMP_HEADER, REPLAYED_VERSION_HEADER, VERSION_HEADER
 from pipeline.sources.strict_json import parse_object
 from tests.unit.decoding import NOW_MS, body, decode, decoder
 
@@ -137,6 +137,13 @@ def test_a_replayed_record_keeps_the_version_of_its_first_offset(value: bytes | 
     assert decode(value, headers=header).version == 12
     assert decode(value, headers=header, generation=1).version == 12
     assert decode(body(v=5), headers=header, version="v").version == 5
+
+
+def test_a_replayed_record_keeps_its_first_timestamp_in_the_payload() -> None:
+    for header, stored in ((b"12", 12), (b"x", NOW_MS), (None, NOW_MS)):
+        headers: list[tuple[str, bytes | None]] = [(REPLAYED_TIMESTAMP_HEADER, header)]
+        found = decode(body(), headers=headers, timestamp_ms=NOW_MS, payload_timestamp=True)
+        assert found.payload["timestamp_ms"] == stored
 
 
 @pytest.mark.parametrize("header", [b"42", b"-1", b"x", b"", None, b"9" * 17])

@@ -18,7 +18,7 @@ def original(value: bytes | None = b"{}", headers: Headers = (), generation: int
     return Original(letter, origin_of(letter), b"k", value, headers)
 
 
-def topic(**settings: str) -> TopicConfig:
+def topic(**settings: object) -> TopicConfig:
     return TopicConfig.model_validate({"text": "{text}", "tasks": ["one"], **settings})
 
 
@@ -34,7 +34,12 @@ def test_a_version_field_needs_no_header() -> None:
     assert replay_headers(original(), topic(version="v")) == [FROM]
 
 
-def test_a_delete_by_timestamp_carries_it_because_a_broker_may_stamp_anew() -> None:
+def test_a_timestamp_that_is_stored_is_carried() -> None:
+    stamped = topic(version="v", payload_timestamp=True)
+    assert replay_headers(original(), stamped) == [FROM, ("refract-replayed-timestamp", b"1700000000000")]
+
+
+def test_a_delete_by_timestamp_carries_it_because_a_replay_is_stamped_anew() -> None:
     timed = topic(version="v", version_type="time")
     assert replay_headers(original(None), timed) == [FROM, ("refract-version", b"1700000000000")]
     assert replay_headers(original(), timed) == [FROM]
