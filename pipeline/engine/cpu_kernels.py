@@ -31,7 +31,11 @@ def cpu_computes_in_bfloat16() -> bool:
 
 def cpu_computes_in_int8() -> bool:
     """Returns whether the processor has the instructions, and torch the library that uses them."""
-    return bool(_INT8_FLAGS & _cpu_flags()) and torch.backends.mkldnn.is_available()
+    return bool(_INT8_FLAGS & _cpu_flags()) and _has_onednn()
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call] # torch leaves it bare
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -58,7 +62,7 @@ class GeluLinear(nn.Module):
 def fuse_gelu(model: nn.Module) -> int:
     """Replaces the pairs of BERT's kind in place, on a CPU; returns how many."""
     found = 0
-    if not torch.backends.mkldnn.is_available():
+    if not _has_onednn():
         return found
     for module in list(model.modules()):
         dense, activation = getattr(module, "dense", None), getattr(module, "intermediate_act_fn", None)
@@ -87,7 +91,7 @@ class Int8Linear(nn.Module):
         scales = weight.abs().amax(1).clamp_(min=_SMALLEST).div_(_WEIGHT_STEPS)
         values = (weight / scales[:, None]).round_().to(torch.int8)
         self.weight: Any = torch.ops.onednn.qlinear_prepack(values, None)
-        self.bias = linear.bias
+        self.bias: Tensor | None = linear.bias
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self._scales = scales
         self._zeros = torch.zeros(len(scales), dtype=torch.int64)
