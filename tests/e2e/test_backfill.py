@@ -122,6 +122,7 @@ def test_killed_as_driver_carrier_embedder_and_store_owner_ends_equal_to_the_sou
     family: list[psutil.Process] = []
     try:
         wait_until(lambda: num_done(tmp_path) >= 3 or first.poll() is not None, "three fragments are noted")
+        assert first.poll() is None, log.read_text()
         family = psutil.Process(first.pid).children(recursive=True)
     finally:
         first.send_signal(signal.SIGKILL)
