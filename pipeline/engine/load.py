@@ -44,7 +44,7 @@ def identify(model: ModelConfig) -> ModelIdentity:
         "layer_norm_before_truncation": str(spec.layer_norm_before_truncation),
         "max_length": str(spec.max_length),
     }
-    if model.dtype == "int8":  # a tenth of a degree and more away from the others: its vectors need their own space
+    if model.dtype == "int8":  # degrees away from the others: its vectors need their own space
         parts["dtype"] = model.dtype
     if spec.adapter is not None:
         parts["adapter"] = spec.adapter.commit or sha256_of(sorted(spec.adapter.folder.rglob("adapter_*")))
