@@ -43,7 +43,8 @@ def main() -> int:
         os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")
         from tests.faults.chance import main as disturb  # noqa: PLC0415 - starts the whole app
 
-        return disturb(options.random, options.hours, options.seed, options.json)
+        kept = ROOT / "var" / ("soak.json" if options.hours else "faults_random.json")
+        return disturb(options.random, options.hours, options.seed, options.json or kept)
     wanted = {int(number) for number in options.rows.split(",")} if options.rows else None
     chosen = [row for row in rows() if wanted is None or row.number in wanted]
     ran, failed = run_tests(sorted({test for row in chosen for test in row.tests}))

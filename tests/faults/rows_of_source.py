@@ -191,7 +191,7 @@ ROWS = (
     Row(
         51,
         "slow processors",
-        "members and store in a cgroup with a tenth of a processor: kills, stops, broker restart",
+        "two members in a cgroup with a tenth of a processor: stop, broker restart, kill",
         "the same results, later",
         (f"{MACHINE}test_tenth_of_a_processor",),
     ),

@@ -138,6 +138,7 @@ def test_tenth_of_a_processor(make_rig: Callable[..., Rig], tenth: Path) -> None
         rig.ground.broker.start()
         run.healed()
         rig.wait_progress(run, 240)
+        rig.send(2_000)
         first.kill()
         run.healed()
         rig.wait_progress(run, 240)
