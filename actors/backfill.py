@@ -227,8 +227,10 @@ class BackfillRun:
         The first needs none, so that there is always one; the embedders, which come before, could take all.
         """
         num_cpus = self._config.ray.ingestor_cpus if number else 0
-        options = {"num_cpus": num_cpus, "max_concurrency": FRAGMENTS_PER_CARRIER + 2, "scheduling_strategy": "SPREAD"}
-        carrier = ray.remote(CarrierActor).options(**options).remote(self._job, self._embedders, self._owner)
+        started: Any = ray.remote(CarrierActor)
+        carrier = started.options(
+            num_cpus=num_cpus, max_concurrency=FRAGMENTS_PER_CARRIER + 2, scheduling_strategy="SPREAD"
+        ).remote(self._job, self._embedders, self._owner)
         self._carriers[number] = carrier
         self._joining[carrier.ready.remote()] = number
 

@@ -20,8 +20,9 @@ def test_a_plan_measures_the_real_path_and_writes_nothing(tmp_path: Path) -> Non
     scratch.mkdir()
     before = set(tmp_path.iterdir())
     # Ray's own folder stays where it is: the paths of its sockets must be short.
-    folders = {"TMPDIR": str(scratch), "RAY_TMPDIR": tempfile.gettempdir()}
-    done = refract("plan", str(config), str(rows), "--json", "--sample", "500", **folders)
+    ray_folder = tempfile.gettempdir()
+    arguments = ("plan", str(config), str(rows), "--json", "--sample", "500")
+    done = refract(*arguments, TMPDIR=str(scratch), RAY_TMPDIR=ray_folder)
     assert done.returncode == 0, done.stderr
     planned = json.loads(done.stdout)
     assert planned["input"]["rows"] == NUM_ROWS
