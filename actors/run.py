@@ -5,9 +5,11 @@ import io
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ class RunningApp:
             # On a cluster Serve may hold the port already, for apps before and beside this one.
             _wait_for_port(self.config.api.host, self.config.api.port, progress)
         progress(f"joining Ray at {self._address}" if self._address else "starting Ray on this machine")
-        self._connect()
+        with _signal_handlers_kept():
+            self._connect()
         self._check_resources()
         progress("starting the actors and loading the models")
         try:
@@ -206,6 +209,19 @@ class RunningApp:
                 time.sleep(0.2)
         except (RayError, RefractError, RuntimeError, TimeoutError):
             return  # whatever is unfinished is read again by the next run
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Ray puts handlers of its own in place of the caller's, and dies of a SIGTERM that comes while actors start."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait_for_port(host: str, port: int, progress: Progress) -> None:

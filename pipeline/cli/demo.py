@@ -59,7 +59,6 @@ def demo(
         app = RunningApp(prepared.path)
         closing.callback(app.stop, print_note)
         app.start(print_note)
-        heed_signals(stop)
         _wait_ready(app, stop)
         _stream(app, prepared, stop)
         if not stop.is_set():

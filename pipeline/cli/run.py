@@ -45,7 +45,6 @@ def run(
     app = RunningApp(config, address)
     try:
         app.start(print_note)
-        heed_signals(stop)  # Ray has put a handler of its own in their place
         _follow(app, stop)
     finally:
         app.stop(print_note)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.interfaces import StoredPoint
 from pipeline.stores.open import open_store
 from tests.broker import Broker
-from tests.e2e.harness import CommandApp, journal_of, wait_until, write_config
+from tests.e2e.harness import PATIENCE_S, CommandApp, end, journal_of, start_python, wait_until, write_config
 from tests.e2e.oracle import Journal, all_points, sources
 from tests.faults.results import fault_run
 
@@ -87,3 +87,14 @@ def test_each_run_continues_where_the_last_one_stopped(path: Path, broker: Broke
         finally:
             store.close()
         assert app.committed() == journal.ends
+
+
+def test_sigterm_while_the_actors_start_ends_the_command_in_order(path: Path) -> None:
+    log = path.with_name("terminated.log")
+    process = start_python("-m", "pipeline.cli", "run", str(path), log=log)
+    try:
+        wait_until(lambda: "starting the actors" in log.read_text(), "Ray has started")
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+    finally:
+        end(process)
