@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 from tests.e2e.harness import PATIENCE_S, end, start_python, wait_until
 from tests.e2e.test_backfill import _reached, num_done, verify, write_config, write_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NUM_ROWS = 6_000
 

@@ -24,7 +24,7 @@ from tests.e2e.oracle import VERSION_0, Journal
 from tests.e2e.test_backfill import GROUP_ROWS, refract, write_rows
 from tests.qdrant_server.process import QdrantServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray, pytest.mark.timeout(600)]
 
 NUM_KEYS = 400
 NUM_ROWS = 3_000

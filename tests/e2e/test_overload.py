@@ -18,7 +18,7 @@ from pipeline.errors import Reason
 from tests.broker import Broker
 from tests.e2e.harness import InProcessApp, journal_of, refused, wait_until, write_config
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
 
 Keys = Callable[[int], list[str]]
 

@@ -28,7 +28,7 @@ def test_a_plan_measures_the_real_path_and_writes_nothing(tmp_path: Path) -> Non
     assert planned["input"]["rows"] == NUM_ROWS
     assert planned["pace"]["num_embedders"] == 1
     assert 0 < planned["pace"]["num_rows"] <= NUM_ROWS
-    assert planned["seconds"] > planned["pace"]["first_s"] > 1  # no Ray starts in a second
+    assert planned["seconds"] >= planned["pace"]["first_s"] > 1  # no Ray starts in a second
     assert [task["points"] for task in planned["tasks"]] == [NUM_ROWS, NUM_ROWS]
     assert set(tmp_path.iterdir()) == before
     assert [path for path in scratch.iterdir() if path.name.startswith("refract-plan-")] == []

@@ -29,7 +29,7 @@ from tests.broker import Broker
 from tests.e2e.harness import PATIENCE_S, CommandApp, end, journal_of, start_python, write_config
 from tests.qdrant_server.process import QdrantServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
 
 NUM_KEYS = 300
 STREAM_INTERVAL_S = 0.01
