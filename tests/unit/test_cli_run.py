@@ -34,8 +34,6 @@ class FakeApp:
         progress("starting")
         if self.failure is not None:
             raise self.failure
-        # Ray replaces the handlers of the process that calls it.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def ready(self) -> tuple[bool, str]:
         return next(self.script)()
