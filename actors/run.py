@@ -21,6 +21,7 @@ from ray.serve.context import _get_global_client  # the only place that knows th
 from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app, required_resources
+from actors.cluster import OBJECT_STORE_BYTES, root_cause
 from actors.context import ConfigTree
 from actors.ingestor import DRAIN_S
 from actors.monitor import Report
@@ -32,9 +33,6 @@ from pipeline.errors import ConfigError, RefractError, TransientError
 from pipeline.interfaces import Store
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
-
-OBJECT_STORE_BYTES = 1 << 29
-"""Shared memory of a cluster started here: many times what is in flight between the actors."""
 
 PORT_WAIT_S = 10.0
 """What a killed run started has always been gone after two seconds on an idle machine."""
@@ -92,7 +90,7 @@ class RunningApp:
             raise
         except (RuntimeError, RayError) as error:
             self.stop(progress)
-            raise RefractError(_root_cause(str(error))) from None
+            raise RefractError(root_cause(str(error))) from None
         self._monitor = serve.get_deployment_handle("Monitor", APP_NAME)
 
     def ready(self) -> tuple[bool, str]:
@@ -249,9 +247,3 @@ def _bind_error(host: str, port: int) -> OSError | None:
         except OSError as error:
             return error
     return None
-
-
-def _root_cause(message: str) -> str:
-    """The line of a Serve failure that names our error; all of it where none does."""
-    lines = [line.strip() for line in message.splitlines() if "pipeline.errors." in line]
-    return lines[-1].split("pipeline.errors.", 1)[-1] if lines else message.strip()
