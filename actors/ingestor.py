@@ -91,9 +91,9 @@ class Ingestor:
             metrics=self._metrics,
         )
         instance = serve.get_replica_context().rank.rank
+        held = partial(confirm, self._store, used, config.source.group_id)
 
         def open_source() -> Source:
-            held = partial(confirm, self._store, used, config.source.group_id)
             return KafkaSource(config.source, config.limits, tracker, instance=instance, confirm=held)
 
         return StreamWorker(
@@ -101,6 +101,7 @@ class Ingestor:
             tracker=tracker,
             refractor=refractor,
             store=self._store,
+            confirm=held,
             tasks=tasks,
             limits=config.limits,
             commit_interval_s=config.source.commit_interval_s,

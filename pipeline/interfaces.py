@@ -27,7 +27,7 @@ class Source(Protocol):
         """Stops or resumes fetching for every partition held now or assigned later. Cheap to repeat."""
 
     def commit(self) -> None:
-        """Commits the watermark of every partition that moved since the last call.
+        """Commits the durable watermark of every partition that moved since the last call.
 
         A lost ownership is no error here: its offsets are simply not committed.
         """
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Returns records between the position and the end of each held partition, as last heard from the broker."""
 
     def close(self) -> None:
-        """Commits what is finished, leaves the group and frees the sockets. Safe to call twice."""
+        """Commits what is durable, leaves the group and frees the sockets. Safe to call twice."""
 
 
 class DeadLetters(Protocol):
@@ -125,7 +125,7 @@ class Store(Protocol):
         """
 
     def flush(self) -> None:
-        """Returns when everything written so far survives a power loss. Called before offsets are committed."""
+        """Returns when everything written so far survives a power loss. Called before offsets may be committed."""
 
     def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
         """Returns live points by falling cosine similarity, read through the task's alias.

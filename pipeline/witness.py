@@ -14,22 +14,7 @@ from pipeline.records import Partition, Witness, collection_tag
 from pipeline.tasks import Task
 
 Confirm = Callable[[Collection[tuple[Partition, Witness]]], None]
-"""Raises EnvironmentFault when the store no longer holds what offsets stand for."""
-
-
-class Confirmed:
-    """Asks the store for witnesses, and keeps the last ones it had. Asked from one thread, read from any."""
-
-    def __init__(self, ask: Confirm) -> None:
-        self._ask = ask
-        self.last: Mapping[Partition, Witness] = {}
-
-    def check(self, witnesses: Mapping[Partition, Witness]) -> None:
-        """Asks for the given ones and for those of the last time: what is newer may be there without them."""
-        pairs = {*witnesses.items(), *((place, last) for place, last in self.last.items() if place in witnesses)}
-        if pairs:
-            self._ask(pairs)
-        self.last = {**self.last, **witnesses}
+"""Raises EnvironmentFault when the store no longer holds what offsets stand for. Called from several threads."""
 
 
 def witness_tags(tasks: Iterable[Task]) -> frozenset[str]:

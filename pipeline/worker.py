@@ -1,4 +1,4 @@
-"""The core loop: poll, hand over, commit. Batch threads do the work; this thread never waits for them."""
+"""The core loop: poll, hand over, commit. Other threads store and flush; this one never waits for them."""
 
 import time
 from collections import Counter, deque
@@ -19,6 +19,7 @@ from pipeline.records import Delivery
 from pipeline.refractor import Refractor
 from pipeline.retry import Retrier
 from pipeline.tasks import Task
+from pipeline.witness import Confirm
 
 POLL_TIMEOUT_S = 0.2
 """Longest wait of an idle poll. Records end it at once; it bounds how late a pause, a stop or a commit is seen."""
@@ -36,7 +37,7 @@ class StreamWorker:
     """Moves records from a source, through the embedders, into the store: one member of the group.
 
     At least once, idempotent: an offset is committed only after its record and all before it are
-    finished for every task, and repeating a record is a no-op behind the version guard. `run` ends
+    finished for every task and flushed, and repeating a record is a no-op behind the version guard. `run` ends
     when `stop` is called, or raises what a person must mend. Memory is bounded by
     `max_in_flight_bytes`: at the bound the source is paused and polled on.
     """
@@ -48,6 +49,7 @@ class StreamWorker:
         tracker: OffsetTracker,
         refractor: Refractor,
         store: Store,
+        confirm: Confirm,
         tasks: Sequence[Task],
         limits: LimitsConfig,
         commit_interval_s: float,
@@ -59,6 +61,7 @@ class StreamWorker:
         self._tracker = tracker
         self._refractor = refractor
         self._store = store
+        self._confirm = confirm
         self._tasks = tasks
         self._buffer = DeliveryBuffer(limits.max_in_flight_bytes, limits.max_batch_records)
         self._num_threads = limits.max_concurrent_batches
@@ -66,6 +69,7 @@ class StreamWorker:
         self._commit_interval_s = commit_interval_s
         self._metrics = metrics
         self._retry = Retrier(stop, self._on_retry)
+        self._retry_flush = Retrier(stop, self._count_retry)
         self._stop = stop
         self._clock = clock
         self._fault: BaseException | None = None
@@ -86,6 +90,7 @@ class StreamWorker:
         threads = [
             Thread(target=self._work, name=f"batch-{number}", daemon=True) for number in range(self._num_threads)
         ]
+        threads.append(Thread(target=self._secure_often, name="flush", daemon=True))
         for thread in threads:
             thread.start()
         try:
@@ -126,7 +131,8 @@ class StreamWorker:
             self._buffer.put(deliveries)
         if self._clock() - self._committed_s >= self._commit_interval_s:
             self._commit()
-        self.ready = self._source.joined() and self._refractor.failing_s() < OUTAGE_S
+        failing_s = max(self._refractor.failing_s(), self._retry_flush.failing_s())
+        self.ready = self._source.joined() and failing_s < OUTAGE_S
         self.turned_s = self._clock()
 
     def _work(self) -> None:
@@ -147,22 +153,34 @@ class StreamWorker:
             return False  # stopped while a component was away
         return True
 
+    def _secure_often(self) -> None:
+        while not self._stop.wait(self._commit_interval_s):
+            self._attempt(partial(self._retry_flush, "store", self._secure))
+
+    def _secure(self) -> None:
+        """Makes what is finished durable. An offset must not survive what it stands for: it is committed afterwards."""
+        watermarks = self._tracker.watermarks()
+        if watermarks:
+            self._store.flush()
+            if watermarks.witnesses:
+                self._confirm(watermarks.witnesses)
+            failpoints.reach("before_commit")
+            self._tracker.secure(watermarks)
+
     def _commit(self) -> None:
-        """Commits what moved. The store is flushed first: an offset must not survive what it stands for."""
+        """Commits what is durable."""
         self._committed_s = self._clock()
         self._observe()
         try:
-            if self._tracker.watermarks():
-                self._store.flush()
-                failpoints.reach("before_commit")
             self._source.commit()
         except RefractError as error:
             if action_for(error) is not Action.RETRY:
                 raise
-            log.warning("Offsets wait: the store could not be flushed, or the source is away.", detail=str(error))
+            log.warning("Offsets wait: the source is away.", detail=str(error))
 
     def _leave(self) -> None:
         try:
+            self._secure()
             self._commit()
         except RefractError as error:
             log.warning("The last offsets could not be committed; their records will be read again.", detail=str(error))
@@ -174,8 +192,11 @@ class StreamWorker:
         last = deliveries[-1].position
         self._delivered_ms[last.topic] = last.timestamp_ms
 
-    def _on_retry(self, component: str) -> None:
+    def _count_retry(self, component: str) -> None:
         self._metrics.retries.labels(component).inc()
+
+    def _on_retry(self, component: str) -> None:
+        self._count_retry(component)
         self.ready = False
         self.turned_s = self._clock()
 

@@ -72,7 +72,7 @@ class FakeSource:
         self.pauses.append(paused)
 
     def commit(self) -> None:
-        moved = self.tracker.watermarks()
+        moved = {place: watermark.offset for place, watermark in self.tracker.durable().items()}
         if moved:
             self.commits.append(moved)
             self.tracker.committed(moved)

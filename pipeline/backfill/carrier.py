@@ -96,8 +96,8 @@ class _Passage:
         moved = self.tracker.watermarks()
         if moved:
             self.store.flush()
-            self.checkpoint = moved[self.partition]
-            self.tracker.committed(moved)
+            self.tracker.secure(moved)
+            self.checkpoint = moved.offsets[self.partition]
         return bool(moved)
 
     def outcome(self) -> Outcome:

@@ -13,14 +13,14 @@ from pipeline import failpoints
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.interfaces import Clock
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Partition, Receipt, Witness
+from pipeline.offsets import OffsetTracker, Watermark
+from pipeline.records import Partition, Receipt
 from pipeline.sources.consumer import is_fenced
 from pipeline.sources.listener import Listener
 from pipeline.sources.memory import TopicMemory
 from pipeline.sources.start import Committed, Mark, Start, Topic, begin, load_witness, resume
 from pipeline.sources.translate import translate
-from pipeline.witness import Confirm, Confirmed
+from pipeline.witness import Confirm
 
 PLACE_TIMEOUT_MS = 5_000
 """Longest wait for one answer about a start position; a later poll asks again."""
@@ -63,12 +63,12 @@ class Assignment:
     ) -> None:
         self.listener = Listener(self)
         self.fault: RefractError | None = None
-        """Set from the IO thread, by a commit's answer or by the store: the next poll raises it, and nothing more is
+        """Set from the IO thread by a commit's answer, or by the store: the next poll raises it, and nothing more is
         committed."""
         self._consumer = consumer
         self._config = config
         self._tracker = tracker
-        self._confirmed = Confirmed(confirm)
+        self._confirm = confirm
         self._paused = paused
         self._lock = threading.RLock()
         self._answered = False
@@ -161,9 +161,7 @@ class Assignment:
         self._remembered = self._memory.load()
         siblings: dict[str, list[Committed]] = {}
         starts = {topic_partition: self._start(topic_partition, siblings) for topic_partition in waiting}
-        self._confirm_held(
-            {Partition(*place): start.witness for place, start in starts.items() if start.witness is not None}
-        )
+        self._confirm_held(starts)
         offsets = {topic_partition: self._offset(topic_partition, start) for topic_partition, start in starts.items()}
         first = {
             topic_partition: OffsetAndMetadata(offsets[topic_partition], start.mark.dump(), -1)
@@ -183,19 +181,14 @@ class Assignment:
                     self._let_read(topic_partition, offsets[topic_partition], start)
 
     def commit(self) -> None:
-        """Sends the moved watermarks, unless an earlier commit is still without an answer.
-
-        Raises what the store says of it: under a running pipeline, too, it may be set back.
-        """
-        if self._tracker.watermarks():
-            self._confirm_held(self._tracker.witnesses())
+        """Sends the durable watermarks that moved, unless an earlier commit is still without an answer."""
         with self._lock:
             self._check_topic_ids()
             self._memory.refresh()
             if self._commit_under_way is not None:
                 return
-            moved = self._tracker.watermarks()
-            offsets = self._with_marks(moved, self._placed, self._tracker.witnesses())
+            moved = self._tracker.durable()
+            offsets = self._with_marks(moved, self._placed)
             if not offsets:
                 return
             token = self._commit_under_way = object()
@@ -221,9 +214,12 @@ class Assignment:
         self._forget(list(self._placed) + list(self._waiting))
         self._tracker.lose(self._tracker.held())
 
-    def _confirm_held(self, witnesses: Mapping[Partition, Witness]) -> None:
+    def _confirm_held(self, starts: Mapping[TopicPartition, Start]) -> None:
+        """Asks the store for what the committed offsets of these starts stand for."""
+        witnesses = {(Partition(*place), start.witness) for place, start in starts.items() if start.witness is not None}
         try:
-            self._confirmed.check(witnesses)
+            if witnesses:
+                self._confirm(witnesses)
         except EnvironmentFault as fault:
             self.fault = fault
             raise
@@ -244,10 +240,8 @@ class Assignment:
             self.lost(gone)
             return {}
         with self._lock:
-            marks, witnesses = dict(self._placed), {**self._tracker.witnesses(), **self._confirmed.last}
-            ended = self._forget(gone)
-            finished = self._tracker.revoke(ended)
-            return self._with_marks(finished, marks, witnesses)
+            marks = dict(self._placed)
+            return self._with_marks(self._tracker.revoke(self._forget(gone)), marks)
 
     def lost(self, gone: Iterable[TopicPartition]) -> None:
         """Ends partitions that somebody else may own already: nothing is committed."""
@@ -268,25 +262,23 @@ class Assignment:
 
     @staticmethod
     def _with_marks(
-        offsets: Mapping[Partition, int],
-        marks: Mapping[TopicPartition, Mark],
-        witnesses: Mapping[Partition, Witness],
+        watermarks: Mapping[Partition, Watermark], marks: Mapping[TopicPartition, Mark]
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         return {
             TopicPartition(*place): OffsetAndMetadata(
-                offset, marks[TopicPartition(*place)].dump(witnesses.get(place)), -1
+                watermark.offset, marks[TopicPartition(*place)].dump(watermark.witness), -1
             )
-            for place, offset in offsets.items()
+            for place, watermark in watermarks.items()
             if TopicPartition(*place) in marks
         }
 
-    def _commit_answered(self, token: object, offsets: Mapping[Partition, int], answer: Any) -> None:
+    def _commit_answered(self, token: object, watermarks: Mapping[Partition, Watermark], answer: Any) -> None:
         with self._lock:
             if self._commit_under_way is not token:
                 return  # partitions changed meanwhile; what was committed is repeated or no longer ours
             self._commit_under_way = None
             if not isinstance(answer, Exception):
-                self._tracker.committed(offsets)
+                self._tracker.committed({place: watermark.offset for place, watermark in watermarks.items()})
                 failpoints.reach("after_commit")
                 return
         if isinstance(answer, _NOT_OURS):

@@ -118,7 +118,7 @@ class KafkaSource:
             self._assignment.set_paused(paused=paused)
 
     def commit(self) -> None:
-        """Sends the watermarks that moved, without waiting; what came of it is heard in later polls."""
+        """Sends the durable watermarks that moved, without waiting; what came of it is heard in later polls."""
         if self._assignment is None or self._fault is not None:
             return
         try:
@@ -135,7 +135,7 @@ class KafkaSource:
         return {} if self._assignment is None else self._assignment.lag()
 
     def close(self) -> None:
-        """Commits what is finished, leaves the group and frees the sockets."""
+        """Commits what is durable, leaves the group and frees the sockets."""
         if not self._closed.is_set():
             self._closed.set()
             self._discard()
@@ -231,7 +231,7 @@ class KafkaSource:
         return error
 
     def _discard(self) -> None:
-        """Closes the consumer: the listener commits what is finished, and its partitions end."""
+        """Closes the consumer: the listener commits what is durable, and its partitions end."""
         consumer, assignment = self._consumer, self._assignment
         self._consumer = self._assignment = None
         if consumer is None:

@@ -27,7 +27,7 @@ class Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-p
         self._assignment._answered = True  # noqa: SLF001 - one class in two halves
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Ends partitions and commits what is finished of them."""
+        """Ends partitions and commits what is durable of them."""
         offsets = self._assignment.revoked(revoked)
         if not offsets:
             return

@@ -151,6 +151,7 @@ class Stream:
             tracker=tracker,
             refractor=refractor,
             store=self.store,
+            confirm=lambda _: None,
             tasks=[URGENCY],
             limits=self.limits,
             commit_interval_s=0.001,

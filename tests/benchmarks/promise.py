@@ -23,7 +23,7 @@ from pipeline.config.source import TopicConfig
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.engine.null import NullEngine, NullTokenizer, null_identity
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
+from pipeline.offsets import OffsetTracker, Watermark, Watermarks
 from pipeline.records import Delivery, Embeddings, Partition, Position, Priority, Receipt, TokenBatch, Witness
 from pipeline.refractor import Plan, Refractor
 from pipeline.retry import Retrier
@@ -58,8 +58,11 @@ class BlindTracker(OffsetTracker):
     def finish(self, receipts: Iterable[Receipt], witnesses: Mapping[Partition, Witness] | None = None) -> None:
         pass
 
-    def watermarks(self) -> dict[Partition, int]:
-        return dict(self._last)
+    def watermarks(self) -> Watermarks:
+        return Watermarks(dict(self._last), (), ())
+
+    def durable(self) -> dict[Partition, Watermark]:
+        return {partition: Watermark(offset) for partition, offset in self._last.items()}
 
 
 class ListSource:
@@ -95,7 +98,7 @@ class ListSource:
         self._paused = paused
 
     def commit(self) -> None:
-        self._tracker.committed(self._tracker.watermarks())
+        self._tracker.committed({place: mark.offset for place, mark in self._tracker.durable().items()})
 
     def joined(self) -> bool:
         return True
@@ -144,6 +147,7 @@ def rate(values: Sequence[bytes], num_keys: int, *, promised: bool) -> float:
             tracker=tracker,
             refractor=refractor,
             store=store,
+            confirm=lambda _: None,
             tasks=tasks,
             limits=LIMITS,
             commit_interval_s=1.0,

@@ -95,17 +95,13 @@ def build(
         metrics=metrics,
         wall_clock=time.time,
     )
+    held = partial(confirm, store, used, config.source.group_id)
     worker = StreamWorker(
-        source=lambda: KafkaSource(
-            config.source,
-            config.limits,
-            tracker,
-            instance=instance,
-            confirm=partial(confirm, store, used, config.source.group_id),
-        ),
+        source=lambda: KafkaSource(config.source, config.limits, tracker, instance=instance, confirm=held),
         tracker=tracker,
         refractor=refractor,
         store=store,
+        confirm=held,
         tasks=tasks,
         limits=config.limits,
         commit_interval_s=config.source.commit_interval_s,

@@ -124,11 +124,13 @@ class Member:
             metrics=METRICS,
             wall_clock=world.scheduler.clock,
         )
+        self._confirm = partial(confirm, world.store, {TOPIC: TASKS}, "group")
         self.worker = StreamWorker(
             source=self._open_source,
             tracker=self._tracker,
             refractor=refractor,
             store=world.store,
+            confirm=self._confirm,
             tasks=TASKS,
             limits=self._limits,
             commit_interval_s=random.choice([0.2, 1.0]),
@@ -145,7 +147,7 @@ class Member:
             CONFIGS[world.journal.versioned],
             self._limits,
             self._tracker,
-            confirm=partial(confirm, world.store, {TOPIC: TASKS}, "group"),
+            confirm=self._confirm,
             clock=world.scheduler.clock,
             make_consumer=lambda **_: SimConsumer(world.broker, self.process.name),
         )

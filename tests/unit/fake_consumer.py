@@ -171,14 +171,24 @@ class Group:
         self.consumers.append(FakeConsumer(self, deque(self._scripts.popleft() if self._scripts else [])))
         return self.consumers[-1]
 
-    def poll(self, times: int = 1) -> list[int]:
-        """Offsets delivered by so many polls; all are finished at once."""
+    def poll(self, times: int = 1, *, durable: bool = True) -> list[int]:
+        """Offsets delivered by so many polls; all are finished at once, and the store is flushed."""
         offsets = []
         for _ in range(times):
             deliveries = self.source.poll(0.1)
             self.tracker.finish(delivery.receipt for delivery in deliveries)
+            if durable:
+                self.secure()
             offsets += [delivery.position.offset for delivery in deliveries]
         return offsets
+
+    def secure(self) -> None:
+        """What a worker does once the store is flushed."""
+        self.tracker.secure(self.tracker.watermarks())
+
+    def commit(self) -> None:
+        self.secure()
+        self.source.commit()
 
     @property
     def offset(self) -> int:

@@ -15,8 +15,8 @@ from hypothesis.stateful import (
 )
 
 from pipeline.errors import OwnershipError
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Partition, Receipt
+from pipeline.offsets import OffsetTracker, Watermark, Watermarks
+from pipeline.records import Partition, Receipt, Witness
 
 P0 = Partition("tickets", 0)
 P1 = Partition("tickets", 1)
@@ -31,45 +31,85 @@ def tracker_with(*offsets: int) -> tuple[OffsetTracker, list[Receipt]]:
 def test_offset_is_not_committed_while_an_earlier_one_is_unfinished() -> None:
     tracker, (first, second, third) = tracker_with(0, 1, 2)
     tracker.finish([second, third])
-    assert tracker.watermarks() == {}
+    assert tracker.watermarks().offsets == {}
     tracker.finish([first])
-    assert tracker.watermarks() == {P0: 3}
+    assert tracker.watermarks().offsets == {P0: 3}
 
 
 def test_watermark_is_the_next_offset_of_what_was_delivered_across_gaps() -> None:
     """Compaction and aborted transactions leave gaps, which need no counting."""
     tracker, receipts = tracker_with(5, 9, 20)
     tracker.finish(receipts[:2])
-    assert tracker.watermarks() == {P0: 10}
+    assert tracker.watermarks().offsets == {P0: 10}
     tracker.finish(receipts[2:])
-    assert tracker.watermarks() == {P0: 21}
+    assert tracker.watermarks().offsets == {P0: 21}
 
 
 def test_watermark_that_was_committed_is_not_offered_again() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    tracker.committed(tracker.watermarks())
-    assert tracker.watermarks() == {}
+    tracker.secure(tracker.watermarks())
+    tracker.committed({P0: 1})
+    assert tracker.durable() == {}
+    assert not tracker.watermarks()
 
 
-def test_watermark_is_offered_again_until_its_commit_is_noted() -> None:
+def test_watermark_is_offered_again_until_it_is_secured_and_then_until_its_commit_is_noted() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    assert tracker.watermarks() == tracker.watermarks() == {P0: 1}
+    assert tracker.watermarks().offsets == tracker.watermarks().offsets == {P0: 1}
+    tracker.secure(tracker.watermarks())
+    assert tracker.durable() == tracker.durable() == {P0: Watermark(1)}
+
+
+def test_what_finishes_while_the_store_is_flushed_is_not_durable() -> None:
+    tracker, (first, second) = tracker_with(0, 1)
+    tracker.finish([first])
+    taken = tracker.watermarks()
+    assert tracker.durable() == {}
+    tracker.finish([second])
+    tracker.secure(taken)
+    assert tracker.durable() == {P0: Watermark(1)}
+    assert tracker.watermarks().offsets == {P0: 2}
+
+
+def test_partition_that_went_and_came_back_while_the_store_was_flushed_has_nothing_durable() -> None:
+    tracker, receipts = tracker_with(0)
+    tracker.finish(receipts)
+    taken = tracker.watermarks()
+    tracker.lose([P0])
+    tracker.assign(P0, 0)
+    tracker.secure(taken)
+    assert tracker.durable() == {}
+
+
+def test_watermark_keeps_the_witness_it_was_taken_with_and_asks_for_the_one_before() -> None:
+    start, taken, newer = (Witness(bytes([number] * 16), number, frozenset()) for number in range(3))
+    tracker = OffsetTracker()
+    tracker.assign(P0, 0, start)
+    tracker.finish([tracker.add(P0, 0)], {P0: taken})
+    watermarks = tracker.watermarks()
+    assert watermarks.witnesses == {(P0, start), (P0, taken)}
+    tracker.finish([], {P0: newer, P1: newer})
+    tracker.secure(watermarks)
+    assert tracker.durable() == {P0: Watermark(1, taken)}
+    assert tracker.revoke([P0]) == {P0: Watermark(1, taken)}
 
 
 def test_committed_start_position_is_not_committed_again() -> None:
     tracker = OffsetTracker()
     tracker.assign(P0, 7)
-    assert tracker.watermarks() == {}
+    assert tracker.watermarks().offsets == {}
 
 
-def test_revoke_returns_what_is_finished_and_ignores_what_finishes_later() -> None:
-    tracker, (first, second) = tracker_with(0, 1)
+def test_revoke_returns_what_is_durable_and_ignores_what_finishes_later() -> None:
+    tracker, (first, second, third) = tracker_with(0, 1, 2)
     tracker.finish([first])
-    assert tracker.revoke([P0]) == {P0: 1}
+    tracker.secure(tracker.watermarks())
     tracker.finish([second])
-    assert tracker.watermarks() == {}
+    assert tracker.revoke([P0]) == {P0: Watermark(1)}
+    tracker.finish([third])
+    assert not tracker.watermarks()
     assert tracker.held() == frozenset()
 
 
@@ -80,27 +120,27 @@ def test_late_finish_of_an_earlier_assignment_does_not_move_the_next_one() -> No
     tracker.assign(P0, 0)
     again = tracker.add(P0, 0)
     tracker.finish([late])
-    assert tracker.watermarks() == {}
+    assert tracker.watermarks().offsets == {}
     assert not tracker.is_current(late)
     assert tracker.is_current(again)
     tracker.finish([again])
-    assert tracker.watermarks() == {P0: 1}
+    assert tracker.watermarks().offsets == {P0: 1}
 
 
 def test_lost_partition_has_nothing_to_commit() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
     tracker.lose([P0])
-    assert tracker.watermarks() == {}
+    assert tracker.watermarks().offsets == {}
     assert tracker.revoke([P0]) == {}
 
 
 def test_commit_of_a_lost_partition_is_ignored() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    moved = tracker.watermarks()
+    tracker.secure(tracker.watermarks())
     tracker.lose([P0])
-    tracker.committed(moved)
+    tracker.committed({P0: 1})
     assert tracker.held() == frozenset()
 
 
@@ -108,9 +148,9 @@ def test_partitions_do_not_wait_for_each_other() -> None:
     tracker, (slow,) = tracker_with(0)
     tracker.assign(P1)
     tracker.finish([tracker.add(P1, 4)])
-    assert tracker.watermarks() == {P1: 5}
+    assert tracker.watermarks().offsets == {P1: 5}
     tracker.finish([slow])
-    assert tracker.watermarks() == {P0: 1, P1: 5}
+    assert tracker.watermarks().offsets == {P0: 1, P1: 5}
 
 
 def test_records_of_a_partition_that_is_not_held_are_refused() -> None:
@@ -146,11 +186,32 @@ class TrackerAgainstModel(RuleBasedStateMachine):
         self.delivered: dict[Partition, list[tuple[int, Receipt]]] = {}
         self.finished: set[int] = set()
         self.next_offset = 0
+        self.durable: dict[Partition, int] = {}
+        self.taken: tuple[Watermarks, dict[Partition, int]] | None = None
 
     @rule(partition=st.sampled_from([P0, P1]))
     def assign(self, partition: Partition) -> None:
         self.tracker.assign(partition)
         self.delivered[partition] = []
+        self.end(partition)
+
+    @rule()
+    def take(self) -> None:
+        self.taken = (self.tracker.watermarks(), self.expected())
+
+    @precondition(lambda self: self.taken)
+    @rule()
+    def secure(self) -> None:
+        assert self.taken is not None
+        self.tracker.secure(self.taken[0])
+        self.durable |= self.taken[1]
+        self.taken = None
+
+    def end(self, partition: Partition) -> None:
+        """What was taken of a partition that goes is void."""
+        self.durable.pop(partition, None)
+        if self.taken is not None:
+            self.taken[1].pop(partition, None)
 
     @precondition(lambda self: self.delivered)
     @rule(target=receipts, gap=st.integers(0, 3), count=st.integers(1, 4), data=st.data())
@@ -174,13 +235,19 @@ class TrackerAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def revoke(self, data: st.DataObject) -> None:
         partition = data.draw(st.sampled_from(sorted(self.delivered)))
-        expected = self.expected()
-        assert self.tracker.revoke([partition]) == {key: value for key, value in expected.items() if key == partition}
+        durable = self.durable.get(partition)
+        assert self.tracker.revoke([partition]) == ({} if durable is None else {partition: Watermark(durable)})
         del self.delivered[partition]
+        self.end(partition)
 
     @invariant()
     def watermarks_are_contiguous(self) -> None:
-        assert self.tracker.watermarks() == self.expected()
+        moved = {key: offset for key, offset in self.expected().items() if offset != self.durable.get(key)}
+        assert self.tracker.watermarks().offsets == moved
+
+    @invariant()
+    def only_what_was_secured_may_be_committed(self) -> None:
+        assert self.tracker.durable() == {key: Watermark(offset) for key, offset in self.durable.items()}
 
     def expected(self) -> dict[Partition, int]:
         found = {}

@@ -68,17 +68,17 @@ def test_a_batch_names_its_last_stored_record_and_no_dead_letter() -> None:
     bench = Bench()
     bench.embedder.nan_texts = {"poison"}
     bench.process(record("a", 7, "x"), record("b", 1, "y"), record("b", 5, "poison"), Reason.INVALID_JSON)
-    (found,) = bench.tracker.witnesses().values()
+    ((place, found),) = bench.tracker.watermarks().witnesses
     assert (found.id, found.version) == (point_id("support", "s:b"), 1)
-    check(bench.store, bench.tracker.witnesses())
+    check(bench.store, {place: found})
 
 
 def test_a_batch_of_letters_keeps_the_witness_before_it() -> None:
     bench = Bench()
     bench.process(record("a", 7, "x"))
-    before = bench.tracker.witnesses()
+    before = bench.tracker.watermarks().witnesses
     bench.process(Reason.INVALID_JSON)
-    assert bench.tracker.witnesses() == before != {}
+    assert bench.tracker.watermarks().witnesses == before != set()
 
 
 def test_a_witness_survives_being_written_beside_the_mark_and_a_rewind_forgets_it() -> None:
@@ -98,23 +98,25 @@ def test_a_hundred_tasks_fit_into_what_brokers_take() -> None:
 
 def test_commits_carry_the_witness_and_the_next_owner_asks_for_it() -> None:
     group = Group([assign, messages(0, 1), revoke, assign])
-    group.poll(2)
+    group.poll(2, durable=False)
     place = Partition(*PLACE)
     group.tracker.finish([], {place: WITNESS})
-    group.source.commit()
+    group.commit()
     assert load_witness(group.committed[PLACE].metadata) == WITNESS
+    assert group.asked == []
+    group.poll(3, durable=False)
     assert group.asked == [{(place, WITNESS)}]
-    group.poll(3)
-    assert group.asked[1:] == [{(place, WITNESS)}]
-    assert group.tracker.witnesses() == {place: WITNESS}  # carried on until something newer is stored
+    group.tracker.finish([group.tracker.add(place, 2)])
+    assert group.tracker.watermarks().witnesses == {(place, WITNESS)}  # carried on until something newer is stored
 
 
 def test_the_last_commit_of_a_revoked_partition_carries_it_too() -> None:
     def store(_consumer: FakeConsumer) -> None:
         group.tracker.finish([], {Partition(*PLACE): WITNESS})
+        group.secure()
 
     group = Group([assign, messages(0), store, revoke])
-    group.poll(5)
+    group.poll(5, durable=False)
     assert group.offset == 1
     assert load_witness(group.committed[PLACE].metadata) == WITNESS
 
@@ -130,29 +132,13 @@ def test_a_partition_whose_witness_is_gone_is_not_read_and_nothing_is_committed(
     group.store_says.append(EnvironmentFault("gone"))
     before = dict(group.committed)
     with pytest.raises(EnvironmentFault, match="gone"):
-        group.poll(3)
-    group.source.commit()
+        group.poll(3, durable=False)
+    group.commit()
     group.source.close()
     assert group.committed == before
 
 
-def test_nothing_more_is_committed_once_the_last_witness_is_gone() -> None:
-    place, newer = Partition(*PLACE), replace(WITNESS, id=bytes(16))
-    group = Group([assign, messages(0), messages(1)])
-    group.poll(2)
-    group.tracker.finish([], {place: WITNESS})
-    group.source.commit()
-    group.poll()
-    group.tracker.finish([], {place: newer})
-    group.store_says.append(EnvironmentFault("set back"))
-    with pytest.raises(EnvironmentFault, match="set back"):
-        group.source.commit()
-    assert group.asked[-1] == {(place, WITNESS), (place, newer)}
-    group.source.close()
-    assert group.offset == 1
-
-
-def test_a_revoked_partition_leaves_the_witness_that_was_confirmed_last() -> None:
+def test_a_revoked_partition_is_committed_as_far_as_it_is_durable_with_the_witness_of_then() -> None:
     """A newer one may have been stored after the store was set back."""
     place, newer = Partition(*PLACE), replace(WITNESS, id=bytes(16))
 
@@ -160,36 +146,28 @@ def test_a_revoked_partition_leaves_the_witness_that_was_confirmed_last() -> Non
         group.tracker.finish([], {place: newer})
 
     group = Group([assign, messages(0), messages(1), store, revoke])
-    group.poll(2)
+    group.poll(2, durable=False)
     group.tracker.finish([], {place: WITNESS})
-    group.source.commit()
-    group.poll(3)
-    assert group.offset == 2
+    group.secure()
+    group.poll(3, durable=False)
+    assert group.offset == 1
     assert load_witness(group.committed[PLACE].metadata) == WITNESS
-
-
-def test_nothing_is_asked_while_there_is_nothing_to_commit() -> None:
-    group = committed_with_witness([assign])
-    group.poll(2)
-    group.source.commit()
-    assert len(group.asked) == 1  # before it was read
 
 
 def test_a_store_that_is_away_is_asked_again() -> None:
     group = committed_with_witness()
     group.store_says.append(TransientError("away"))
-    group.poll()
+    group.poll(durable=False)
     with pytest.raises(TransientError):
-        group.poll()
-    assert group.poll(2) == [4]
+        group.poll(durable=False)
+    assert group.poll(2, durable=False) == [4]
     assert len(group.asked) == 2
 
 
 def test_a_lost_partition_takes_its_witness_with_it() -> None:
     group = Group([assign, messages(0), lose])
-    group.poll(2)
+    group.poll(2, durable=False)
     group.tracker.finish([], {Partition(*PLACE): WITNESS})
-    group.poll()
-    assert group.tracker.witnesses() == {}
+    group.poll(durable=False)
     group.tracker.finish([], {Partition(*PLACE): WITNESS})
-    assert group.tracker.witnesses() == {}
+    assert not group.tracker.watermarks()

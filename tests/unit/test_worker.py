@@ -1,6 +1,6 @@
 """The core loop: polls always, commits what is finished, stops in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Event, Thread
 from time import monotonic, sleep
 
@@ -13,8 +13,10 @@ from pipeline.errors import EnvironmentFault, OwnershipError, Reason, TransientE
 from pipeline.interfaces import Source
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
+from pipeline.records import Partition, Witness, point_id
 from pipeline.refractor import Plan, Refractor
 from pipeline.retry import Retrier
+from pipeline.witness import witness_tags
 from pipeline.worker import DeadLetterBreaker, StreamWorker
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task
 
@@ -48,17 +50,25 @@ class Rig:
             tracker=self.tracker,
             refractor=refractor,
             store=self.store,
+            confirm=self.confirm,
             tasks=[URGENCY],
             limits=limits or LimitsConfig(),
             commit_interval_s=0.001,
             metrics=self.metrics,
             stop=self.stop,
         )
+        self.asked: list[set[tuple[Partition, Witness]]] = []
+        self.store_says: list[EnvironmentFault] = []
         self.error: BaseException | None = None
         self.thread = Thread(target=self._run, daemon=True)
 
     def open_source(self) -> Source:
         return self.source
+
+    def confirm(self, witnesses: Collection[tuple[Partition, Witness]]) -> None:
+        self.asked.append(set(witnesses))
+        if self.store_says:
+            raise self.store_says[0]
 
     def _run(self) -> None:
         try:
@@ -97,16 +107,74 @@ def test_records_are_stored_then_committed(rig: Rig) -> None:
     assert rig.error is None
 
 
-def test_store_is_flushed_before_offsets_are_committed(rig: Rig) -> None:
-    flushes_at_commit: list[int] = []
-    commit = rig.source.commit
-    rig.source.commit = lambda: (flushes_at_commit.append(rig.store.num_flushes), commit())[1]  # type: ignore[method-assign, func-returns-value]
+def test_what_is_finished_while_the_store_is_flushed_waits_for_the_next_flush(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_before: list[int] = []
+
+    def flush() -> None:
+        written_before.append(rig.store.count(URGENCY.collection))
+        if len(written_before) == 1:
+            rig.source.batches.append([record("b", 1)])
+            rig.until(lambda: rig.tracker.watermarks().offsets == {rig.source.partition: 2})
+        else:
+            rig.until(lambda: rig.source.commits)
+
+    monkeypatch.setattr(rig.store, "flush", flush)
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: len(rig.source.commits) == 2)
+    rig.finish()
+    assert [commit[rig.source.partition] for commit in rig.source.commits] == written_before == [1, 2]
+
+
+def test_store_that_hangs_while_it_is_flushed_does_not_keep_the_loop_from_polling(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, let_go = Event(), Event()
+
+    def flush() -> None:
+        hung.set()
+        let_go.wait(10)
+
+    monkeypatch.setattr(rig.store, "flush", flush)
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    assert hung.wait(10)
+    polls = len(rig.source.pauses)
+    rig.until(lambda: len(rig.source.pauses) > polls + 10)
+    assert rig.source.commits == []
+    let_go.set()
+    rig.until(lambda: rig.source.commits)
+    rig.finish()
+
+
+def test_last_records_are_flushed_and_committed_before_the_group_is_left(rig: Rig) -> None:
+    rig.worker._commit_interval_s = 3_600
+    rig.source.batches.append([record("a", 1)])
+    rig.thread.start()
+    rig.until(lambda: rig.store.count(URGENCY.collection))
+    rig.finish()
+    assert rig.store.num_flushes == 1
+    assert rig.source.commits == [{rig.source.partition: 1}]
+
+
+def test_nothing_more_is_committed_once_the_store_has_lost_what_was(rig: Rig) -> None:
     rig.source.batches.append([record("a", 1)])
     rig.thread.start()
     rig.until(lambda: rig.source.commits)
-    rig.finish()
-    assert rig.store.num_flushes >= 1
-    assert flushes_at_commit[-1] >= 1
+    rig.store_says.append(EnvironmentFault("set back"))
+    rig.source.batches.append([record("b", 1)])
+    rig.thread.join(10)
+    assert rig.error is not None
+    assert str(rig.error) == "set back"
+    first, second = (
+        (rig.source.partition, Witness(point_id("support", key), 1, witness_tags([URGENCY]))) for key in ("s:a", "s:b")
+    )
+    assert rig.asked[0] == {first}
+    assert rig.asked[1] == {first, second}
+    assert rig.source.commits == [{rig.source.partition: 1}]
+    assert rig.source.closed
 
 
 def test_nothing_is_committed_while_the_store_is_away_and_all_of_it_afterwards(rig: Rig) -> None:
