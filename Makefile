@@ -26,7 +26,7 @@ help:
 	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
 	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
-	@echo 'make bench   runs the benchmarks and writes var/bench/*.json'
+	@echo 'make bench   runs the benchmarks and writes var/bench/*.json: about two hours, or BENCHMARKS="live freshness"'
 	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
 	@echo 'make simulate random faults on virtual time, SEEDS=100000 of them'
 	@echo 'make slow    the tests that take minutes: overload, a lost node, repair and backfill beside live records'

@@ -6,11 +6,11 @@ Ray's failures become the classes of `pipeline.errors` here and nowhere else.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from pipeline.errors import EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
+from pipeline.errors import DiedError, EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Filters, StoredPoint, Written
 from pipeline.records import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.tasks import Task
@@ -34,6 +34,8 @@ def translate(error: BaseException, what: str) -> NoReturn:
         raise error
     if isinstance(error, (BackPressureError, DeploymentUnavailableError)):
         raise TransientError(f"{what} has no room or no replica") from error
+    if isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
+        raise DiedError(f"{what} died while it worked on a call") from error
     if isinstance(error, (TimeoutError, GetTimeoutError, RayActorError, RayError, RayServeException)):
         raise UnknownOutcomeError(f"{what} did not answer: {type(error).__name__}") from error
     raise error

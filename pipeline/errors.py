@@ -102,6 +102,10 @@ class UnknownOutcomeError(TransientError):
     """The operation may or may not have been applied; only its identical repetition is safe."""
 
 
+class DiedError(UnknownOutcomeError):
+    """The process that worked on the call died; what it worked on may be why."""
+
+
 class OwnershipError(RefractError):
     """The partition was revoked or lost while its work was in flight."""
 
@@ -115,6 +119,7 @@ ACTIONS: dict[type[RefractError], Action] = {
     BatchShapeError: Action.SPLIT,
     TransientError: Action.RETRY,
     UnknownOutcomeError: Action.RETRY,
+    DiedError: Action.RETRY,
     OwnershipError: Action.DROP,
     EnvironmentFault: Action.STOP,
 }

@@ -34,6 +34,9 @@ class IngestMetrics:
         self.dropped = counter(
             "refract_records_dropped", "Records of revoked partitions; their new owner reads them.", TOPIC
         )
+        self.conflicts = counter(
+            "refract_version_conflicts", "Records of one batch with equal keys and versions and different texts.", TOPIC
+        )
         self.embedded = counter("refract_records_embedded", "Records embedded.", TASK)
         self.written = counter("refract_points_written", "Points written, tombstones not counted.", TASK)
         self.deleted = counter("refract_points_deleted", "Tombstones written.", TASK)

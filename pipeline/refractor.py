@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from pipeline import failpoints
+from pipeline.crashes import PROBE_TEXT, Suspects
 from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
 from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
 from pipeline.metrics import IngestMetrics
@@ -30,6 +32,8 @@ from pipeline.witness import witness_tags
 
 WallClock = Callable[[], float]
 """Unix seconds; only ever compared with Kafka's timestamps, for the freshness metric."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,9 @@ class Refractor:
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._priority = priority
+        self._suspects = Suspects()
+        self._scattered: set[str] = set()
+        """Topics that were warned of."""
 
     def process(self, deliveries: Sequence[Delivery]) -> None:
         """Finishes a batch of one topic.
@@ -127,6 +134,7 @@ class Refractor:
         refracted: list[_Item] = []
         letters: list[DeadLetter] = []
         num_older = 0
+        self._notice(topic, *_newest(waiting))
         while waiting:
             newest, older = _newest(waiting)
             refused = self._refract(topic, newest)
@@ -137,6 +145,23 @@ class Refractor:
             letters += refused
             num_older += len(older) - len(waiting)
         return refracted, letters, num_older
+
+    def _notice(self, topic: str, newest: Iterable[_Item], older: Sequence[_Item]) -> None:
+        """Tells of what a producer should not do, where one batch shows it: it costs nothing to look there."""
+        if not older:
+            return
+        kept = {item.id: item.record for item in newest}
+        pairs = [(item.record, kept[item.id]) for item in older]
+        conflicts = sum(left.version == right.version and left.text != right.text for left, right in pairs)
+        self._metrics.conflicts.labels(topic).inc(conflicts)
+        scattered = next((pair for pair in pairs if pair[0].position.partition != pair[1].position.partition), None)
+        if scattered is not None and topic not in self._scattered:
+            self._scattered.add(topic)
+            log.warning(
+                "One key comes from two partitions: Kafka keeps no order between them, only a version field does.",
+                topic=topic,
+                partitions=sorted(record.position.partition for record in scattered),
+            )
 
     def _refract(self, topic: str, items: Sequence[_Item]) -> list[DeadLetter]:
         """Embeds and writes the items; returns the letters of those that can never be stored.
@@ -194,14 +219,22 @@ class Refractor:
         return (points if valid.all() else points.take(np.flatnonzero(valid))), letters
 
     def _embed_texts(self, topic: str, model: str, tasks: Sequence[Task], texts: Sequence[str]) -> Embeddings:
-        tokens = self._plan.tokenizers[model].encode(texts, [task.prompt for task in tasks])
+        prompts, tokenizer = [task.prompt for task in tasks], self._plan.tokenizers[model]
+        tokens = tokenizer.encode(texts, prompts)
         for task, truncated in zip(tasks, tokens.truncated, strict=True):
             self._metrics.embedded.labels(topic, task.name).inc(len(texts))
             if num_tokens := int(truncated.sum()):
                 self._metrics.truncated.labels(topic, task.name).inc(num_tokens)
                 self._metrics.truncated_records.labels(topic, task.name).inc(int(np.count_nonzero(truncated)))
         with self._metrics.embed_latency.labels(model).time():
-            return self._retry("embedder", lambda: self._embedder.embed(model, tokens, self._priority))
+            return self._retry(
+                "embedder",
+                self._suspects.watch(
+                    lambda: self._embedder.embed(model, tokens, self._priority),
+                    lambda: self._embedder.embed(model, tokenizer.encode([PROBE_TEXT], prompts), self._priority),
+                    is_single=len(texts) == 1,
+                ),
+            )
 
     def _write(self, topic: str, points: PointBatch) -> None:
         with self._metrics.store_latency.labels(topic).time():

@@ -8,7 +8,7 @@ from threading import Lock
 import numpy as np
 
 from pipeline.config.model import TaskConfig
-from pipeline.errors import BatchShapeError, Reason, RefractError, TransientError
+from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError
 from pipeline.interfaces import Filters, StoredPoint, Written
 from pipeline.offsets import OffsetTracker
 from pipeline.records import (
@@ -195,6 +195,8 @@ class FakeEmbedder:
     def __init__(self) -> None:
         self.failures: deque[Exception] = deque()
         self.nan_texts: set[str] = set()
+        self.deadly_texts: set[str] = set()
+        """Texts that kill the process."""
         self.max_texts = 10_000
         self.calls: list[tuple[str, TokenBatch, Priority]] = []
 
@@ -208,6 +210,8 @@ class FakeEmbedder:
             "".join(map(chr, batch.ids[batch.offsets[segment] : batch.offsets[segment + 1]]))
             for segment in batch.segments[0]
         ]
+        if self.deadly_texts.intersection(texts):
+            raise DiedError("embedder died")
         return [np.stack([self._row(prompt, text) for text in texts]) for prompt in batch.prompts]
 
     def _row(self, prompt: str, text: str) -> Float32:

@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 
 from pipeline.cli.record_files import Keys, read_records
 from pipeline.errors import ConfigError, Reason, RefractError
-from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, not_built, verdict
+from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.bad_input.stream import FIRST_OFFSET, URGENCY, Stream, everything_logged, good, message
 from tests.unit.fake_consumer import PLACE, assign
 
 ROWS = {"id": ["a", "b"], "text": [MARKER_TEXT, "second"]}
 TEXTS = pa.array(ROWS["text"])
-BACKFILL = "backfill from files"
 
 
 def produced(row: int, given: str, expected: str, write: Callable[[Path], object], name: str = "a.parquet") -> Case:
@@ -83,6 +82,12 @@ def _extension(path: Path) -> None:
     pq.write_table(pa.table({"id": ["a", "b"], "text": pa.ExtensionArray.from_storage(_Pickled(), storage)}), path)
 
 
+def _link(path: Path) -> None:
+    elsewhere = path.with_name("elsewhere.parquet")
+    table(**ROWS)(elsewhere)
+    path.symlink_to(elsewhere)
+
+
 def _remote(place: Place) -> str:  # noqa: ARG001 - every case is given one
     try:
         list(read_records(Path(f"s3://user:{MARKER_SECRET}@bucket/a.parquet"), Keys("id")))
@@ -119,5 +124,5 @@ CASES = [
     ),
     produced(74, "a pickled extension type", "2 accepted", _extension),
     Case(77, "s3://user:secret@bucket/a.parquet", "refused, exit 2", _remote),
-    not_built(77, f"{BACKFILL}: an allowed root for paths", "refused outside of it"),
+    produced(77, "a link to a file elsewhere: whoever types the command may read it", "2 accepted", _link),
 ]

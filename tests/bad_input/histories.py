@@ -153,6 +153,17 @@ def _not_finite(place: Place) -> str:
     return verdict(f"dead letter: {stream.letters.letters[0].reason}", problems)
 
 
+def _deadly(place: Place) -> str:
+    values = [good(1, {}), body(), good(2, {})]
+    stream = Stream(place, [[assign, {PLACE: [message(value, FIRST_OFFSET + n) for n, value in enumerate(values)]}]])
+    stream.embedder.deadly_texts = {MARKER_TEXT}
+    stream.run(num_records=3)
+    problems = stream.problems()
+    if stream.store.count(URGENCY.collection) != 2:
+        problems.append("the good records are not there")
+    return verdict(f"dead letter: {stream.letters.letters[0].reason}", problems)
+
+
 def _two_partitions(place: Place) -> str:
     """The newer version lies in the other partition and comes first."""
     newer = message(body(v=9, text="newer"), FIRST_OFFSET)._replace(partition=1)
@@ -166,6 +177,25 @@ def _two_partitions(place: Place) -> str:
             return verdict("", problems)
     [point] = store.retrieve(URGENCY.collection, [point_id(PIPELINE, "s:a")])
     return f"version {point.version}"
+
+
+def _conflict(place: Place) -> str:
+    batch = [message(body(v=7, text=text), FIRST_OFFSET + n) for n, text in enumerate(("first", "second", "first"))]
+    stream = Stream(place, [[assign, {PLACE: batch}]], topic=VERSIONED)
+    stream.run(num_records=3)
+    counted = stream.metrics.conflicts.labels("t")._value.get()
+    return verdict(f"{counted:.0f} counted as a conflict", stream.problems())
+
+
+def _scattered(place: Place) -> str:
+    """Each poll brings the key from both partitions."""
+    offsets = range(FIRST_OFFSET, FIRST_OFFSET + 4)
+    batch = [message(body(v=offset), offset)._replace(partition=offset % 2) for offset in offsets]
+    stream = Stream(place, [[assign, {PLACE: batch[:2]}, settle, {PLACE: batch[2:]}]], topic=VERSIONED)
+    stream.run(num_records=4)
+    counted = stream.logs.count("One key comes from two partitions")
+    named = "partitions" in stream.logs and "[0, 1]" in stream.logs
+    return verdict(f"{counted} warning, naming partitions 0 and 1: {named}", stream.problems())
 
 
 def _largest(place: Place) -> str:
@@ -214,7 +244,7 @@ CASES = [
     history(36, "version 7 twice, the same text", "same at 7", [(7, "same")], [(7, "same")]),
     history(37, "version 7 twice, in two polls, different texts", "first at 7", [(7, "first")], [(7, "second")]),
     history(37, "version 7 twice in one poll, different texts", "first at 7", [(7, "first"), (7, "second")]),
-    not_built(37, "a metric of equal versions with different contents", "counted as a conflict"),
+    Case(37, "version 7 twice in one poll, other texts: what the metrics say", "1 counted as a conflict", _conflict),
     history(38, "version 7, later 6", "new at 7", [(7, "new")], [(6, "old")]),
     Case(38, "version 7, later 6: what the metrics say", "finished, 1 counted as stale", _stale),
     history(39, "versions 7 and 8 in one poll", "new at 8", [(7, "old"), (8, "new")]),
@@ -224,7 +254,7 @@ CASES = [
     history(41, "a delete of a key nobody stored, later an older upsert", "deleted at 5", [(5, None)], [(4, "late")]),
     history(42, "deleted at 9, later an upsert of 10", "back at 10", [(9, None)], [(10, "back")]),
     Case(45, "one key in two partitions, the older version later", "version 9", _two_partitions),
-    not_built(45, "a warning when one key comes from two partitions", "warned"),
+    Case(45, "one key in two partitions in one poll, twice", "1 warning, naming partitions 0 and 1: True", _scattered),
     Case(50, "the deepest payload, as a server gets it", "23 levels, 1 point; 23 levels, 1 point", _deepest),
     Case(54, "an embedding of NaN from the model", f"dead letter: {Reason.INVALID_EMBEDDING}", _not_finite),
     broken(57, "a batch with a wrong checksum, however often it is fetched", CORRUPT, times=9),
@@ -237,9 +267,9 @@ CASES = [
         f"dead letter: {Reason.TEXT_NOT_A_STRING}, shortened True, fits True",
         _largest,
     ),
-    not_built(62, "schema registries", "dead letter, or retried while the registry is away"),
     Case(63, "offsets 10, 13 and 19", "3 accepted", _gap),
-    not_built(64, "a crash counter by offset outside the worker", f"dead letter: {Reason.CRASHES_WORKER}"),
+    Case(64, "a text that kills the embedder's process", f"dead letter: {Reason.CRASHES_WORKER}", _deadly),
+    not_built(64, "a crash counter by offset outside the ingestor", f"dead letter: {Reason.CRASHES_WORKER}"),
     Case(65, "1,000 records, all of them bad", "worker stops: EnvironmentFault", _all_bad),
     history(67, "a dead letter of version 6 sent again after 7", "new at 7", [(7, "new")], [(6, "replayed")]),
     broken(89, "a second member with the same group_instance_id", kafka_errors.FencedInstanceIdError()),

@@ -147,6 +147,7 @@ CASES = [
     ),
     refused(48, "begins with '_'", **{f"{TOPIC}payload": ["_version"]}),
     refused(48, "begins with '_'", **{f"{TOPIC}payload": {"_state": "state"}}),
+    refused(62, "expected one of json", **{f"{TOPIC}format": "avro"}),
     refused(78, "Did you mean 'group_id'", source__grup_id="x"),
     refused(78, "Did you mean 'limits'", limit={}),
     refused(79, "refract commits by itself", source__enable_auto_commit=True),

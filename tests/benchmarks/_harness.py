@@ -9,11 +9,12 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import psutil
@@ -38,6 +39,7 @@ MINILM: dict[str, Any] = {
 }
 APP_PROCESSES = ("Ingestor", "Embedder", "StoreOwner", "Api", "Monitor")
 RAY_PROCESSES = ("ServeController", "ProxyActor", "raylet", "gcs_server", "ray::")
+Figure = TypeVar("Figure")
 
 
 def arguments(description: str | None) -> argparse.Namespace:
@@ -46,6 +48,12 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write one JSON object here")
     parser.add_argument("--runs", type=int, default=3, help="runs of each figure; the median counts")
     return parser.parse_args()
+
+
+def told(name: str, run: int, figure: Figure) -> Figure:
+    """Tells the figure of one run while the others are still to come, and returns it."""
+    print(f"{name}, run {run + 1}: {figure}", file=sys.stderr, flush=True)
+    return figure
 
 
 def report(figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.benchmarks.contenders import CONTENDERS, MODEL, OVERRIDES, Work, export, serve
+from tests.benchmarks._contenders import CONTENDERS, MODEL, OVERRIDES, Work, export, serve
 
 REFERENCE = ("sentence-transformers", "float32")
 PATIENCE_S = 600

@@ -17,7 +17,7 @@ def main() -> None:
     given = harness.arguments(__doc__)
     texts = harness.tickets(int(RATE_PER_S * (SECONDS + WARM_UP_S)) + 1)
     with harness.broker() as bootstrap:
-        runs = [_run(bootstrap, texts, run) for run in range(given.runs)]
+        runs = [harness.told("p50_ms, p99_ms", run, _run(bootstrap, texts, run)) for run in range(given.runs)]
     figures = {
         "rate_per_s": RATE_PER_S,
         "p50_ms": harness.median([p50 for p50, _ in runs]),

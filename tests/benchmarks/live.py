@@ -45,10 +45,13 @@ def main() -> None:
     given = harness.arguments(__doc__)
     texts = harness.tickets(5_431)
     with harness.broker() as bootstrap:
-        null = [_null_rate(bootstrap, texts, run) for run in range(given.runs)]
-        pairs = [_pair(bootstrap, texts[:MINILM_TEXTS], run) for run in range(given.runs)]
-        idle, ray_idle = _idle(bootstrap)
-        ready = [_ready(bootstrap, run) for run in range(given.runs)]
+        null = [harness.told("null_records_per_s", run, _null_rate(bootstrap, texts, run)) for run in range(given.runs)]
+        pairs = [
+            harness.told("engine_docs_per_s, live_docs_per_s", run, _pair(bootstrap, texts[:MINILM_TEXTS], run))
+            for run in range(given.runs)
+        ]
+        idle, ray_idle = harness.told("idle_cpu_share, ray_idle_cpu_share", 0, _idle(bootstrap))
+        ready = [harness.told("ready_s", run, _ready(bootstrap, run)) for run in range(given.runs)]
     figures = {
         "null_records_per_s": harness.median(null),
         "engine_docs_per_s": harness.median([engine for engine, _ in pairs]),

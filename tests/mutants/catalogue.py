@@ -42,6 +42,7 @@ _RIGHT_ACTIONS = {
     ),
     "TransientError": ("RETRY", f"{_WORKER}::test_outage_is_never_dead_lettered"),
     "UnknownOutcomeError": ("RETRY", f"{_WORKER}::test_outage_is_never_dead_lettered"),
+    "DiedError": ("RETRY", f"{_WORKER}::test_outage_is_never_dead_lettered"),
     "OwnershipError": (
         "DROP",
         f"{_WORKER}::test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on",
@@ -163,6 +164,13 @@ MUTANTS = (
         "                self._confirm(watermarks.witnesses)\n",
         "                pass\n",
         (f"{_WORKER}::test_nothing_more_is_committed_once_the_store_has_lost_what_was",),
+    ),
+    Mutant(
+        "nobody is blamed for a device that kills everything",
+        "pipeline/crashes.py",
+        "                probe()\n",
+        "",
+        (f"{UNIT}/test_crashes.py::test_nothing_is_blamed_while_harmless_texts_die_too",),
     ),
     Mutant(
         "flush before a commit",

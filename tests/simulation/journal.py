@@ -30,7 +30,7 @@ class Entry:
     @property
     def readable(self) -> bool:
         """Whether only the model or the store refuses it: then a newer version may make that unnecessary."""
-        return self.reason in {None, Reason.INVALID_EMBEDDING, Reason.REFUSED_BY_STORE}
+        return self.reason in {None, Reason.INVALID_EMBEDDING, Reason.CRASHES_WORKER, Reason.REFUSED_BY_STORE}
 
 
 class Journal:
@@ -40,6 +40,8 @@ class Journal:
         self.entries: list[Entry] = []
         self.poison: set[str] = set()
         """Texts without a finite embedding."""
+        self.deadly: set[str] = set()
+        """Texts that kill the process that computes them."""
         self.refused = {point_id(PIPELINE, f"s:{REFUSED_KEY}")}
         self.versioned = random.random() < 0.6
         """Whether records carry their version; else it is the offset."""
@@ -69,6 +71,9 @@ class Journal:
         elif kind < 0.32:
             self.poison.add(str(text))
             reason = reason or Reason.INVALID_EMBEDDING
+        elif kind < 0.34:
+            self.deadly.add(str(text))
+            reason = reason or Reason.CRASHES_WORKER
         message = Message(TOPIC, partition, offset, 1_000, key.encode(), value, headers)
         self.entries.append(Entry(message, point_id(PIPELINE, f"s:{key}"), version, text, reason))
         return message

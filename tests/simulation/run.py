@@ -114,6 +114,7 @@ class Member:
         )
         self._embedder = SimEmbedder(world.chaos)
         self._embedder.nan_texts = world.journal.poison
+        self._embedder.deadly_texts = world.journal.deadly
         refractor = Refractor(
             Plan(PIPELINE, {TOPIC: TASKS}, {"m": FakeTokenizer()}),
             embedder=self._embedder,
@@ -168,6 +169,7 @@ def simulate(seed: int, store: type[SimStore] = SimStore) -> Outcome:
     with (
         patch("pipeline.worker.Thread", world.scheduler.spawn),
         patch("pipeline.buffer.Condition", lambda: SimCondition(world.scheduler)),
+        patch("pipeline.crashes.Condition", lambda: SimCondition(world.scheduler)),
         capture_logs(),
     ):
         try:

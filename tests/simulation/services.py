@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipeline.errors import BatchShapeError, Reason, RecordError, TransientError, UnknownOutcomeError
+from pipeline.crashes import MAX_DEATHS
+from pipeline.errors import BatchShapeError, DiedError, Reason, RecordError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Written
 from pipeline.records import DeadLetter, Embeddings, Float32, PointBatch, Priority, TokenBatch
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeStore
@@ -96,6 +97,7 @@ class SimEmbedder(FakeEmbedder):
         super().__init__()
         self._chaos = chaos
         self.max_texts = chaos.random.choice([1, 3, 1_000])
+        self._num_deaths = 0
 
     def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
         self._chaos.pause(LATENCY_S)
@@ -103,7 +105,9 @@ class SimEmbedder(FakeEmbedder):
             raise TransientError("no replica")
         rows = super().embed(model, batch, priority)
         if self._chaos.flip_fault("embedder", 0.03):
-            raise UnknownOutcomeError("the replica died with the answer")
+            self._num_deaths += 1
+            # Killed by somebody else: too seldom for a record to be blamed.
+            raise (DiedError if self._num_deaths <= MAX_DEATHS else UnknownOutcomeError)("the replica went")
         return rows
 
 

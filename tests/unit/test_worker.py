@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.buffer import DELIVERY_BYTES
 from pipeline.config.app import LimitsConfig
-from pipeline.errors import EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
+from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
@@ -211,7 +211,7 @@ def test_commit_that_meets_an_outage_is_made_later(rig: Rig, monkeypatch: pytest
 
 def test_outage_is_never_dead_lettered(rig: Rig) -> None:
     rig.store.failures.extend([TransientError("down"), UnknownOutcomeError("cut")])
-    rig.embedder.failures.append(TransientError("no replica"))
+    rig.embedder.failures.extend([TransientError("no replica"), DiedError("killed")])
     rig.source.batches.append([record("a", 1)])
     rig.thread.start()
     rig.until(lambda: rig.source.commits or rig.letters.letters or rig.error)

@@ -12,6 +12,7 @@ from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -76,6 +77,23 @@ def _refract(precision: str, work: Work) -> Encode:
         return np.concatenate([part[row] for row in range(len(tasks)) for part in parts])
 
     return encode
+
+
+def _refract_compiled(precision: str, work: Work) -> Encode:
+    """The same engine, and what stands between two attentions in a graph of inductor's with frozen weights."""
+    import torch  # noqa: PLC0415 - its own process
+    from torch._inductor import config as inductor  # noqa: PLC0415 - as above
+
+    inductor.freezing = True
+    inductor.cpp.threads = 1  # batches run beside each other, a thread each
+
+    def compile_layers(model: Any) -> None:
+        for layer in model.encoder.layer:
+            layer.attention.output.compile(dynamic=True)
+            layer.feed_forward_chunk = torch.compile(layer.feed_forward_chunk, dynamic=True)
+
+    with patch("pipeline.engine.build.fuse_gelu", compile_layers):
+        return _refract(precision, work)
 
 
 def _sentence_transformers(precision: str, work: Work) -> Encode:
@@ -207,6 +225,7 @@ PACKAGES = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "refract": "torch",
+    "refract, compiled": "torch",
 }
 """Whose version a row shows; ours is torch's."""
 
@@ -220,5 +239,6 @@ CONTENDERS: dict[tuple[str, str], Callable[[str, Work], Encode]] = {
     ("refract", "float32"): _refract,
     ("refract", "bfloat16"): _refract,
     ("refract", "int8"): _refract,
+    ("refract, compiled", "bfloat16"): _refract_compiled,
 }
 """(name, precision) -> what makes its `Encode`."""
