@@ -83,16 +83,13 @@ class Reader:
         return found
 
     def finish(self, deliveries: Iterable[Delivery]) -> None:
+        """Stored and flushed at once."""
         self.tracker.finish(delivery.receipt for delivery in deliveries)
-
-    def send_commit(self) -> None:
-        """Commits what is finished, as if a store had been flushed, without waiting for the answer."""
         self.tracker.secure(self.tracker.watermarks())
-        self.source.commit()
 
     def commit(self, seconds: float = 0.4) -> list[Delivery]:
         """Commits and polls until the answer must have come."""
-        self.send_commit()
+        self.source.commit()
         return self.poll_for(seconds)
 
     def __enter__(self) -> Self:
@@ -124,7 +121,7 @@ class Member(Thread):
                     continue
                 self.deliveries += arrived
                 self.reader.finish(delivery for delivery in arrived if not self._hold(delivery))
-                self.reader.send_commit()
+                self.reader.source.commit()
         except BaseException as error:  # noqa: BLE001 - the test asks for it
             self.failure = error
         finally:
@@ -158,7 +155,7 @@ def run_process(tree: Mapping[str, Any], journal: Path) -> None:
         while True:
             arrived = reader.source.poll(POLL_S)
             reader.finish(arrived)
-            reader.send_commit()
+            reader.source.commit()
             held = sorted(partition.number for partition in reader.tracker.held())
             lines.write(json.dumps({"at": time.time(), "held": held, "read": positions(arrived)}) + "\n")
 

@@ -21,7 +21,7 @@ def fault_of(reader: Reader, timeout_s: float = 20.0) -> EnvironmentFault:
     while time.monotonic() < deadline:
         try:
             reader.finish(reader.source.poll(0.1))
-            reader.send_commit()
+            reader.source.commit()
         except EnvironmentFault as fault:
             with pytest.raises(EnvironmentFault):  # and it stays so
                 reader.source.poll(0.1)
@@ -180,7 +180,7 @@ def test_reading_goes_on_after_the_broker_was_killed_and_came_back(own_broker: B
                 assert list(reader.source.poll(0.1)) == []
             except TransientError:
                 time.sleep(0.05)
-            reader.send_commit()
+            reader.source.commit()
         assert polls < 40  # no spinning while it is away
         own_broker.start()
         produce(config, topic, texts(50, 60))
@@ -211,7 +211,7 @@ def test_a_broker_that_does_not_answer_holds_no_call_for_long(own_broker: Broker
                 start = time.monotonic()
                 try:
                     reader.source.poll(0.1)
-                    reader.send_commit()
+                    reader.source.commit()
                 except TransientError:
                     time.sleep(0.05)
                 slowest = max(slowest, time.monotonic() - start)
@@ -225,7 +225,7 @@ def test_a_broker_that_does_not_answer_holds_no_call_for_long(own_broker: Broker
 def _poll_and_commit(reader: Reader) -> bool:
     try:
         reader.finish(reader.source.poll(0.1))
-        reader.send_commit()
+        reader.source.commit()
     except TransientError:
         time.sleep(0.05)
     return False
