@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_error, print_json, print_note, print_table
-from pipeline.cli.plan import FaultKind, Plan, make_plan
+from pipeline.cli.resolved_plan import FaultKind, Plan, make_plan
 from pipeline.errors import ConfigError
 
 

@@ -15,9 +15,9 @@ from pipeline.cli.check import check
 from pipeline.cli.config import config_app
 from pipeline.cli.demo import demo
 from pipeline.cli.dlq import dlq_app
-from pipeline.cli.estimate import plan
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
+from pipeline.cli.plan import plan
 from pipeline.cli.produce import produce
 from pipeline.cli.repair import repair
 from pipeline.cli.rewind import rewind

@@ -1,244 +1,191 @@
-"""Gathers what a configuration will do and everything that is wrong with it, and starts and creates nothing."""
+"""`refract plan`: what a backfill will take, before it is started."""
 
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from pipeline.cli.backfill import checked_fragments, chosen_tasks, chosen_topic
+from pipeline.cli.options import AsJson, ConfigFile
+from pipeline.cli.output import print_json, print_note, print_table
+from pipeline.cli.progress import progress
 from pipeline.config.app import Config
-from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.store import EdgeStoreConfig
-from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
-from pipeline.tasks import ModelIdentity, Task, bind_task
+from pipeline.errors import RefractError
 
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+if TYPE_CHECKING:
+    from pipeline.backfill.estimate import Estimate, Pace
+    from pipeline.backfill.fragments import Fragment
+    from pipeline.backfill.sample import Sample, Size, Tokens
+    from pipeline.tasks import Task
 
+SERVER_POINTS_PER_S = 13_000
+"""Guarded upserts of 384 values into one shard of a Qdrant 1.19 server on two cores, measured."""
 
-class FaultKind(StrEnum):
-    """What a fault means for the exit code."""
-
-    CONFIG = "config"
-    UNREACHABLE = "unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that keeps the pipeline from working."""
-
-    kind: FaultKind
-    message: str
+_UNIT_STEP = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTask:
-    """One task of one topic, and the collection it fills."""
+def plan(
+    config: ConfigFile,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT…", help="As of `refract backfill`: files, folders, globs or kafka://TOPIC."),
+    ],
+    *,
+    tasks: Annotated[str | None, typer.Option("--tasks", help="Some tasks, by comma.", show_default="all")] = None,
+    topic: Annotated[
+        str | None, typer.Option("--topic", help="Whose rules the rows follow.", show_default="the only one")
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Rows to look at.")] = 2_000,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster to join.", show_default="ray.address, else a new one")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a backfill will take: rows, tokens, time, price and room in the store. Nothing is written.
 
-    topic: str
-    task: str
-    mode: str
-    model: str
-    dimension: int | None
-    """None when the model's files could not be read."""
-    alias: str
-    collection: str | None
-    """The physical collection; None without a dimension."""
-    state: str
-    """What stands in the store under that name."""
-    record_prompt: str
-    query_prompt: str
-
-
-@dataclass(slots=True)
-class Plan:
-    """What `refract check` found."""
-
-    pipeline: str
-    tasks: list[PlannedTask] = field(default_factory=list)
-    source: dict[str, Any] = field(default_factory=dict)
-    store: str = ""
-    faults: list[Fault] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def catching(self, what: str = "") -> Iterator[None]:
-        """Turns an error of the block into faults, one per line of its message, and goes on."""
-        try:
-            yield
-        except RefractError as error:
-            kind = FaultKind.UNREACHABLE if isinstance(error, TransientError) else FaultKind.CONFIG
-            self.add(kind, str(error), what)
-
-    def add(self, kind: FaultKind, text: str, what: str = "") -> None:
-        """Notes a fault for every line, each once."""
-        for line in text.splitlines():
-            fault = Fault(kind, f"{what}: {line}" if what else line)
-            if fault not in self.faults:
-                self.faults.append(fault)
-
-
-@runtime_checkable
-class _Inspectable(Protocol):
-    """A store that can tell, without creating anything, what stands where a task will write."""
-
-    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
-        """Returns task name -> a few words. Raises EnvironmentFault where the task must not write."""
-
-
-def make_plan(path: Path, *, offline: bool) -> Plan:
-    """Checks everything that can be checked.
-
-    Raises:
-        ConfigError: the file itself is wrong, so that there is nothing to plan with.
+    A sample of the input is read, and the first rows are embedded for some seconds by the real path on this cluster,
+    into a store that is thrown away.
     """
-    from pipeline.config.advice import advice, file_faults
-    from pipeline.config.load import load_config
+    from actors.context import ConfigTree, Context
+    from actors.rehearsal import rehearse
+    from pipeline.backfill.estimate import estimate
+    from pipeline.backfill.sample import measure_size, take_sample
 
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported; else it tries for half a minute
-    config = load_config(path)
-    plan = Plan(config.pipeline)
-    plan.advice = advice(config, ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
-    plan.faults = [Fault(FaultKind.CONFIG, f"{path}: {line}") for line in file_faults(config)]
-    identities, prompters = _models(config, plan, offline=offline)
-    bound = {
-        name: bind_task(name, task, identities[task.model])
-        for name, task in config.tasks.items()
-        if task.model in identities
-    }
-    states: dict[str, str] = {}
-    if offline:
-        plan.skipped += ["brokers and topics (--offline)", "store and collections (--offline)"]
+    source = ConfigTree.read(config)
+    context = Context(source)
+    name = chosen_topic(context.config, topic, inputs)
+    chosen = [context.tasks[task] for task in chosen_tasks(context.config.source.topics[name].tasks, tasks)]
+    fragments = checked_fragments(context.config, name, inputs)
+    with progress() as step:
+        size = measure_size(fragments)
+        if not size.num_rows:
+            raise RefractError(f"the input has {size.num_files} files and no row; there is nothing to plan")
+        taken = take_sample(fragments, size, name, context.config, sample, step)
+        tokens = _tokens(context.config, chosen, taken)
+        pace = rehearse(
+            source,
+            name,
+            [task.name for task in chosen],
+            _spread(fragments),
+            address or context.config.ray.address,
+            lambda doing, done: step(doing, done, size.num_rows if done else 0),
+        )
+    found = estimate(context.config, chosen, size, taken, tokens, pace)
+    if as_json:
+        print_json(_facts(found, size, taken, pace))
     else:
-        with plan.catching():
-            plan.source = _source(config)
-        states = _store(config, list(bound.values()), plan)
-    plan.tasks = list(_planned(config, bound, prompters, states))
-    return plan
+        _print(context.config, name, found, size, taken, pace)
 
 
-class _Prompter(Protocol):
-    def show(self, prompt: str, text: str) -> tuple[str, list[int]]:
-        """Returns what the model sees for a text, and its token ids."""
-
-
-def prompter(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> _Prompter:
-    """Returns what shows the prompts of a model's tasks. Raises ConfigError, TransientError."""
+def _tokens(config: Config, tasks: "Sequence[Task]", sample: "Sample") -> "dict[str, Tokens]":
+    from pipeline.backfill.sample import count_tokens
     from pipeline.engine.load import load_tokenizer
 
-    return cast("_Prompter", load_tokenizer(model, tasks))
+    if not sample.texts:
+        return {}
+    found: dict[str, Tokens] = {}
+    for name in {task.config.model for task in tasks}:
+        own = {task.name: task.config for task in tasks if task.config.model == name}
+        tokenizer = load_tokenizer(config.models[name], own)
+        found |= dict(zip(own, count_tokens(tokenizer, sample.texts, list(own)), strict=True))
+    return found
 
 
-def _models(config: Config, plan: Plan, *, offline: bool) -> tuple[dict[str, ModelIdentity], dict[str, _Prompter]]:
-    """Every model's identity, and what shows its prompts, for those that are there and can do their tasks."""
-    from pipeline.engine.load import identify
-
-    identities: dict[str, ModelIdentity] = {}
-    prompters: dict[str, _Prompter] = {}
-    for name, model in config.models.items():
-        own = {task: settings for task, settings in config.tasks.items() if settings.model == name}
-        if not _tasks_fit(name, model, own, plan, offline=offline):
-            continue
-        with plan.catching(f"models.{name}"):
-            identities[name] = identify(model)
-            if own:
-                prompters[name] = prompter(model, own)
-    return identities, prompters
+def _spread(fragments: "Sequence[Fragment]") -> "list[Fragment]":
+    """Returns the fragments with the first ones from all over the input."""
+    stride = max(len(fragments) // 16, 1)
+    return [fragment for first in range(stride) for fragment in fragments[first::stride]]
 
 
-def _tasks_fit(name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], plan: Plan, *, offline: bool) -> bool:
-    """Checks task by task, so that every fault is told, unless the model's files cannot be had at all."""
-    from pipeline.engine.load import check_tasks
-
-    fits = True
-    for task, settings in tasks.items():
-        try:
-            check_tasks(name, model, {task: settings})
-        except ConfigError as error:
-            fits = False
-            if not isinstance(error.__cause__, TransientError):
-                plan.add(FaultKind.CONFIG, str(error))
-                continue
-            if offline:
-                plan.skipped.append(f"models.{name}: {model.model} is not on this machine (--offline)")
-            else:
-                plan.add(FaultKind.UNREACHABLE, str(error))
-            break
-    return fits
+def _facts(found: "Estimate", size: "Size", sample: "Sample", pace: "Pace") -> dict[str, Any]:
+    return {
+        "input": {"files": size.num_files, "bytes": size.num_bytes, "rows": size.num_rows, "exact": size.exact},
+        "sample": {
+            "rows": sample.num_rows,
+            "stored_share": sample.stored_share,
+            "rejected": dict(sample.bad),
+            "duplicate_texts": sample.duplicate_texts,
+            "duplicate_keys": sample.duplicate_keys,
+            "payload_bytes": sample.payload_bytes,
+            "unreadable": sample.faults,
+        },
+        "pace": asdict(pace),
+        **asdict(found),
+    }
 
 
-def _source(config: Config) -> dict[str, Any]:
-    from pipeline.sources.admin import inspect
-
-    return inspect(config.source)
-
-
-def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
-    """Asks the store about itself and about every task's collection."""
-    from pipeline.stores.open import open_store
-
-    if isinstance(config.store, EdgeStoreConfig) and not config.store.path.exists():
-        plan.store = f"Qdrant Edge in {config.store.path}, which will be created"
-        return {task.name: "new" for task in tasks}
-    filterable = sorted({name for topic in config.source.topics.values() for name in topic.payload_fields})
-    states: dict[str, str] = {}
-    with plan.catching("store"):
-        try:
-            store = open_store(config.store, config.pipeline, filterable)
-        except EnvironmentFault:
-            if not _app_runs(config):
-                raise
-            plan.store = "in use by the running app"
-            return {}
-        try:
-            plan.store = store.check()
-            if isinstance(store, _Inspectable):
-                states = _inspect(store, tasks, plan)
-        finally:
-            store.close()
-    return states
-
-
-def _inspect(store: _Inspectable, tasks: list[Task], plan: Plan) -> dict[str, str]:
-    states: dict[str, str] = {}
-    for task in tasks:
-        with plan.catching(f"tasks.{task.name}"):
-            states |= store.inspect([task])
-    return states
-
-
-def _app_runs(config: Config) -> bool:
-    """Whether the app of this configuration answers: then it is the one that holds the embedded store."""
-    from pipeline.cli.client import AppClient
-
-    try:
-        with AppClient(config) as app:
-            return str(app.get("/v1/status").get("pipeline")) == config.pipeline
-    except RefractError:
-        return False
+def _print(config: Config, topic: str, found: "Estimate", size: "Size", sample: "Sample", pace: "Pace") -> None:
+    about = "" if size.exact else "about "
+    print_table(
+        f"Backfill of {topic}",
+        ["", "estimate", "from"],
+        [
+            ["input", f"{about}{size.num_rows:,} rows", f"{size.num_files:,} files, {_bytes(size.num_bytes)}"],
+            ["rejected", _share(sum(sample.bad.values()), sample.num_rows), _bad(sample)],
+            ["duplicate texts", f"at least {sample.duplicate_texts:.1%}", "of the sample"],
+            ["duplicate keys", f"at least {sample.duplicate_keys:.1%}", "of the sample; the newest version stays"],
+            ["pace", f"{pace.rows_per_s:,.0f} rows/s", _measured(pace)],
+            ["time", _duration(found.seconds), f"{pace.first_s:.0f} s of them until the first rows are through"],
+            *([["GPU hours", f"{found.gpu_hours:,.2f}", "of the embedders that took part"]] if found.gpu_hours else []),
+            *(
+                [["price", f"{found.price:,.2f}", f"at {config.ray.gpu_hour_price:,} a GPU hour"]]
+                if found.price
+                else []
+            ),
+        ],
+    )
+    print_table(
+        "Tasks",
+        ["task", "model", "tokens/row", "instruction", "cut", "cost", "points", "RAM", "disk"],
+        [
+            [
+                part.task,
+                f"{part.model}, {part.dimension} values",
+                f"{part.tokens.prompt:,.0f}" if part.tokens else "-",
+                f"{part.tokens.instruction:,.0f}" if part.tokens else "-",
+                f"{part.tokens.truncated_share:.1%}" if part.tokens else "-",
+                f"{part.share:.0%}" + ("" if part.price is None else f", {part.price:,.2f}"),
+                f"{part.points:,}",
+                _bytes(part.ram_bytes),
+                _bytes(part.disk_bytes),
+            ]
+            for part in found.tasks
+        ],
+    )
+    for line in [*found.savings, *sample.faults]:
+        print_note(line)
+    if not isinstance(config.store, EdgeStoreConfig):
+        print_note(
+            f"The pace is that of an embedded store. A server takes about {SERVER_POINTS_PER_S:,} points a second and "
+            f"shard, so {_duration(sum(part.points for part in found.tasks) / SERVER_POINTS_PER_S)} with one shard"
+        )
 
 
-def _planned(
-    config: Config, bound: Mapping[str, Task], prompters: Mapping[str, _Prompter], states: Mapping[str, str]
-) -> Iterator[PlannedTask]:
-    for topic, topic_config in config.source.topics.items():
-        sample = _PLACEHOLDER.sub(lambda match: f"<{match[1].removesuffix('?')}>", topic_config.text)
-        for name in topic_config.tasks:
-            task, settings = bound.get(name), config.tasks[name]
-            shown = prompters.get(settings.model)
-            yield PlannedTask(
-                topic=topic,
-                task=name,
-                mode=settings.mode,
-                model=f"{settings.model} ({config.models[settings.model].model})",
-                dimension=task.dimension if task else settings.dimension,
-                alias=settings.collection or name,
-                collection=task.collection if task else None,
-                state=states.get(name, "not checked"),
-                record_prompt=shown.show(task.prompt, sample)[0] if shown and task else "",
-                query_prompt=shown.show(task.query_prompt, "<query>")[0] if shown and task else "",
-            )
+def _bad(sample: "Sample") -> str:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sample.bad.most_common())
+    return f"sample of {sample.num_rows:,}" + (f": {reasons}" if reasons else "")
+
+
+def _measured(pace: "Pace") -> str:
+    busy = f", computing {pace.embedder_busy:.0%} of the time" if pace.embedder_busy else ""
+    return f"measured here with {pace.num_rows:,.0f} rows and {pace.num_embedders} embedders{busy}"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.2%}" if whole else "-"
+
+
+def _bytes(count: float) -> str:
+    unit, *larger = ("B", "kB", "MB", "GB", "TB")
+    while count >= _UNIT_STEP and larger:
+        count, unit = count / _UNIT_STEP, larger.pop(0)
+    return f"{count:,.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"

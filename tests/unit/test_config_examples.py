@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.plan import prompter
+from pipeline.cli.resolved_plan import prompter
 from pipeline.config.advice import advice
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
