@@ -7,7 +7,7 @@ import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.budget import TokenBudget, measure_budget
-from pipeline.engine.cpu_kernels import fuse_gelu, quantise
+from pipeline.engine.cpu_kernels import pack, quantise
 from pipeline.engine.flat import prove
 from pipeline.engine.forward import Forward
 from pipeline.engine.selftest import PROBE_TEXTS, self_test
@@ -35,7 +35,7 @@ def build_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads
     else:
         transformer = load_transformer(spec, device, dtype)
         if device.type == "cpu":
-            fuse_gelu(transformer)
+            pack(transformer)
         forward = Forward(spec, transformer, device, dtype)
     prove(forward)
     self_test(spec, tokenizer, forward)

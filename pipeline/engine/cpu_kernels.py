@@ -1,4 +1,6 @@
-"""What oneDNN does faster on a CPU than the modules of transformers: GELU inside its linear layer, and int8.
+"""What oneDNN does faster on a CPU than the modules of transformers: packed weights, GELU in its linear layer, int8.
+
+Packed: weights in bfloat16 are laid out once as its kernels read them, which else happens anew in every call.
 
 int8: weights per output channel, activations per token and anew for each, so that a token's result does not depend
 on its batch. Both run on the instructions for 8-bit products (VNNI), which take unsigned activations: without
@@ -45,33 +47,49 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
 
 
-class GeluLinear(nn.Module):
-    """A linear layer and the exact GELU after it, in one pass over the result."""
+class PackedLinear(nn.Module):
+    """A linear layer, and what comes right after it, in one pass over the result."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, after: str = "none") -> None:
         super().__init__()
-        self.weight = linear.weight
         self.bias = linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self._after = after
+        self._is_packed = linear.weight.dtype == torch.bfloat16
+        # Not a parameter: what moves or converts a model's parameters does not know the layout.
+        self._weight: Tensor = linear.weight.detach()
+        if self._is_packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)  # noqa: SLF001 - a torch operator
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as it was, (out_features, in_features); a copy where it is packed."""
+        return self._weight.to_dense() if self._is_packed else self._weight
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns gelu(states @ weight.T + bias)."""
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "gelu", [], "none")  # noqa: SLF001 - a torch operator
+        """Returns after(states @ weight.T + bias); states in float32 are computed in it."""
+        weight, bias = self._weight, self.bias
+        if states.dtype != weight.dtype:
+            weight = self.weight.to(states.dtype)
+            bias = bias if bias is None else bias.to(states.dtype)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, self._after, [], "none")  # noqa: SLF001 - a torch operator
         return result
 
 
-def fuse_gelu(model: nn.Module) -> int:
-    """Replaces the pairs of BERT's kind in place, on a CPU; returns how many."""
-    found = 0
+def pack(model: nn.Module) -> None:
+    """Replaces linear layers in place, on a CPU: those with GELU after them as in BERT, and all in bfloat16."""
     if not _has_onednn():
-        return found
+        return
     for module in list(model.modules()):
         dense, activation = getattr(module, "dense", None), getattr(module, "intermediate_act_fn", None)
         exact = isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu
         if type(dense) is nn.Linear and exact:
-            module.dense = GeluLinear(dense)
+            module.dense = PackedLinear(dense, "gelu")
             module.intermediate_act_fn = nn.Identity()
-            found += 1
-    return found
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
+                setattr(module, name, PackedLinear(child))
 
 
 class _Quantised(local):

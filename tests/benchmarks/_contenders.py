@@ -92,7 +92,7 @@ def _refract_compiled(precision: str, work: Work) -> Encode:
             layer.attention.output.compile(dynamic=True)
             layer.feed_forward_chunk = torch.compile(layer.feed_forward_chunk, dynamic=True)
 
-    with patch("pipeline.engine.build.fuse_gelu", compile_layers):
+    with patch("pipeline.engine.build.pack", compile_layers):
         return _refract(precision, work)
 
 

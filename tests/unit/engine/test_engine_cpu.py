@@ -16,9 +16,9 @@ from transformers.activations import GELUActivation
 
 from pipeline.batching import flat_packs
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine import weights
+from pipeline.engine import attention, weights
 from pipeline.engine.budget import TokenBudget
-from pipeline.engine.cpu_kernels import GeluLinear, Int8Linear, cpu_computes_in_int8, fuse_gelu, quantise
+from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, quantise
 from pipeline.engine.layout import Pack
 from pipeline.engine.load import check_tasks, identify
 from pipeline.engine.spec import resolve
@@ -137,9 +137,33 @@ def test_gelu_in_the_linear_layer_is_gelu_after_it(dtype: torch.dtype) -> None:
     model, states = nn.Sequential(Intermediate()).to(dtype), torch.randn(1, 7, 24, dtype=dtype)
     with torch.inference_mode():
         expected = model(states)
-        assert fuse_gelu(model) == 1
-        assert isinstance(model[0].dense, GeluLinear)
+        pack(model)
+        assert isinstance(model[0].dense, PackedLinear)
         torch.testing.assert_close(model(states), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_layer_is_the_layer_in_both_precisions(bias: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    torch.manual_seed(1)
+    linear = nn.Linear(48, 40, bias=bias, dtype=torch.bfloat16)
+    model, states = nn.Sequential(linear), torch.randn(1, 700, 48, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected, exact = model(states), linear.float()(states.float())
+        model = nn.Sequential(linear.bfloat16())
+        pack(model)
+        assert isinstance(model[0], PackedLinear)
+        assert torch.equal(model[0].weight, linear.weight)
+        torch.testing.assert_close(model(states), expected)
+        torch.testing.assert_close(model[0](states.float()), exact)
+
+
+@pytest.mark.parametrize("length", [1, 3, 40, 256])
+def test_short_items_get_what_the_kernel_gives_them(length: int) -> None:
+    torch.manual_seed(1)
+    query, key, value = (torch.randn(5, 4, length, 16) for _ in range(3))
+    exact = nn.functional.scaled_dot_product_attention(query, key, value, scale=0.3)
+    found = attention._attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), attention.Scope(False, None, 0.3))
+    assert nn.functional.cosine_similarity(found.float(), exact, dim=-1).min() > 0.9995
 
 
 def test_another_activation_is_left_alone(tmp_path: Path) -> None:
@@ -147,7 +171,9 @@ def test_another_activation_is_left_alone(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu_new"}))
     spec = resolve(ModelConfig(model=str(folder), overrides={"instruction_style": "none"}))
-    assert fuse_gelu(weights.load_transformer(spec, torch.device("cpu"), torch.float32)) == 0
+    model = weights.load_transformer(spec, torch.device("cpu"), torch.float32)
+    pack(model)
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
 
 
 @needs_int8
