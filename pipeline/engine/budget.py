@@ -90,9 +90,10 @@ def _best_on_cpu(forward: Forward, length: int, streams: Streams) -> int:
     best, size = length, _FIRST_PROBE_TOKENS
     limit = _MAX_TOKENS_CPU
     while size <= limit:
-        peak_before, start_s = _peak_bytes(), time.monotonic()
+        peak_before, start_s = _peak_bytes(), time.process_time()
         num_tokens = sum(_values(streams.run([partial(_probe, forward, length, size)] * streams.count)))
-        elapsed_s = time.monotonic() - start_s
+        # Processor time: at a start other processes load, too, and the clock on the wall would count them.
+        elapsed_s = (time.process_time() - start_s) / streams.count
         if size == _FIRST_PROBE_TOKENS or elapsed_s <= _MAX_BATCH_S:
             best = num_tokens // streams.count
         if 2 * elapsed_s > _MAX_BATCH_S:
