@@ -19,7 +19,7 @@ from pipeline.config.load import load_config
 from tests.benchmarks import _harness as harness
 
 NULL_RECORDS = 60_000
-MINILM_TEXTS = 1_200
+MINILM_TEXTS = 2_400
 IDLE_S = 20.0
 
 ENGINE_ALONE = """
