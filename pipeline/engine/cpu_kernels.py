@@ -52,7 +52,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, after: str = "none") -> None:
         super().__init__()
-        self.bias = linear.bias
+        self.bias: Tensor | None = linear.bias
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self._after = after
         self._is_packed = linear.weight.dtype == torch.bfloat16
