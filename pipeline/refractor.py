@@ -134,9 +134,9 @@ class Refractor:
         refracted: list[_Item] = []
         letters: list[DeadLetter] = []
         num_older = 0
-        self._notice(topic, *_newest(waiting))
-        while waiting:
-            newest, older = _newest(waiting)
+        newest, older = _newest(waiting)
+        self._notice(topic, newest, older)
+        while newest:
             refused = self._refract(topic, newest)
             places = {letter.position for letter in refused}
             refused_ids = {item.id for item in newest if item.delivery.position in places}
@@ -144,6 +144,7 @@ class Refractor:
             refracted += [item for item in newest if item.id not in refused_ids]
             letters += refused
             num_older += len(older) - len(waiting)
+            newest, older = _newest(waiting)
         return refracted, letters, num_older
 
     def _notice(self, topic: str, newest: Iterable[_Item], older: Sequence[_Item]) -> None:

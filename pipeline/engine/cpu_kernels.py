@@ -7,6 +7,7 @@ on its batch. Both run on the instructions for 8-bit products (VNNI), which take
 them, and with signed ones, oneDNN falls back to reference code a thousand times slower.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from threading import local
 from typing import Any
@@ -86,10 +87,15 @@ def pack(model: nn.Module) -> None:
         if type(dense) is nn.Linear and exact:
             module.dense = PackedLinear(dense, "gelu")
             module.intermediate_act_fn = nn.Identity()
+    _replace_linear(model, lambda linear: PackedLinear(linear) if linear.weight.dtype == torch.bfloat16 else linear)
+
+
+def _replace_linear(model: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:
+    """Puts something else in the place of every linear layer."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
-                setattr(module, name, PackedLinear(child))
+            if type(child) is nn.Linear:
+                setattr(module, name, replacement(child))
 
 
 class _Quantised(local):
@@ -135,7 +141,4 @@ class Int8Linear(nn.Module):
 def quantise(model: nn.Module) -> None:
     """Replaces every linear layer in place."""
     last = _Quantised()
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
-                setattr(module, name, Int8Linear(child, last))
+    _replace_linear(model, lambda linear: Int8Linear(linear, last))

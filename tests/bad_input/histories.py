@@ -139,24 +139,18 @@ def _stale(place: Place) -> str:
 
 
 def _not_finite(place: Place) -> str:
-    batch = [
-        message(good(1, {}), FIRST_OFFSET),
-        message(body(), FIRST_OFFSET + 1),
-        message(good(2, {}), FIRST_OFFSET + 2),
-    ]
-    stream = Stream(place, [[assign, {PLACE: batch}]])
-    stream.embedder.nan_texts = {MARKER_TEXT}
-    stream.run(num_records=3)
-    problems = stream.problems()
-    if stream.store.count(URGENCY.collection) != 2:
-        problems.append("the good records are not there")
-    return verdict(f"dead letter: {stream.letters.letters[0].reason}", problems)
+    return _refused_by_the_model(place, "nan_texts")
 
 
 def _deadly(place: Place) -> str:
+    return _refused_by_the_model(place, "deadly_texts")
+
+
+def _refused_by_the_model(place: Place, kind: str) -> str:
+    """A text that the fake embedder treats as of this kind, between two good ones."""
     values = [good(1, {}), body(), good(2, {})]
     stream = Stream(place, [[assign, {PLACE: [message(value, FIRST_OFFSET + n) for n, value in enumerate(values)]}]])
-    stream.embedder.deadly_texts = {MARKER_TEXT}
+    setattr(stream.embedder, kind, {MARKER_TEXT})
     stream.run(num_records=3)
     problems = stream.problems()
     if stream.store.count(URGENCY.collection) != 2:
