@@ -21,7 +21,7 @@ from pipeline.interfaces import Store
 from pipeline.sources.admin import create_topics
 from tests.broker import Broker, free_port
 from tests.e2e.oracle import Journal
-from tests.faults.results import FaultRun
+from tests.faults.results import FaultRun, TooLateError
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
@@ -180,7 +180,8 @@ class AppUnderTest:
             return self.num_committed() >= start + share * (total - start)
 
         wait_until(some_done, "a part of the records is finished")
-        assert self.num_committed() < total, "too late to disturb anything: send more records"
+        if self.num_committed() >= total:
+            raise TooLateError("everything is finished already: send more records")
 
     finished = 0
     """Records finished at the last `check`."""

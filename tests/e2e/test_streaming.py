@@ -20,7 +20,7 @@ from tests.broker import Broker
 from tests.e2e.harness import NUM_PARTITIONS, InProcessApp, journal_of, wait_until, write_config
 from tests.e2e.oracle import VERSION_0
 from tests.faults.app_rig import EmbeddingCount
-from tests.faults.results import fault_run
+from tests.faults.results import TooLateError, fault_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.ray]
 
@@ -238,7 +238,7 @@ def test_killed_embedder_loses_nothing(app: InProcessApp, fresh_keys: Keys, coun
             if app.status()["retries"].get("embedder", 0) > retries:
                 break
         else:
-            raise AssertionError(f"none of {MAX_KILLS} kills hit a batch")
+            raise TooLateError(f"none of {MAX_KILLS} kills hit a batch")
         run.within(EMBEDDER_RECOVERY_S)
 
 

@@ -38,7 +38,7 @@ from tests.broker import Broker, free_port
 from tests.e2e.harness import NUM_PARTITIONS, PATIENCE_S, end, start_python, wait_until, write_config
 from tests.e2e.oracle import Journal, Placed
 from tests.faults.proxy import Proxy
-from tests.faults.results import FaultRun
+from tests.faults.results import FaultRun, TooLateError
 from tests.faults.sampler import Sampler
 from tests.faults.worker import EMBEDDED
 from tests.qdrant_server.process import QdrantServer
@@ -252,7 +252,8 @@ class Rig:
         """Returns when a part of what was sent since the last check is finished; fails when nothing is left."""
         total, start = self.journal.num_records(), self._finished
         wait_until(lambda: self.num_committed() >= start + share * (total - start), "a part is finished")
-        assert self.num_committed() < total, "too late to disturb anything: send more records"
+        if self.num_committed() >= total:
+            raise TooLateError("everything is finished already: send more records")
 
     _finished = 0
 
@@ -265,7 +266,8 @@ class Rig:
         while before is None:
             before = self.committed()
         waiting = {place for place, end in self.journal.ends.items() if before.get(place, 0) < end}
-        assert waiting, "everything was finished before the fault ended: send more records"
+        if not waiting:
+            raise TooLateError("everything was finished before the fault ended: send more records")
 
         def moved() -> bool:
             now = self.committed() or {}

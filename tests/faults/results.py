@@ -19,6 +19,10 @@ ALL = "REFRACT_FAULTS"
 MAX_KEPT = 5
 
 
+class TooLateError(AssertionError):
+    """The fault met nothing in flight, so the run shows nothing of the promise, neither way; pytest repeats it."""
+
+
 @dataclass
 class FaultRun:
     """One run of one row, while it happens. `lost`, `doubled`, `stale` and `wrong` come from the oracle alone."""
@@ -76,11 +80,13 @@ def fault_run(row: int, seed: int = 0) -> Iterator[FaultRun]:
     try:
         yield run
         run.finish()
+    except TooLateError:
+        raise
     except BaseException as error:
         run.notes.append(f"{type(error).__name__}: {error}"[:500])
-        raise
-    finally:
         keep(run)
+        raise
+    keep(run)
 
 
 def keep(run: FaultRun) -> None:
