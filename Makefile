@@ -18,6 +18,11 @@ PROMISE := pipeline/offsets.py,pipeline/stores/wire.py,pipeline/stores/edge_shar
 # What `make demo` can be told; passed on through the environment, so that quoting survives.
 export DATA TEXT KEY BOOTSTRAP_SERVERS
 
+# These run other people's engines beside ours, which need packages of their own: kept apart, for where pandas is
+# installed, each process of Serve imports it at its start.
+COMPARING := backfill engine
+BENCH := $(VENV)/bench
+
 BENCHMARKS := $(patsubst tests/benchmarks/%.py,%,$(filter-out tests/benchmarks/_%,$(wildcard tests/benchmarks/*.py)))
 
 help:
@@ -56,6 +61,16 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e '.[$*]'
 	@touch $@
 
+# Sees everything in $(VENV), too.
+$(BENCH)/.installed: $(VENV)/.installed-dev
+	@echo 'make: installing refract[bench] beside it'
+	@$(BIN)/python -m venv $(BENCH)
+	@where='import site; print(site.getsitepackages()[0])'; \
+	$(BIN)/python -c "$$where" > "$$($(BENCH)/bin/python -c "$$where")/beside.pth"
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-compile \
+	  -c constraints.txt -e '.[bench]'
+	@touch $@
+
 demo: $(VENV)/.installed-demo
 	@$(BIN)/refract demo $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} $${KEY:+--key "$$KEY"} \
 	  $${BOOTSTRAP_SERVERS:+--bootstrap-servers "$$BOOTSTRAP_SERVERS"}
@@ -79,11 +94,12 @@ test: $(VENV)/.installed-dev
 	@$(BIN)/coverage report --skip-empty --no-skip-covered --fail-under=100 \
 	  --include='$(PROMISE)'
 
-bench: $(VENV)/.installed-dev $(VENV)/.installed-bench
+bench: $(VENV)/.installed-dev $(if $(filter $(COMPARING),$(BENCHMARKS)),$(BENCH)/.installed)
 	@mkdir -p var/bench
 	@for name in $(BENCHMARKS); do \
 	  echo "make: benchmark $$name"; \
-	  $(BIN)/python -m "tests.benchmarks.$$name" --json "var/bench/$$name.json"; \
+	  case " $(COMPARING) " in *" $$name "*) bin=$(BENCH)/bin;; *) bin=$(BIN);; esac; \
+	  "$$bin/python" -m "tests.benchmarks.$$name" --json "var/bench/$$name.json"; \
 	done
 	@echo 'make: results are in var/bench/'
 

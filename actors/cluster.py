@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts one on this machine, for as long as a command runs."""
+"""Joins a Ray cluster, or starts one on this machine."""
 
 import contextlib
 import io
@@ -16,13 +16,10 @@ OBJECT_STORE_BYTES = 1 << 29
 """Shared memory of a cluster started here: many times what is in flight between the actors."""
 
 
-@contextmanager
-def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) -> Iterator[None]:
-    """Joins the cluster at an address, or starts one here; leaves or ends it afterwards.
+def connect(address: str | None, namespace: str, needed: Mapping[str, float], *, log_to_driver: bool) -> None:
+    """Joins the cluster at an address, or starts one here that has the CPUs needed.
 
-    Raises:
-        TransientError: it cannot be reached or started.
-        ConfigError: it will never have the resources needed.
+    Raises TransientError: it cannot be reached or started.
     """
     # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -31,38 +28,54 @@ def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) ->
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         if address:
-            ray.init(address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            # "local": without it Ray would join a cluster that `ray start` made on this machine.
-            ray.init(
-                "local",
-                num_cpus=max(math.ceil(needed.get("CPU", 0)), os.cpu_count() or 1),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                namespace=namespace,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            ray.init(address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=log_to_driver)
+            return
+        # "local": without it Ray would join a cluster that `ray start` made on this machine.
+        ray.init(
+            "local",
+            num_cpus=max(math.ceil(needed.get("CPU", 0)), os.cpu_count() or 1),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            namespace=namespace,
+            logging_level=logging.ERROR,
+            log_to_driver=log_to_driver,
+        )
     except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
         where = f"at {address!r} (ray.address, or --address)" if address else "on this machine"
         raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
+
+
+def check_resources(needed: Mapping[str, float], keys: str) -> None:
+    """Refuses what the cluster will never have, rather than waiting for ever: raises ConfigError.
+
+    `keys` tells which of the configuration add up to it, with {resource} for num_cpus or num_gpus.
+    """
+    present = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
+    for resource, wanted in needed.items():
+        if wanted > present.get(resource, 0):
+            keys = keys.replace("{resource}", f"num_{resource.lower()}s")
+            raise ConfigError(
+                f"the configuration asks for {wanted:g} {resource}s in all ({keys}), the cluster has "
+                f"{present.get(resource, 0):g}: lower them, or add nodes"
+            )
+
+
+@contextmanager
+def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) -> Iterator[None]:
+    """Joins the cluster at an address, or starts one here; leaves or ends it afterwards.
+
+    Raises:
+        TransientError: it cannot be reached or started.
+        ConfigError: it will never have the resources needed.
+    """
+    connect(address, namespace, needed, log_to_driver=False)
     try:
-        _check_resources(needed)
+        check_resources(needed, "models.*.{resource}, one of each actor")
         yield
     finally:
         # Ray forwards its own end as a series of failures, which are none, to either stream.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             ray.shutdown()
-
-
-def _check_resources(needed: Mapping[str, float]) -> None:
-    present = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
-    for resource, wanted in needed.items():
-        if wanted > present.get(resource, 0):
-            raise ConfigError(
-                f"one of each actor needs {wanted:g} {resource}s in all (models.*.num_{resource.lower()}s), the "
-                f"cluster has {present.get(resource, 0):g}: lower them, or add nodes"
-            )
 
 
 def root_cause(message: str) -> str:

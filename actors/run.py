@@ -2,9 +2,6 @@
 
 import contextlib
 import io
-import logging
-import math
-import os
 import signal
 import socket
 import threading
@@ -21,7 +18,7 @@ from ray.serve.context import _get_global_client  # the only place that knows th
 from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app, required_resources
-from actors.cluster import OBJECT_STORE_BYTES, root_cause
+from actors.cluster import check_resources, connect, root_cause
 from actors.context import ConfigTree
 from actors.ingestor import DRAIN_S
 from actors.monitor import Report
@@ -73,9 +70,14 @@ class RunningApp:
             # On a cluster Serve may hold the port already, for apps before and beside this one.
             _wait_for_port(self.config.api.host, self.config.api.port, progress)
         progress(f"joining Ray at {self._address}" if self._address else "starting Ray on this machine")
+        needed = required_resources(self.config)
         with _signal_handlers_kept():
-            self._connect()
-        self._check_resources()
+            connect(self._address, self.config.ray.namespace, needed, log_to_driver=True)
+        try:
+            check_resources(needed, "models.*.replicas times {resource}, and ray.ingestors")
+        except ConfigError:
+            ray.shutdown()
+            raise
         progress("starting the actors and loading the models")
         try:
             serve.start(
@@ -133,30 +135,6 @@ class RunningApp:
                 serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
             ray.shutdown()
 
-    def _connect(self) -> None:
-        # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        for name in ("ray", "ray.serve"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            if self._address:
-                ray.init(self._address, namespace=self.config.ray.namespace, logging_level=logging.ERROR)
-                return
-            needed = required_resources(self.config)["CPU"]
-            # "local": without it Ray would join a cluster that `ray start` made on this machine.
-            ray.init(
-                "local",
-                num_cpus=max(math.ceil(needed), os.cpu_count() or 1),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                namespace=self.config.ray.namespace,
-                logging_level=logging.ERROR,
-            )
-        except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
-            where = f"at {self._address!r} (ray.address, or --address)" if self._address else "on this machine"
-            raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
-
     def _note_url(self, progress: Progress) -> None:
         """A cluster has one HTTP proxy for all apps: when it runs already, our host and port are ignored."""
         client = _get_global_client() if self._address else None
@@ -164,18 +142,6 @@ class RunningApp:
         if url != self.url:
             progress(f"Serve listens at {url} already; api.host and api.port ({self.url}) are not used")
             self.url = url
-
-    def _check_resources(self) -> None:
-        """Refuses what the cluster will never have, rather than waiting for ever."""
-        present = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
-        for resource, needed in required_resources(self.config).items():
-            if needed > present.get(resource, 0):
-                ray.shutdown()
-                raise ConfigError(
-                    f"the configuration asks for {needed:g} {resource}s in all (models.*.replicas times "
-                    f"num_{resource.lower()}s, and ray.ingestors), the cluster has {present.get(resource, 0):g}: "
-                    "lower them, or add nodes"
-                )
 
     def _reports(self) -> list[Report]:
         if self._monitor is None:

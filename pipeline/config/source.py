@@ -218,6 +218,13 @@ class SourceConfig(Section):
         le=104_857_600,
         description="Raising it speeds up catching up and costs memory per partition.",
     )
+    max_inflated_batch_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        le=17_179_869_184,
+        description="A compressed batch that inflates to more stops whoever reads it, before it takes the memory. "
+        "Raising it lets one batch take about twice that in every process that reads topics.",
+    )
     commit_interval_s: float = Field(
         1.0, gt=0, le=60, description="Raising it saves commits and repeats more after a crash."
     )

@@ -11,6 +11,7 @@ from kafka.net.selector import NetworkSelector
 
 from pipeline.config.source import SecurityConfig, SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
+from pipeline.sources.inflate import bound_inflation
 from pipeline.sources.oauth import ClientCredentials
 from pipeline.sources.translate import translate
 
@@ -32,11 +33,13 @@ def connect(make: Callable[..., Any], settings: dict[str, Any], config: SourceCo
 
     A constructor that fails leaves its IO thread and four file descriptors behind; here they are
     freed. It also says no more than "timed out"; here the last connection's own error decides.
+    What it reads is bounded here, too: see `pipeline.sources.inflate`.
 
     Raises:
         TransientError: no broker answers.
         EnvironmentFault: the brokers refuse this client, or their certificate is refused.
     """
+    bound_inflation(config.max_inflated_batch_bytes)
     clients: list[_Client] = []
 
     def make_client(**configs: Any) -> _Client:

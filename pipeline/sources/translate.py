@@ -6,6 +6,7 @@ import kafka.errors as kafka_errors
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
+from pipeline.sources.inflate import InflatedTooLargeError
 
 _NEED_A_PERSON = (
     kafka_errors.AuthorizationError,
@@ -25,6 +26,7 @@ _NEED_A_PERSON = (
     kafka_errors.PolicyViolationError,
     kafka_errors.OffsetMetadataTooLargeError,
     kafka_errors.InvalidRequiredAcksError,
+    InflatedTooLargeError,
 )
 """Errors that no repetition mends."""
 
@@ -46,6 +48,14 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (
         kafka_errors.InconsistentGroupProtocolError,
         "; group {config.group_id!r} has members with another assignment strategy than cooperative-sticky",
+    ),
+    (
+        InflatedTooLargeError,
+        (
+            "; if records really are so large, raise source.max_inflated_batch_bytes "
+            "({config.max_inflated_batch_bytes}), else set the offset of group {config.group_id!r} past that batch "
+            "on purpose"
+        ),
     ),
 )
 """The first that fits says what to look at."""

@@ -69,7 +69,7 @@ def _print(found: list[Result]) -> None:
     complete = {result.case.row for result in found} - {result.case.row for result in found if not result.passed}
     console.print(
         f"{len(found)} cases of {len(TITLES)} rows: {counts[True]} as decided, {counts[False]} otherwise, "
-        f"{counts[None]} not built or not tried; {len(complete)} rows complete"
+        f"{counts[None]} not tried; {len(complete)} rows complete"
     )
 
 

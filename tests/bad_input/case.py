@@ -27,7 +27,7 @@ See = Callable[[Place], str]
 
 @dataclass(frozen=True)
 class Case:
-    """One bad thing. Without `see` it is either proven by another test or not built yet."""
+    """One bad thing. Without `see` another test proves it."""
 
     row: int
     given: str
@@ -36,11 +36,6 @@ class Case:
     see: See | None = None
     proven_by: str = ""
     """Id of the test that shows it where this suite cannot, for want of a broker, a server or a model."""
-
-
-def not_built(row: int, feature: str, expected: str) -> Case:
-    """A line for what the product does not have yet."""
-    return Case(row, f"not built: {feature}", expected)
 
 
 def leaks(shown: str) -> list[str]:

@@ -18,9 +18,10 @@ from pipeline.stores.edge import EdgeStore
 from pipeline.stores.points import sendable
 from pipeline.stores.wire import WireChunk, upsert_head
 from pipeline.worker import DEAD_LETTER_WINDOW
-from tests.bad_input.case import MARKER_TEXT, Case, Place, not_built, verdict
+from tests.bad_input.case import MARKER_TEXT, Case, Place, verdict
 from tests.bad_input.stream import FIRST_OFFSET, PIPELINE, URGENCY, Stream, body, good, message, stops_with
 from tests.fakes import FakeStore, vector
+from tests.unit.compressed import CODECS, MIB, compressed, fetched, give_back_client
 from tests.unit.decoding import decode
 from tests.unit.fake_consumer import PLACE, assign
 
@@ -89,11 +90,33 @@ def broken(row: int, given: str, error: Exception, *, times: int = 1) -> Case:
             [assign, {PLACE: [first]}, settle, error],
             *([assign, error] for _ in range(times - 1)),
         ]
-        stream = Stream(place, scripts)
-        seen = stops_with(stream, num_records=2)
-        return seen if stream.store.count(URGENCY.collection) == 1 else f"{seen}; the record before it is not there"
+        return _stops_behind_the_first(Stream(place, scripts))
 
     return Case(row, given, "worker stops: EnvironmentFault", see)
+
+
+def bomb(codec: str) -> Case:
+    """The client's own reader takes two batches of this codec apart, and the second is too large for it."""
+
+    def see(place: Place) -> str:
+        give_back_client(place.patch)
+        first, second = (
+            compressed(codec, FIRST_OFFSET, good(1, {})),
+            compressed(codec, FIRST_OFFSET + 1, bytes(8 * MIB)),
+        )
+        reads = (fetched(first, offset=FIRST_OFFSET), settle, fetched(second, offset=FIRST_OFFSET + 1))
+        stream = Stream(place, [[assign, *reads]])
+        stream.config = stream.config.model_copy(update={"max_inflated_batch_bytes": MIB})
+        seen = _stops_behind_the_first(stream)
+        return verdict(seen, ["the consumer was rebuilt"] if len(stream.group.consumers) > 1 else [])
+
+    given = f"a batch of {codec} that holds 8 MiB of zeros, where 1 MiB is the bound"
+    return Case(59, given, "worker stops: EnvironmentFault", see)
+
+
+def _stops_behind_the_first(stream: Stream) -> str:
+    seen = stops_with(stream, num_records=2)
+    return seen if stream.store.count(URGENCY.collection) == 1 else f"{seen}; the record before it is not there"
 
 
 def _repaired(place: Place) -> str:
@@ -254,7 +277,7 @@ CASES = [
     broken(57, "a batch with a wrong checksum, however often it is fetched", CORRUPT, times=9),
     Case(57, "a batch with a wrong checksum, whole when fetched again", "2 accepted", _repaired),
     broken(58, "a batch in a codec the client has not", kafka_errors.UnsupportedCodecError("zstd")),
-    not_built(59, "quarantine of a partition after repeated crashes", "partition quarantined after k crashes"),
+    *map(bomb, CODECS),
     Case(
         60,
         "a bad record of 1 MB",
@@ -263,7 +286,6 @@ CASES = [
     ),
     Case(63, "offsets 10, 13 and 19", "3 accepted", _gap),
     Case(64, "a text that kills the embedder's process", f"dead letter: {Reason.CRASHES_WORKER}", _deadly),
-    not_built(64, "a crash counter by offset outside the ingestor", f"dead letter: {Reason.CRASHES_WORKER}"),
     Case(65, "1,000 records, all of them bad", "worker stops: EnvironmentFault", _all_bad),
     history(67, "a dead letter of version 6 sent again after 7", "new at 7", [(7, "new")], [(6, "replayed")]),
     broken(89, "a second member with the same group_instance_id", kafka_errors.FencedInstanceIdError()),

@@ -11,7 +11,7 @@ import numpy as np
 
 from actors.api import MAX_BODY_BYTES
 from pipeline.errors import TransientError
-from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, not_built, verdict
+from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.bad_input.stream import everything_logged
 from tests.unit.test_api import ApiUnderTest, LocalEmbedder
 
@@ -166,7 +166,12 @@ CASES = [
     with_key("a part of the key", {"api-key": KEY[:-1]}),
     with_key("Basic instead of Bearer", {"authorization": f"Basic {KEY}"}),
     Case(105, "how keys are compared", "401 unauthorised, 1 comparison by hmac.compare_digest", _constant_time),
-    not_built(106, "cancelling the work of a client that has gone", "work cancelled"),
+    Case(
+        106,
+        "a client that goes away before its answer",
+        "what waits for the model is not computed",
+        proven_by="tests/e2e/test_search_api.py::test_work_of_a_client_that_has_gone_is_not_done",
+    ),
     Case(107, "1,000 requests at once", "429 too_many_requests, Retry-After 1, health 200", _full),
     *(search(108, INVALID, task=name) for name in ("", "../urgency", "a/b", "urgency\n", "\u00fc", "t" * 300, 7)),
     asked(108, "/v1/search/..%2f..%2fetc", "404 not_found", lambda client: client.get("/v1/search/..%2f..%2fetc")),

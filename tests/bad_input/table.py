@@ -164,8 +164,7 @@ def results() -> Iterator[Result]:
     """Tries every case, in order; those proven elsewhere are left for their own tests."""
     for case in cases():
         if case.see is None:
-            seen = f"see {case.proven_by}" if case.proven_by else case.given
-            yield Result(case, seen, None)
+            yield Result(case, f"see {case.proven_by}", None)
             continue
         with TemporaryDirectory() as folder:
             try:

@@ -1,10 +1,18 @@
 """What the tests of the API ask: records to search, and requests it refuses with the code it must say."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from actors.api import MAX_BODY_BYTES
+from pipeline.config.load import load_config
+from pipeline.engine.load import identify
+from pipeline.stores.open import open_store
+from pipeline.tasks import bind_task
 from tests.e2e.harness import InProcessApp
 
 MINILM = {
@@ -25,6 +33,20 @@ STATES: list[dict[str, Any]] = [
     {"body": "How do I change my password?", "urgency": "medium", "language": "en", "minutes": 30, "open": False},
     {"body": "The coffee machine is empty", "urgency": "low", "language": "en", "minutes": 10, "open": False},
 ]
+
+FILTERS: list[tuple[dict[str, Any], set[int]]] = [
+    ({"urgency": "high"}, {0, 1}),
+    ({"urgency": ["high", "medium"]}, {0, 1, 4}),
+    ({"urgency": "low", "language": "de"}, {3}),
+    ({"minutes": 60}, {1}),
+    ({"minutes": {"gte": 30, "lt": 600}}, {1, 4}),
+    ({"minutes": {"gt": 600}}, {3}),
+    ({"open": False}, {4, 5}),
+    ({"urgency": "unheard of"}, set()),
+]
+"""Which of the states meet a filter, by number."""
+
+PATHS = {"/v1/search", "/v1/embeddings", "/v1/tasks", "/v1/status", "/healthz", "/readyz", "/metrics"}
 
 WRONG_SEARCHES: list[tuple[Any, ...]] = [
     ({}, "invalid_request"),
@@ -93,6 +115,28 @@ WRONG_EMBEDDINGS: list[tuple[Any, ...]] = [
     ({"input": "a", "dimensions": 5}, "invalid_dimensions"),
     ({"input": "a", "dimensions": "384"}, "invalid_request"),
 ]
+
+
+def give_alias_to_an_earlier_instruction(path: Path) -> None:
+    """Leaves the store as a run with another instruction of the task `moved` would have."""
+    config = load_config(path)
+    earlier = config.tasks["moved"].model_copy(update={"instruction": "As it was asked before"})
+    store = open_store(config.store, config.pipeline, ())
+    store.open([bind_task("moved", earlier, identify(config.models["hash"]))])
+    store.close()
+
+
+def samples(app: InProcessApp, name: str) -> Iterator[Sample]:
+    """Returns what `/metrics` says of one family."""
+    for family in text_string_to_metric_families(app.http.get("/metrics").text):
+        if family.name == name:
+            yield from family.samples
+
+
+def num_queries(app: InProcessApp, model: str) -> int:
+    """Returns how many texts a model has embedded for queries."""
+    wanted = {"model": model, "priority": "query"}.items()
+    return int(sum(sample.value for sample in samples(app, "refract_embeddings") if wanted <= sample.labels.items()))
 
 
 def search(app: InProcessApp, task: str = "urgency", **body: Any) -> httpx.Response:

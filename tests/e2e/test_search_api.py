@@ -5,6 +5,7 @@ Two models at once: the null engine, whose vectors can be compared exactly, and 
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,24 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.config.load import load_config
-from pipeline.engine.load import identify
 from pipeline.metrics import ApiMetrics, EmbedMetrics, IngestMetrics
 from pipeline.records import point_id
-from pipeline.stores.open import open_store
-from pipeline.tasks import bind_task
 from tests.broker import Broker
-from tests.e2e.api_cases import MINILM, STATES, WRONG_BODIES, WRONG_EMBEDDINGS, WRONG_SEARCHES, keys, search, text_of
+from tests.e2e.api_cases import (
+    FILTERS,
+    MINILM,
+    PATHS,
+    STATES,
+    WRONG_BODIES,
+    WRONG_EMBEDDINGS,
+    WRONG_SEARCHES,
+    give_alias_to_an_earlier_instruction,
+    keys,
+    num_queries,
+    samples,
+    search,
+    text_of,
+)
 from tests.e2e.harness import InProcessApp, journal_of, refused, wait_until, write_config
 from tests.e2e.oracle import all_points
 
@@ -31,9 +42,17 @@ API_KEY = "an-api-key-of-the-tests"
 
 
 @pytest.fixture(scope="module")
-def config_path(folder: Path, broker: Broker) -> Iterator[Path]:
+def failpoints(folder: Path) -> Path:
+    made = folder / "failpoints"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def config_path(folder: Path, broker: Broker, failpoints: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFRACT_E2E_KEY", API_KEY)
+        patch.setenv("REFRACT_FAILPOINTS", str(failpoints))  # read by each process as it starts
         path = write_config(
             folder,
             broker,
@@ -57,15 +76,6 @@ def app(config_path: Path, broker: Broker) -> Iterator[InProcessApp]:
         journal.ticket("gone", 2, deleted=True)
         running.check()
         yield running
-
-
-def give_alias_to_an_earlier_instruction(path: Path) -> None:
-    """Leaves the store as a run with another instruction of the task `moved` would have."""
-    config = load_config(path)
-    earlier = config.tasks["moved"].model_copy(update={"instruction": "As it was asked before"})
-    store = open_store(config.store, config.pipeline, ())
-    store.open([bind_task("moved", earlier, identify(config.models["hash"]))])
-    store.close()
 
 
 @pytest.mark.parametrize("task", ["urgency", "technical_issue", "meaning"])
@@ -97,19 +107,7 @@ def test_search_by_id_returns_neighbours_without_the_record_itself(app: InProces
     refused(search(app, id=0), 404, "unknown_record")
 
 
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        ({"urgency": "high"}, {0, 1}),
-        ({"urgency": ["high", "medium"]}, {0, 1, 4}),
-        ({"urgency": "low", "language": "de"}, {3}),
-        ({"minutes": 60}, {1}),
-        ({"minutes": {"gte": 30, "lt": 600}}, {1, 4}),
-        ({"minutes": {"gt": 600}}, {3}),
-        ({"open": False}, {4, 5}),
-        ({"urgency": "unheard of"}, set()),
-    ],
-)
+@pytest.mark.parametrize(("condition", "expected"), FILTERS)
 def test_filters_keep_what_meets_every_condition(
     app: InProcessApp, condition: dict[str, Any], expected: set[int]
 ) -> None:
@@ -193,11 +191,7 @@ def test_embeddings_as_numbers_and_as_base64_are_the_records_vectors(app: InProc
     answer = app.http.post("/v1/embeddings", json=body).json()
     assert answer["object"] == "list"
     assert answer["model"] == "urgency"
-    assert [(row["object"], row["index"]) for row in answer["data"]] == [
-        ("embedding", 0),
-        ("embedding", 1),
-        ("embedding", 2),
-    ]
+    assert [(row["object"], row["index"]) for row in answer["data"]] == [("embedding", index) for index in range(3)]
     assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
     rows = np.array([row["embedding"] for row in answer["data"]], np.float32)
     np.testing.assert_array_equal(rows, app.journal.vectors("urgency", texts))
@@ -220,6 +214,25 @@ def test_document_embeddings_of_the_packaged_model_are_what_is_stored(app: InPro
 @pytest.mark.parametrize(("body", "code"), WRONG_EMBEDDINGS)
 def test_wrong_embeddings_requests_are_refused(app: InProcessApp, body: dict[str, Any], code: str) -> None:
     refused(app.http.post("/v1/embeddings", json={"model": "urgency", **body}), 400, code)
+
+
+def test_work_of_a_client_that_has_gone_is_not_done(app: InProcessApp, failpoints: Path) -> None:
+    def done(count: int) -> None:
+        wait_until(lambda: num_queries(app, "hash") == before + count, f"{count} queries are counted")
+
+    before = num_queries(app, "hash")
+    search(app, text="counted")
+    done(1)
+    with ThreadPoolExecutor() as threads:
+        (failpoints / "forward").write_text("sleep 6")
+        first = threads.submit(search, app, text="first")
+        wait_until(lambda: list(failpoints.glob("forward.*")), "the model computes")
+        impatient = httpx.Client(base_url=app.http.base_url, headers=app.http.headers, timeout=1.0, trust_env=False)
+        with impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post("/v1/search", json={"task": "urgency", "text": "nobody waits for this"})
+        last = threads.submit(search, app, text="last")
+        assert [answer.result().status_code for answer in (first, last)] == [200, 200]
+    done(3)
 
 
 def test_tasks_tell_what_is_asked_and_where_the_answers_are(app: InProcessApp) -> None:
@@ -282,10 +295,10 @@ def test_requests_are_counted_by_route_and_status_and_never_by_path(app: InProce
     search(app, text="")
 
     def routes() -> set[tuple[str, str]]:
-        families = text_string_to_metric_families(app.http.get("/metrics").text)
-        samples = (sample for family in families if family.name == "refract_requests" for sample in family.samples)
         return {
-            (sample.labels["route"], sample.labels["status"]) for sample in samples if sample.name.endswith("_total")
+            (sample.labels["route"], sample.labels["status"])
+            for sample in samples(app, "refract_requests")
+            if sample.name.endswith("_total")
         }
 
     wait_until(lambda: {("/v1/search", "200"), ("/v1/search", "400"), ("other", "404")} <= routes(), "they are counted")
@@ -302,15 +315,7 @@ def test_openapi_page_is_served(app: InProcessApp) -> None:
     assert page.status_code == 200
     assert "openapi.json" in page.text
     description = app.http.get("/openapi.json").json()
-    assert set(description["paths"]) == {
-        "/v1/search",
-        "/v1/embeddings",
-        "/v1/tasks",
-        "/v1/status",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-    }
+    assert set(description["paths"]) == PATHS
     for methods in description["paths"].values():
         for operation in methods.values():
             assert "self" not in str(operation.get("parameters", ""))
@@ -326,11 +331,8 @@ def test_only_health_and_the_description_answer_without_the_key(app: InProcessAp
             refused(stranger.get(path), 401, "unauthorised")
         for header in ({"api-key": ""}, {"api-key": API_KEY + "x"}, {"authorization": "Basic x"}, {"api-key": "ü"}):
             encoded = [(name.encode(), value.encode()) for name, value in header.items()]
-            refused(
-                stranger.post("/v1/search", json={"task": "urgency", "text": "a"}, headers=encoded),
-                401,
-                "unauthorised",
-            )
+            answer = stranger.post("/v1/search", json={"task": "urgency", "text": "a"}, headers=encoded)
+            refused(answer, 401, "unauthorised")
         bearer = {"authorization": f"Bearer {API_KEY}"}
         assert stranger.get("/v1/tasks", headers=bearer).status_code == 200
 

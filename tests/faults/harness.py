@@ -27,14 +27,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import kafka.errors as kafka_errors
+from tenacity import retry, retry_if_exception_type, stop_after_delay
 
 from pipeline.config.load import load_config
 from pipeline.config.source import SourceConfig
+from pipeline.errors import TransientError
 from pipeline.interfaces import Store
 from pipeline.sources.admin import create_topics
 from pipeline.stores.open import open_store
 from pipeline.stores.points import uuid_text
 from tests.broker import Broker, free_port
+from tests.e2e.differences import Difference
 from tests.e2e.harness import NUM_PARTITIONS, PATIENCE_S, end, start_python, wait_until, write_config
 from tests.e2e.oracle import Journal, Placed
 from tests.faults.proxy import Proxy
@@ -48,6 +51,9 @@ SESSION_TIMEOUT_S = 6.0
 
 STORE_TIMEOUT_S = 4.0
 """A store that hangs is noticed after so long; the product's 30 s would only make rows slower."""
+
+# The client of a server that was away reconnects in its own time.
+patiently = retry(retry=retry_if_exception_type(TransientError), stop=stop_after_delay(PATIENCE_S), reraise=True)
 
 Offsets = Mapping[tuple[str, int], int]
 
@@ -262,11 +268,8 @@ class Rig:
 
         "Moved" counts from this call, so call it right after `run.healed()`.
         """
-        before: Offsets | None = None
-        while before is None:
-            before = self.committed()
-        waiting = {place for place, end in self.journal.ends.items() if before.get(place, 0) < end}
-        if not waiting:
+        before: Offsets = wait_until(self.committed, "the broker tells offsets") or {}
+        if not (waiting := {place for place, end in self.journal.ends.items() if before.get(place, 0) < end}):
             raise TooLateError("everything was finished before the fault ended: send more records")
 
         def moved() -> bool:
@@ -299,14 +302,18 @@ class Rig:
 
     def compare(self, run: FaultRun) -> None:
         """Asks the oracle, and the sampler for what it has seen since the last time."""
-        run.compared(self.journal.compare(self.store))
+        run.compared(self._differences())
         run.compared(self.sampler.take())
 
     def compare_without(self, run: FaultRun, missing: Callable[[Placed], bool]) -> None:
         """The same while some records are not read yet: they alone may be missing. Each needs a key of its own."""
         allowed = {uuid_text(record.point) for record in self.journal.placed if missing(record)}
-        found = self.journal.compare(self.store)
+        found = self._differences()
         run.compared(difference for difference in found if difference.what.partition(" ")[0] not in allowed)
+
+    @patiently
+    def _differences(self) -> list[Difference]:
+        return self.journal.compare(self.store)
 
     def forget(self, gone: Callable[[Placed], bool]) -> None:
         """Takes records back that the topic has lost for good. Each needs a key of its own."""

@@ -13,8 +13,10 @@ import time
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import psutil
 from prometheus_client import CollectorRegistry
 
@@ -140,6 +142,8 @@ def tell(path: Path, worker: StreamWorker, tracker: OffsetTracker, registry: Col
 def shift_clock(path: Path) -> None:
     """Puts this process's wall clock off by the seconds in the file, whatever they become. Monotonic time stays."""
     real_s, real_ns = time.time, time.time_ns
+    # gRPC counts its deadlines from here and compares them in C with the machine's clock, which is not shifted.
+    grpc._channel.time = grpc._common.time = SimpleNamespace(**vars(time))
     time.time = lambda: real_s() + float(path.read_text())
     time.time_ns = lambda: real_ns() + int(float(path.read_text()) * 1e9)
 

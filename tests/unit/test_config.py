@@ -105,6 +105,7 @@ def test_a_value_of_another_type_is_never_converted(changes: dict[str, Any], mes
         ({"models__null__num_gpus": -0.5}, "models.null.num_gpus"),
         ({"source__session_timeout_ms": 10}, "source.session_timeout_ms"),
         ({"source__max_poll_interval_ms": 10**10}, "source.max_poll_interval_ms"),
+        ({"source__max_inflated_batch_bytes": 1_000}, "source.max_inflated_batch_bytes"),
         ({"api__port": 65_536}, "api.port"),
         ({"tasks__urgency__dimension": 1}, "tasks.urgency.dimension"),
     ],
