@@ -268,7 +268,8 @@ class Rig:
 
         "Moved" counts from this call, so call it right after `run.healed()`.
         """
-        before: Offsets = wait_until(self.committed, "the broker tells offsets") or {}
+        told = wait_until(self.committed, "the broker tells offsets")
+        before = told or {}
         if not (waiting := {place for place, end in self.journal.ends.items() if before.get(place, 0) < end}):
             raise TooLateError("everything was finished before the fault ended: send more records")
 
