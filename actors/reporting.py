@@ -53,5 +53,7 @@ class Reporter:
         self._closed.set()
 
     def _run(self) -> None:
-        while not self._closed.wait(REPORT_INTERVAL_S):
+        while True:
             self.send()
+            if self._closed.wait(REPORT_INTERVAL_S):
+                return
