@@ -14,7 +14,6 @@ from actors.embedder import Embedder
 from actors.ingestor import DRAIN_S, Ingestor
 from actors.monitor import Monitor
 from actors.store_owner import StoreOwner
-from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 
@@ -57,16 +56,6 @@ def build_app(source: ConfigTree) -> serve.Application:
     )
     application: serve.Application = api.bind(source, embedders, store, monitor, ingestor)
     return application
-
-
-def required_resources(config: Config) -> dict[str, float]:
-    """Returns the CPUs and GPUs that must be free for every replica to start."""
-    models = config.models.values()
-    return {
-        "CPU": config.ray.ingestors * config.ray.ingestor_cpus
-        + sum(model.replicas * model.num_cpus for model in models),
-        "GPU": sum(model.replicas * model.num_gpus for model in models),
-    }
 
 
 def _embedder(name: str, model: ModelConfig) -> serve.Deployment:

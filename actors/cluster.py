@@ -10,26 +10,38 @@ from contextlib import contextmanager
 
 import ray
 
+from pipeline.config.app import Config
 from pipeline.errors import ConfigError, TransientError
 
 OBJECT_STORE_BYTES = 1 << 29
 """Shared memory of a cluster started here: many times what is in flight between the actors."""
 
 
-def connect(address: str | None, namespace: str, needed: Mapping[str, float], *, log_to_driver: bool) -> None:
+def quieten() -> None:
+    """Keeps Ray's own chatter in its log files. Importing Serve undoes it."""
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def connect(
+    address: str | None, namespace: str, needed: Mapping[str, float], *, log_to_driver: bool, preload: str = ""
+) -> None:
     """Joins the cluster at an address, or starts one here that has the CPUs needed.
+
+    A cluster started here imports `preload`, a module, in its worker processes as soon as they are up.
 
     Raises TransientError: it cannot be reached or started.
     """
-    # Nothing is sent anywhere, and Ray's own chatter stays in its log files.
+    # Nothing is sent anywhere.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten()
     try:
         if address:
             ray.init(address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=log_to_driver)
             return
+        if preload:
+            os.environ.setdefault("RAY_preload_python_modules", preload)
         # "local": without it Ray would join a cluster that `ray start` made on this machine.
         ray.init(
             "local",
@@ -43,6 +55,16 @@ def connect(address: str | None, namespace: str, needed: Mapping[str, float], *,
     except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
         where = f"at {address!r} (ray.address, or --address)" if address else "on this machine"
         raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
+
+
+def required_resources(config: Config) -> dict[str, float]:
+    """Returns the CPUs and GPUs that must be free for every replica to start."""
+    models = config.models.values()
+    return {
+        "CPU": config.ray.ingestors * config.ray.ingestor_cpus
+        + sum(model.replicas * model.num_cpus for model in models),
+        "GPU": sum(model.replicas * model.num_gpus for model in models),
+    }
 
 
 def check_resources(needed: Mapping[str, float], keys: str) -> None:

@@ -1,6 +1,7 @@
 """One replica of a model: its queue and its engine, with a future for every batch."""
 
 import asyncio
+import gc
 import time
 from typing import Any
 
@@ -23,7 +24,13 @@ def start_scheduler(context: Context, name: str) -> EmbedScheduler:
     model = context.config.models[name]
     tasks = _tasks_of(context, name)
     threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
-    engine = load_engine(model, tasks, threads=threads)
+    # What torch and transformers import stays for good: a million objects for the collector to look through in vain.
+    gc.disable()
+    try:
+        engine = load_engine(model, tasks, threads=threads)
+    finally:
+        gc.enable()
+        gc.freeze()
     return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows)
 
 

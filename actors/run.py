@@ -2,11 +2,7 @@
 
 import contextlib
 import io
-import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,27 +13,23 @@ from ray.exceptions import RayError
 from ray.serve.context import _get_global_client  # the only place that knows the address in use
 from ray.serve.handle import DeploymentHandle
 
-from actors.app import APP_NAME, build_app, required_resources
-from actors.cluster import check_resources, connect, root_cause
+from actors.app import APP_NAME, build_app
+from actors.cluster import root_cause
 from actors.context import ConfigTree
 from actors.ingestor import DRAIN_S
 from actors.monitor import Report
 from actors.remote import RemoteStore
+from actors.start import Progress, start_ray
 from actors.status import readiness, status
 from pipeline.config.app import Config
-from pipeline.engine.load import check_tasks, identify
-from pipeline.errors import ConfigError, RefractError, TransientError
+from pipeline.engine.load import identify
+from pipeline.errors import RefractError, TransientError
 from pipeline.interfaces import Store
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
-PORT_WAIT_S = 10.0
-"""What a killed run started has always been gone after two seconds on an idle machine."""
-
 GONE_S = 60.0
 """Serve replaces what dies within seconds; a cluster that is silent for so long does not come back to this process."""
-
-Progress = Callable[[str], None]
 
 
 class RunningApp:
@@ -64,20 +56,8 @@ class RunningApp:
             TransientError: the cluster cannot be reached.
             RefractError: a replica could not start, with its reason.
         """
-        for name, model in self.config.models.items():
-            check_tasks(name, model, {task: made for task, made in self.config.tasks.items() if made.model == name})
-        if not self._address:
-            # On a cluster Serve may hold the port already, for apps before and beside this one.
-            _wait_for_port(self.config.api.host, self.config.api.port, progress)
-        progress(f"joining Ray at {self._address}" if self._address else "starting Ray on this machine")
-        needed = required_resources(self.config)
-        with _signal_handlers_kept():
-            connect(self._address, self.config.ray.namespace, needed, log_to_driver=True)
-        try:
-            check_resources(needed, "models.*.replicas times {resource}, and ray.ingestors")
-        except ConfigError:
-            ray.shutdown()
-            raise
+        if not ray.is_initialized():
+            start_ray(self.config, self._address, progress)
         progress("starting the actors and loading the models")
         try:
             serve.start(
@@ -173,43 +153,3 @@ class RunningApp:
                 time.sleep(0.2)
         except (RayError, RefractError, RuntimeError, TimeoutError):
             return  # whatever is unfinished is read again by the next run
-
-
-@contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Ray puts handlers of its own in place of the caller's, and dies of a SIGTERM that comes while actors start."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait_for_port(host: str, port: int, progress: Progress) -> None:
-    """Waits until the port is free: after a kill -9 Ray's processes notice only seconds later, and one holds it."""
-    deadline_s = time.monotonic() + PORT_WAIT_S
-    waiting = False
-    while (error := _bind_error(host, port)) is not None:
-        if time.monotonic() >= deadline_s:
-            raise ConfigError(
-                f"api.port: {host}:{port} cannot be used ({error.strerror}). "
-                "Is another pipeline running? Choose another port"
-            )
-        if not waiting:
-            waiting = True
-            progress(f"waiting up to {PORT_WAIT_S:.0f} s for {host}:{port} ({error.strerror})")
-        time.sleep(0.2)
-
-
-def _bind_error(host: str, port: int) -> OSError | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error
-    return None

@@ -36,12 +36,19 @@ def run(
     On a signal it finishes what is in flight, commits and leaves the consumer group. A second signal
     stops at once, which loses nothing: what was unfinished is read again.
     """
-    from actors.run import RunningApp
+    from actors.start import start_ray
+    from pipeline.config.load import load_config
     from pipeline.logs import configure_logs
 
     configure_logs()
     stop = threading.Event()
     heed_signals(stop)
+    settings = load_config(config)
+    start_ray(settings, address or settings.ray.address, print_note)
+
+    # Only now: it brings Serve, which has been imported while Ray started.
+    from actors.run import RunningApp
+
     app = RunningApp(config, address)
     try:
         app.start(print_note)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.app import required_resources
+from actors.cluster import required_resources
 from pipeline.cli.serve_config import serve_tree
 from pipeline.config.load import VARIABLE, load_config
 from tests.config_trees import CONFIGS, ROOT
