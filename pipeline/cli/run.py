@@ -40,6 +40,7 @@ def run(
     from pipeline.config.load import load_config
     from pipeline.logs import configure_logs
 
+    begun_s = time.monotonic()
     configure_logs()
     stop = threading.Event()
     heed_signals(stop)
@@ -52,7 +53,7 @@ def run(
     app = RunningApp(config, address)
     try:
         app.start(print_note)
-        _follow(app, stop)
+        _follow(app, stop, begun_s)
     finally:
         app.stop(print_note)
     raise typer.Exit(ExitCode.OK)
@@ -70,9 +71,8 @@ def heed_signals(stop: threading.Event) -> None:
         signal.signal(number, on_signal)
 
 
-def _follow(app: "RunningApp", stop: threading.Event) -> None:
+def _follow(app: "RunningApp", stop: threading.Event, begun_s: float) -> None:
     """Waits until the app is ready, says where it answers, and shows what it does."""
-    started_s = time.monotonic()
     said = ""
     while not stop.is_set():
         try:
@@ -80,7 +80,7 @@ def _follow(app: "RunningApp", stop: threading.Event) -> None:
         except TransientError as error:
             ready, reason = False, str(error)
         if ready:
-            print_note(f"ready after {time.monotonic() - started_s:.0f} s: {app.url}/docs (Ctrl-C stops)")
+            print_note(f"ready after {time.monotonic() - begun_s:.0f} s: {app.url}/docs (Ctrl-C stops)")
             break
         if reason != said:
             said = reason

@@ -25,6 +25,7 @@ ALL_PARTITIONS = 2 * NUM_PARTITIONS
 """Of both topics."""
 
 RECOVERY_S = SESSION_TIMEOUT_S + 5.0
+"""From a member's death until others read its partitions."""
 STARTUP_S = 10.0
 """A member that is started only after the kill has its imports before it."""
 
@@ -94,8 +95,8 @@ def test_stopped_beyond_its_session_and_resumed(rig: Rig) -> None:
         if all(committed.get(place, 0) >= rig.journal.ends.get(place, 0) for place in sleeper.held):
             raise TooLateError("the sleeper has finished what it holds")
         run.healed()
-        rig.wait_progress(run)
         wait_alone(other)
+        run.recovered()
         for key in keys:
             rig.journal.ticket(key, 2)  # newer than what the sleeper holds
         rig.journal.settle()
@@ -226,6 +227,7 @@ def test_killed_at_a_random_moment(rig: Rig, seed: int) -> None:
         victim = chance.choice([first, second])
         os.kill(victim.pid, signal.SIGKILL)
         run.healed()
-        rig.wait_progress(run)
+        wait_alone(first if victim is second else second)
+        run.recovered()
         rig.check(run)
         run.within(RECOVERY_S)

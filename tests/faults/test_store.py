@@ -33,7 +33,7 @@ def _healed(ground: Ground) -> Iterator[None]:
     ground.heal()
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in (0, 2, 3))])
 def test_server_killed_during_upserts(rig: Rig, seed: int) -> None:
     """Even seeds: whenever it happens to be. Odd ones: applied, and dead before the answer."""
     server = rig.ground.server
@@ -76,7 +76,7 @@ def test_server_hangs_for_long(make_rig: Callable[..., Rig]) -> None:
         rig.check(run)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.faults)])
 def test_answer_to_an_upsert_is_lost(rig: Rig, seed: int) -> None:
     """Even seed: the connection breaks when the answer comes. Odd: the answer never comes."""
     proxy = rig.ground.qdrant

@@ -16,7 +16,8 @@ from threading import Event, Lock, Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import grpc
+import grpc._channel
+import grpc._common
 import psutil
 from prometheus_client import CollectorRegistry
 
