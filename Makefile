@@ -35,7 +35,7 @@ help:
 	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
 	@echo 'make simulate random faults on virtual time, SEEDS=100000 of them'
 	@echo 'make slow    the tests that take minutes: overload, a lost node, repair and backfill beside live records'
-	@echo 'make faults  every row of the fault table on real processes; about half an hour; var/faults.json'
+	@echo 'make faults  every row of the fault table on real processes; about fifty minutes; var/faults.json'
 	@echo 'make soak    random faults to one running app for HOURS=1, each by a printed seed; var/soak.json'
 	@echo 'make clean   removes what the other targets made, except .venv and the broker'
 	@echo 'Needs Python 3.11 or later; name another with PYTHON=python3.12'

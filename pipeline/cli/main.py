@@ -68,6 +68,10 @@ def _root(
         typer.echo(f"refract {__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    else:
+        from pipeline.logs import configure_logs
+
+        configure_logs()  # to stderr: on stdout a line would spoil `--json`
 
 
 def main() -> None:

@@ -38,10 +38,8 @@ def run(
     """
     from actors.start import start_ray
     from pipeline.config.load import load_config
-    from pipeline.logs import configure_logs
 
     begun_s = time.monotonic()
-    configure_logs()
     stop = threading.Event()
     heed_signals(stop)
     settings = load_config(config)

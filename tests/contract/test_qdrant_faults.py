@@ -253,10 +253,10 @@ def test_collections_of_one_batch_are_written_side_by_side(
 ) -> None:
     other = qdrant_backend.task("other")
     store.open([other])
-    faults.set(Fault(UPSERT, times=2, delay_s=0.6))
+    faults.set(Fault(UPSERT, times=2, delay_s=1.5))
     started = time.monotonic()
     store.upsert(make_batch([put("a", 1)], task, other))
-    assert time.monotonic() - started < 1.1
+    assert time.monotonic() - started < 2.9
 
 
 def test_a_read_back_that_fails_is_raised_after_the_write(store: QdrantStore, task: Task, faults: FaultFile) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 
 from pipeline.cli import main as main_module
@@ -27,6 +28,15 @@ def test_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke([]) == ExitCode.OK
     assert "Commands:" in capsys.readouterr().out
+
+
+def test_what_is_logged_stays_out_of_what_a_verb_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    structlog.reset_defaults()
+    assert invoke(["config", "--help"]) == ExitCode.OK
+    structlog.get_logger().warning("An event.")
+    printed = capsys.readouterr()
+    assert "An event." in printed.err
+    assert "An event." not in printed.out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,12 +24,12 @@ def test_place_without_a_file_is_passed(folder: Path) -> None:
 
 
 def test_armed_place_strikes_once_and_says_who_was_there(folder: Path) -> None:
-    (folder / "after_embed").write_text("sleep 0.2")
+    (folder / "after_embed").write_text("sleep 1")
     begun_s = time.monotonic()
     failpoints.reach("after_upsert")
     failpoints.reach("after_embed")
     failpoints.reach("after_embed")
-    assert 0.2 <= time.monotonic() - begun_s < 0.4
+    assert 1 <= time.monotonic() - begun_s < 2
     assert [path.name for path in folder.iterdir()] == [f"after_embed.{os.getpid()}"]
 
 
