@@ -13,6 +13,8 @@ import ray
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, TransientError
 
+PRELOAD = "RAY_preload_python_modules"
+
 OBJECT_STORE_BYTES = 1 << 29
 """Shared memory of a cluster started here: many times what is in flight between the actors."""
 
@@ -40,21 +42,33 @@ def connect(
         if address:
             ray.init(address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=log_to_driver)
             return
-        if preload:
-            os.environ.setdefault("RAY_preload_python_modules", preload)
-        # "local": without it Ray would join a cluster that `ray start` made on this machine.
-        ray.init(
-            "local",
-            num_cpus=max(math.ceil(needed.get("CPU", 0)), os.cpu_count() or 1),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            namespace=namespace,
-            logging_level=logging.ERROR,
-            log_to_driver=log_to_driver,
-        )
+        with _preloaded(preload):
+            # "local": without it Ray would join a cluster that `ray start` made on this machine.
+            ray.init(
+                "local",
+                num_cpus=max(math.ceil(needed.get("CPU", 0)), os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                namespace=namespace,
+                logging_level=logging.ERROR,
+                log_to_driver=log_to_driver,
+            )
     except Exception as error:  # noqa: BLE001 - a slow start of Ray's own processes is a bare Exception
         where = f"at {address!r} (ray.address, or --address)" if address else "on this machine"
         raise TransientError(f"Ray {where} cannot be reached or started: {type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def _preloaded(module: str) -> Iterator[None]:
+    """The raylet reads this once, when it starts; another cluster of this process may want nothing of it."""
+    if not module or PRELOAD in os.environ:
+        yield
+        return
+    os.environ[PRELOAD] = module
+    try:
+        yield
+    finally:
+        del os.environ[PRELOAD]
 
 
 def required_resources(config: Config) -> dict[str, float]:

@@ -70,6 +70,8 @@ advertised.listeners=PLAINTEXT://127.0.0.1:$port
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs=$dir/data
+# Tests write records of other years, which are kept all the same.
+log.retention.ms=-1
 auto.create.topics.enable=false
 num.partitions=1
 offsets.topic.replication.factor=1

@@ -1,5 +1,6 @@
 """What the tests of the API ask: records to search, and requests it refuses with the code it must say."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from actors.api import MAX_BODY_BYTES
+from actors.reporting import REPORT_INTERVAL_S
 from pipeline.config.load import load_config
 from pipeline.engine.load import identify
 from pipeline.stores.open import open_store
@@ -134,9 +136,15 @@ def samples(app: InProcessApp, name: str) -> Iterator[Sample]:
 
 
 def num_queries(app: InProcessApp, model: str) -> int:
-    """Returns how many texts a model has embedded for queries."""
+    """Returns how many texts a model has embedded for queries, once the number stands still."""
     wanted = {"model": model, "priority": "query"}.items()
-    return int(sum(sample.value for sample in samples(app, "refract_embeddings") if wanted <= sample.labels.items()))
+    before = -1.0
+    while True:
+        now = sum(sample.value for sample in samples(app, "refract_embeddings") if wanted <= sample.labels.items())
+        if now == before:
+            return int(now)
+        before = now
+        time.sleep(2.5 * REPORT_INTERVAL_S)
 
 
 def search(app: InProcessApp, task: str = "urgency", **body: Any) -> httpx.Response:

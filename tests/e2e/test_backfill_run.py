@@ -82,6 +82,7 @@ def test_vectors_go_to_parquet_and_are_those_of_the_store(tmp_path: Path) -> Non
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_server_away_for_a_while_and_a_second_backfill_meanwhile(tmp_path: Path) -> None:
     server = QdrantServer(tmp_path / "server").start()
     name = f"away-{time.time_ns()}"
