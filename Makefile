@@ -8,9 +8,8 @@ SHELL := bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # Bytecode is left to the first import: compiling all of torch and transformers here costs a minute.
-INSTALL := $(PIP) install --quiet --progress-bar off --no-compile -c constraints.txt
+INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-compile -c constraints.txt
 
 # The watermark and both stores' version guards: what a wrong line would turn into lost or stale records.
 PROMISE := pipeline/offsets.py,pipeline/stores/wire.py,pipeline/stores/edge_shard.py
@@ -58,7 +57,7 @@ $(BIN)/python:
 # A stamp each, so that an install is done once, and again when the versions change.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'make: installing refract[$*] (the first time this downloads torch: a few minutes)'
-	@$(INSTALL) -e '.[$*]'
+	@$(BIN)/python $(INSTALL) -e '.[$*]'
 	@touch $@
 
 # Sees everything in $(VENV), too.
@@ -67,8 +66,7 @@ $(BENCH)/.installed: $(VENV)/.installed-dev
 	@$(BIN)/python -m venv $(BENCH)
 	@where='import site; print(site.getsitepackages()[0])'; \
 	$(BIN)/python -c "$$where" > "$$($(BENCH)/bin/python -c "$$where")/beside.pth"
-	@$(BENCH)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-compile \
-	  -c constraints.txt -e '.[bench]'
+	@$(BENCH)/bin/python $(INSTALL) -e '.[bench]'
 	@touch $@
 
 demo: $(VENV)/.installed-demo
