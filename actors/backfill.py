@@ -1,10 +1,11 @@
-"""Runs a backfill on Ray: carriers that read and write, a pool of embedders, and one owner of an embedded store.
+"""Runs a backfill on Ray: carriers that read and write, a pool of embedders, and the owners of an embedded store.
 
 Plain actors with a bounded number of fragments in flight, not Ray Data: its executor fuses and splits blocks as it
 sees fit and tells nobody which input row group is durable, and that is what resuming needs.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -94,12 +95,12 @@ class BackfillRun:
         self._on_progress = on_progress
         self._config = job.source.load()
         self._embedders = {} if job.share else _start_embedders(job)
-        self._owner = _start_owner(job, self._config)
+        self._owners = _start_owners(job, self._config)
         self._starting = {
             actor.ready.remote(): (name, actor) for name, actors in self._embedders.items() for actor in actors
         }
-        if self._owner is not None:
-            self._starting[self._owner.check.remote()] = ("the store's owner", None)
+        for owner, names in self._owners:
+            self._starting[owner.check.remote()] = (f"the store's owner of {', '.join(names)}", None)
         self._ready: list[Any] = []
         self._carriers: list[Any] = []
         self._joining: dict[Any, int] = {}
@@ -230,7 +231,7 @@ class BackfillRun:
         started: Any = ray.remote(CarrierActor)
         carrier = started.options(
             num_cpus=num_cpus, max_concurrency=FRAGMENTS_PER_CARRIER + 2, scheduling_strategy="SPREAD"
-        ).remote(self._job, self._embedders, self._owner)
+        ).remote(self._job, self._embedders, self._owners)
         self._carriers[number] = carrier
         self._joining[carrier.ready.remote()] = number
 
@@ -274,16 +275,19 @@ def _start_embedders(job: Job) -> dict[str, list[Any]]:
     }
 
 
-def _start_owner(job: Job, config: Config) -> Any:
-    """The one process with an embedded store's directory, which lies on this node."""
+def _start_owners(job: Job, config: Config) -> list[tuple[Any, list[str]]]:
+    """The processes that share an embedded store's directory, which lies on this node, and whose tasks each has.
+
+    Edge keeps to one processor in a process, so there is one for each task, as far as processors go round.
+    """
     if config.store.type != "edge" or job.output is not None or job.share:
-        return None
+        return []
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return (
-        ray.remote(StoreOwner)
-        .options(num_cpus=0, max_restarts=-1, max_concurrency=1_000, scheduling_strategy=here)
-        .remote(job.source)
+    started: Any = ray.remote(StoreOwner).options(
+        num_cpus=0, max_restarts=-1, max_concurrency=1_000, scheduling_strategy=here
     )
+    number = min(len(job.tasks), os.cpu_count() or 1)
+    return [(started.remote(job.source, shared=True), list(job.tasks[first::number])) for first in range(number)]
 
 
 def _done(refs: Sequence[Any], timeout_s: float = 0) -> list[Any]:

@@ -11,7 +11,7 @@ from ray.serve.exceptions import RayServeException
 
 from actors.app import APP_NAME
 from actors.context import ConfigTree, Context
-from actors.plain import EmbedderPool, PlainHandle
+from actors.plain import DividedStore, EmbedderPool
 from actors.remote import RemoteEmbedder, RemoteStore, call
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
@@ -53,10 +53,12 @@ class Work:
 class CarrierActor:
     """A `pipeline.backfill.carrier.Carrier` in a process of its own; control calls have a thread beside."""
 
-    def __init__(self, job: Job, embedders: Mapping[str, Sequence[Any]], owner: Any) -> None:
+    def __init__(
+        self, job: Job, embedders: Mapping[str, Sequence[Any]], owners: Sequence[tuple[Any, Sequence[str]]]
+    ) -> None:
         self._job = job
         self._embedders = embedders
-        self._owner = owner
+        self._owners = owners
         self._opening = threading.Lock()
         self._store: Store | None = None
         self._made: Carrier | None = None
@@ -84,7 +86,7 @@ class CarrierActor:
         config = _shared(context.config) if self._job.share else context.config
         tasks = {name: context.tasks[name] for name in self._job.tasks}
         if self._job.output is None:
-            self._store = _carrier_store(context, self._job, self._owner, list(tasks.values()))
+            self._store = self._open_own_store(context, tasks)
         embedder: Embedder = EmbedderPool(self._embedders)
         if self._job.share:
             handles = _app_embedders({task.config.model for task in tasks.values()})
@@ -101,21 +103,22 @@ class CarrierActor:
             config, self._job.topic, tasks, tokenizers=tokenizers, embedder=embedder, open_store=self._open_store
         )
 
+    def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:
+        config = context.config
+        if config.store.type != "edge":
+            store: Store = open_store(config.store, config.pipeline, context.filterable)
+        elif self._job.share:
+            store = RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+        else:
+            store = DividedStore([(owner, [tasks[name].collection for name in names]) for owner, names in self._owners])
+        store.open(list(tasks.values()))
+        return store
+
     def _open_store(self, fragment: Fragment, tasks: Sequence[Task]) -> Store:
         if self._job.output is not None:
             return FragmentFile(self._job.output, fragment, tasks)
         assert self._store is not None  # noqa: S101 - opened before anything is carried
         return self._store
-
-
-def _carrier_store(context: Context, job: Job, owner: Any, tasks: Sequence[Task]) -> Store:
-    if context.config.store.type == "edge":
-        handle = serve.get_deployment_handle("StoreOwner", APP_NAME) if job.share else PlainHandle(owner)
-        store: Store = RemoteStore(handle)  # type: ignore[arg-type]  # called alike
-    else:
-        store = open_store(context.config.store, context.config.pipeline, context.filterable)
-    store.open(tasks)
-    return store
 
 
 def _shared(config: Config) -> Config:

@@ -1,4 +1,4 @@
-"""The one process that holds an embedded store's directory, and serves it to the others."""
+"""The process that holds an embedded store's directory, or collections of it, and serves them to the others."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,14 +20,16 @@ Result = TypeVar("Result")
 
 
 class StoreOwner:
-    """A single Serve replica around an embedded store. Writes and reads have threads of their own.
+    """An actor around an embedded store. Writes and reads have threads of their own.
 
     A search must not wait behind a queue of writes, and a write not behind a long scroll.
     """
 
-    def __init__(self, source: ConfigTree) -> None:
+    def __init__(self, source: ConfigTree, *, shared: bool = False) -> None:
+        """Takes the whole directory; `shared`: beside other owners, the collections it is asked for."""
         context = Context(source)
-        self._store = open_store(context.config.store, context.config.pipeline, context.filterable)
+        config = context.config
+        self._store = open_store(config.store, config.pipeline, context.filterable, shared=shared)
         # Only this starts its upkeep: the ingestors open their tasks once, and not again after a restart of this one.
         self._store.open(())
         self._writers = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="write")

@@ -31,16 +31,16 @@ log = structlog.get_logger(__name__)
 
 
 class EdgeStore:
-    """`pipeline.interfaces.Store` in one directory. Thread-safe; the directory has one owner process at a time."""
+    """`pipeline.interfaces.Store` in one directory. Thread-safe; a collection has one owner process at a time."""
 
-    def __init__(self, config: EdgeStoreConfig, pipeline: str) -> None:
-        """Takes the directory, creating it if need be.
+    def __init__(self, config: EdgeStoreConfig, pipeline: str, *, shared: bool = False) -> None:
+        """Takes the directory, creating it if need be; `shared`: only those of its collections that are used here.
 
         Raises EnvironmentFault when another process owns it, naming its pid.
         """
         self._pipeline = pipeline
         self._interval_s = config.optimize_interval_s
-        self._directory = EdgeDirectory(config.path)
+        self._directory = EdgeDirectory(config.path, shared=shared)
         self._shards: dict[str, EdgeShard] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -160,7 +160,9 @@ class EdgeStore:
                 stack.callback(self._shards.popitem()[1].close)
 
     def _check_space(self) -> None:
-        needed = MIN_FREE_BYTES * max(len(self._shards), 1)
+        # Beside others, theirs count as well: all may write at once.
+        written = self._directory.collections if self._directory.shared else self._shards
+        needed = MIN_FREE_BYTES * max(len(written), 1)
         free = self._directory.free_bytes
         if free < needed:
             raise TransientError(
@@ -176,6 +178,7 @@ class EdgeStore:
 
     def _open(self, task: Task) -> None:
         name = task.collection
+        self._directory.own(name)
         if name not in self._directory.collections:
             self._create(task)
         check_metadata(name, self._directory.collections[name], task, self._pipeline)
@@ -221,6 +224,7 @@ class EdgeStore:
         if self._closed.is_set():
             raise EnvironmentFault("the embedded store is closed")
         if name not in self._shards:
+            self._directory.own(name)
             found = self._directory.collections.get(name)
             if found is None:
                 raise EnvironmentFault(f"collection {name!r} does not exist in this store")

@@ -1,9 +1,10 @@
-"""The directory of an embedded store: its owner, and the register of its collections and aliases."""
+"""The directory of an embedded store: who owns what of it, and the register of its collections and aliases."""
 
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +15,41 @@ from pipeline.errors import EnvironmentFault
 REGISTER_FORMAT = 1
 REGISTER_FILE = "collections.json"
 LOCK_FILE = "owner.lock"
+REGISTER_LOCK_FILE = "collections.lock"
 SHARDS_FOLDER = "shards"
 UNFINISHED = ".creating-"
 """Prefix of a shard folder under construction; what bears it at a start was never used."""
 
 
 class EdgeDirectory:
-    """Owns one directory until closed. Not thread-safe: the store calls it under its lock.
+    """Owns one directory until closed, or those of its collections that it asks for. Not thread-safe.
 
     The register is replaced as a whole (written beside, synced, renamed), so a crash leaves the old
     one or the new one. A shard folder is complete before the register names it.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Takes the directory.
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Takes the directory; `shared`: beside others who share it, each with collections of its own (`own`).
 
         Raises EnvironmentFault when another process has it, or its register cannot be read.
         """
         self.path = path
+        self.shared = shared
         self._shards = path / SHARDS_FOLDER
+        self._owned: dict[str, int] = {}
         try:
             self._shards.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(path / LOCK_FILE)
         except OSError as error:
             raise EnvironmentFault(f"store directory {str(path)!r} cannot be used: {error.strerror}") from error
+        self._lock = _take_lock(path / LOCK_FILE, f"store directory {str(path)!r}", shared=shared)
         try:
-            self._collections, self._aliases = _read_register(path / REGISTER_FILE)
+            self._read()
         except BaseException:
             self.close()
             raise
-        for unfinished in self._shards.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(unfinished)
+        if not shared:  # else another may be at it
+            for unfinished in self._shards.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(unfinished)
 
     @property
     def collections(self) -> Mapping[str, Mapping[str, Any]]:
@@ -66,6 +71,13 @@ class EdgeDirectory:
         """Returns where the collection's shard lies or will lie."""
         return self._shards / collection
 
+    def own(self, collection: str) -> None:
+        """Takes a collection of a shared directory, until closed. Raises EnvironmentFault when another has it."""
+        if self.shared and collection not in self._owned:
+            what = f"collection {collection!r} of store directory {str(self.path)!r}"
+            self._owned[collection] = _take_lock(self._shards / f"{collection}.lock", what)
+            self._read()  # what was registered meanwhile
+
     def begin(self, collection: str) -> Path:
         """Returns an empty folder to build the collection's shard in."""
         unfinished = self._shards / f"{UNFINISHED}{collection}"
@@ -80,17 +92,35 @@ class EdgeDirectory:
 
     def register(self, collection: str, metadata: Mapping[str, Any]) -> None:
         """Adds a finished collection, durably."""
-        self._save({**self._collections, collection: dict(metadata)}, self._aliases)
+        with self._changing():
+            self._save({**self._collections, collection: dict(metadata)}, self._aliases)
 
     def point(self, alias: str, collection: str) -> None:
         """Makes the alias lead to the collection, durably."""
-        self._save(self._collections, {**self._aliases, alias: collection})
+        with self._changing():
+            self._save(self._collections, {**self._aliases, alias: collection})
 
     def close(self) -> None:
-        """Gives the directory up. Safe to call twice."""
+        """Gives up the directory and what it owns of it. Safe to call twice."""
+        while self._owned:
+            os.close(self._owned.popitem()[1])
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def _read(self) -> None:
+        self._collections, self._aliases = _read_register(self.path / REGISTER_FILE)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keeps others from the register, and brings here what they changed."""
+        descriptor = os.open(self.path / REGISTER_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._read()
+            yield
+        finally:
+            os.close(descriptor)
 
     def _save(self, collections: dict[str, dict[str, Any]], aliases: dict[str, str]) -> None:
         content = {"format": REGISTER_FORMAT, "collections": collections, "aliases": aliases}
@@ -105,17 +135,19 @@ class EdgeDirectory:
         self._collections, self._aliases = collections, aliases
 
 
-def _take_lock(path: Path) -> int:
+def _take_lock(path: Path, what: str, *, shared: bool = False) -> int:
     """Returns the descriptor that holds the lock; the kernel frees it when the process ends, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise EnvironmentFault(f"{what} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise EnvironmentFault(
-            f"store directory {str(path.parent)!r} is in use by the process with pid {owner}; "
-            f"an embedded store has one owner at a time"
+            f"{what} is in use by the process with pid {owner}; an embedded store has one owner at a time"
         ) from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())

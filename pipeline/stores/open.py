@@ -8,15 +8,16 @@ from pipeline.record_range import ComparableStore
 
 
 def open_store(
-    config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, filterable: Sequence[str]
+    config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, filterable: Sequence[str], *, shared: bool = False
 ) -> ComparableStore:
     """Returns the store, with no collection opened yet.
 
     `filterable` names the stored payload fields that searches filter on: a server indexes them in the
-    collections it creates, the embedded store needs no index.
+    collections it creates, the embedded store needs no index. `shared` lets several processes open an
+    embedded store's directory, each for collections of its own; a server always does.
 
     Raises ConfigError when the store's client is not installed, EnvironmentFault when an embedded
-    store's directory belongs to another process.
+    store's directory, or a collection used, belongs to another process.
     """
     if isinstance(config, QdrantStoreConfig):
         from pipeline.stores.qdrant import QdrantStore  # noqa: PLC0415 - gRPC only where a server is used
@@ -28,4 +29,4 @@ def open_store(
         if error.name != "qdrant_edge":
             raise
         raise ConfigError("store.type edge needs Qdrant Edge: pip install 'refract[edge]'") from error
-    return EdgeStore(config, pipeline)
+    return EdgeStore(config, pipeline, shared=shared)

@@ -11,7 +11,8 @@ from pipeline.tasks import Task
 class CountingOwner:
     """Stands where `actors.store_owner.StoreOwner` stands."""
 
-    def __init__(self, source: ConfigTree) -> None:
+    def __init__(self, source: ConfigTree, *, shared: bool) -> None:
+        assert shared  # among all tasks of a backfill
         self._pipeline = source.origin
         self._num_points = 0
 

@@ -164,7 +164,7 @@ def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float
         backfill = BackfillRun(Job(source, "bench", list(harness.TASKS), None, share=False), noted, failed, progress)
         backfill.run(works)
         elapsed_s = time.monotonic() - began_s[0]
-        num_points = ray.get(backfill._owner.num_points.remote())
+        num_points = sum(ray.get([owner.num_points.remote() for owner, _ in backfill._owners]))
         ledger.close()
         return table, ledger_s, elapsed_s, num_points
 

@@ -68,6 +68,62 @@ def test_a_second_owner_is_refused_and_told_the_pid_of_the_first(edge_backend: E
     edge_backend.connect().open([task])
 
 
+def test_sharers_have_collections_of_their_own_and_leave_both_in_the_register(
+    edge_backend: EdgeBackend, task: Task
+) -> None:
+    other = make_task("technical_issue")
+    first, second = (EdgeStore(edge_backend.config, PIPELINE, shared=True) for _ in range(2))
+    try:
+        first.open([task])
+        second.open([other])
+        first.upsert(make_batch([put("T-1", 5)], task))
+        second.upsert(make_batch([put("T-1", 6), delete("T-2", 6)], other))
+        for taken in (lambda: second.open([task]), lambda: second.count(task.collection)):
+            with pytest.raises(EnvironmentFault, match=f"{task.collection}.* in use .* pid {os.getpid()}"):
+                taken()
+        with pytest.raises(EnvironmentFault, match="in use"):
+            EdgeStore(edge_backend.config, PIPELINE)
+        first.close()
+        with pytest.raises(EnvironmentFault, match="in use"):
+            EdgeStore(edge_backend.config, PIPELINE)
+        second.open([task])  # whoever had it is gone
+        assert second.count(task.collection) == 1
+    finally:
+        first.close()
+        second.close()
+    whole = edge_backend.connect()
+    whole.open([task, other])
+    assert stored(whole, task) == {key_id("T-1"): (5, False)}
+    assert stored(whole, other) == {key_id("T-1"): (6, False), key_id("T-2"): (6, True)}
+    with pytest.raises(EnvironmentFault, match="in use"):
+        EdgeStore(edge_backend.config, PIPELINE, shared=True)
+
+
+def test_what_another_sharer_is_making_is_left_to_it(edge_backend: EdgeBackend, task: Task) -> None:
+    other = EdgeDirectory(edge_backend.config.path, shared=True)
+    unfinished = other.begin("another")
+    store = EdgeStore(edge_backend.config, PIPELINE, shared=True)
+    store.open([task])
+    assert unfinished.is_dir()
+    store.close()
+    other.close()
+    edge_backend.connect()
+    assert not unfinished.exists()
+
+
+def test_a_sharer_leaves_room_for_what_the_others_write(
+    edge_backend: EdgeBackend, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (EdgeStore(edge_backend.config, PIPELINE, shared=True) for _ in range(2))
+    first.open([task])
+    second.open([make_task("technical_issue")])
+    monkeypatch.setattr(EdgeDirectory, "free_bytes", 2 * MIN_FREE_BYTES - 1)
+    with pytest.raises(TransientError, match="bytes are free on the disk"):
+        second.upsert(make_batch([put("T-1", 1)], make_task("technical_issue")))
+    first.close()
+    second.close()
+
+
 def test_every_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "edge"
     acknowledged = -1
