@@ -20,6 +20,7 @@ from actors.cluster import root_cause
 from actors.context import ConfigTree, Context
 from actors.embedder import start_scheduler
 from actors.store_owner import StoreOwner
+from pipeline.backfill.carrier import UnflushedError
 from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.rows import FragmentFault
 from pipeline.config.app import Config
@@ -161,9 +162,12 @@ class BackfillRun:
         except RayTaskError as error:
             if not isinstance(error.cause, RefractError):
                 raise
-            if not isinstance(error.cause, FragmentFault):
+            if isinstance(error.cause, UnflushedError):
+                self._again(work, attempt, str(error.cause), waiting)
+            elif isinstance(error.cause, FragmentFault):
+                self._on_failed(work, str(error.cause))
+            else:
                 raise error.cause from None
-            self._on_failed(work, str(error.cause))
         except RayActorError as error:
             # What else was with this carrier is lost with it; all of it goes to a new one.
             lost = [(ref, entry) for ref, entry in under_way.items() if entry[2] == number]
@@ -171,15 +175,18 @@ class BackfillRun:
                 del under_way[other]
             self._start_carrier(number)
             for again, tried in [(work, attempt), *((entry[0], entry[1]) for _, entry in lost)]:
-                if tried == MAX_ATTEMPTS:
-                    self._on_failed(again, f"its process died {MAX_ATTEMPTS} times ({type(error).__name__})")
-                else:
-                    waiting.append((self._rest_of(again), tried + 1))
+                self._again(again, tried, f"its process died ({type(error).__name__})", waiting)
         else:
             outcome.counts.add(self._carried.pop(work.fragment.name, Counts()))
             self._checkpoints.pop(work.fragment.name, None)
             self._finished.add(outcome.counts)
             self._on_noted(work, outcome, True)
+
+    def _again(self, work: Work, attempt: int, why: str, waiting: list[tuple[Work, int]]) -> None:
+        if attempt == MAX_ATTEMPTS:
+            self._on_failed(work, f"{why}, {MAX_ATTEMPTS} times")
+        else:
+            waiting.append((self._rest_of(work), attempt + 1))
 
     def _rest_of(self, work: Work) -> Work:
         """Returns what no checkpoint says is durable."""

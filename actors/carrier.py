@@ -100,7 +100,13 @@ class CarrierActor:
             for model in {task.config.model for task in tasks.values()}
         }
         return Carrier(
-            config, self._job.topic, tasks, tokenizers=tokenizers, embedder=embedder, open_store=self._open_store
+            config,
+            self._job.topic,
+            tasks,
+            tokenizers=tokenizers,
+            embedder=embedder,
+            open_store=self._open_store,
+            growing=not self._job.share,
         )
 
     def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:

@@ -1,6 +1,7 @@
 """Carries fragments from their files to the store: one thread reads, others tokenise, embed and write."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,6 +14,7 @@ from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome, Reject, counts_of
 from pipeline.backfill.rows import FragmentFault, read_batches
 from pipeline.config.app import Config
+from pipeline.errors import TransientError
 from pipeline.interfaces import Embedder, Store, Tokenizer
 from pipeline.metrics import IngestMetrics
 from pipeline.offsets import OffsetTracker
@@ -24,8 +26,19 @@ from pipeline.tasks import Task
 MAX_REJECTS = 100_000
 """Of one fragment. More are no bad rows but a wrong configuration, and they are held in memory."""
 
+BATCH_S = 2.0
+"""How long a batch may be on its way, that of its neighbours in the queues included, before batches stop growing."""
+
+GROWTH = 4
+BATCH_VECTOR_BYTES = 8 << 20
+"""Batches grow to so many times `limits.max_batch_records`, or to so many bytes of vectors."""
+
 OpenStore = Callable[[Fragment, Sequence[Task]], Store]
 """Returns where a fragment's points go; flushed when the fragment is through."""
+
+
+class UnflushedError(FragmentFault):
+    """A fragment is written, but its store went away before it said that this is durable: carry it again."""
 
 
 class _Rejects:
@@ -123,7 +136,9 @@ class Carrier:
         tokenizers: Mapping[str, Tokenizer],
         embedder: Embedder,
         open_store: OpenStore,
+        growing: bool = False,
     ) -> None:
+        """Takes what one run needs; `growing`: batches may be larger than `limits.max_batch_records`, see BatchSize."""
         self._config = config
         self._topic = topic
         self._tasks = tasks
@@ -134,14 +149,16 @@ class Carrier:
         num_threads = config.limits.max_concurrent_batches
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="batch")
         self._room = _Room(config.limits.max_in_flight_bytes, 2 * num_threads)
+        row_bytes = 4 * sum(task.dimension for task in tasks.values())
+        self._size = BatchSize(config.limits.max_batch_records, row_bytes if growing else None)
         self._lock = threading.Lock()
         self._passing: dict[str, _Passage] = {}
 
     def carry(self, fragment: Fragment, names: Sequence[str], start: int) -> Outcome:
         """Makes a fragment's rows from number `start` on durable in the named tasks' collections.
 
-        Raises FragmentFault where the fragment cannot be read to its end, another RefractError where a person must help
-        with something else.
+        Raises FragmentFault where the fragment cannot be read to its end, UnflushedError where it must be carried
+        again, another RefractError where a person must help with something else.
         """
         passage, refractor = self._begin(fragment, [self._tasks[name] for name in names], start)
         with self._lock:
@@ -156,7 +173,10 @@ class Carrier:
             while under_way:
                 wait(under_way, return_when=FIRST_COMPLETED)
                 under_way = _without_finished(under_way)
-            passage.store.flush()
+            try:
+                passage.store.flush()
+            except TransientError as error:
+                raise UnflushedError(f"{fragment.name}: {error}") from error
         finally:
             wait(under_way)
             with self._lock:
@@ -215,11 +235,34 @@ class Carrier:
         def receipt(number: int) -> Receipt:
             return passage.tracker.add(passage.partition, number)
 
-        return read_batches(fragment, self._topic, self._config, start=passage.start, receipt=receipt)
+        return read_batches(
+            fragment, self._topic, self._config, start=passage.start, receipt=receipt, size=lambda: self._size.rows
+        )
 
     def _process(self, refractor: Refractor, batch: list[Delivery], taken: int) -> None:
+        began_s = time.monotonic()
         with self._room.giving_back(taken):
             refractor.process(batch)
+        self._size.adapt(len(batch), time.monotonic() - began_s)
+
+
+class BatchSize:
+    """How many rows make a batch: `limits.max_batch_records`, and more of them where a batch is soon through.
+
+    What a batch costs beside its rows, calls between processes above all, is paid less often then. Where a model is
+    slow a batch stays as it is: it is what a killed run repeats, and what progress moves by.
+    """
+
+    def __init__(self, fewest: int, row_bytes: int | None) -> None:
+        """Takes the size to begin with, and the bytes of a row's vectors; without them it stays."""
+        self._fewest = fewest
+        self._most = fewest if row_bytes is None else max(fewest, min(GROWTH * fewest, BATCH_VECTOR_BYTES // row_bytes))
+        self.rows = fewest
+
+    def adapt(self, num_rows: int, seconds: float) -> None:
+        """Learns how long a batch took."""
+        fitting = int(num_rows * BATCH_S / max(seconds, 1e-6))
+        self.rows = min(max(fitting, self._fewest), self._most)
 
 
 class _Room:

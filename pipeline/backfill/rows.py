@@ -66,7 +66,13 @@ def read_deliveries(fragment: Fragment, topic: str, config: Config) -> list[Deli
 
 
 def read_batches(
-    fragment: Fragment, topic: str, config: Config, *, start: int = 0, receipt: MakeReceipt | None = None
+    fragment: Fragment,
+    topic: str,
+    config: Config,
+    *,
+    start: int = 0,
+    receipt: MakeReceipt | None = None,
+    size: Callable[[], int] | None = None,
 ) -> Iterator[list[Delivery]]:
     """Yields the rows of a fragment, good or bad, in order and in batches of at most `limits.max_batch_records`.
 
@@ -76,6 +82,7 @@ def read_batches(
         config: The pipeline's.
         start: Number of the first row wanted; of a Kafka range the offset.
         receipt: Makes the receipt of a row from its number.
+        size: Tells before each batch how many rows it shall have, instead of the limit.
 
     Raises FragmentFault where the fragment cannot be read, or its file was replaced meanwhile.
     """
@@ -84,7 +91,8 @@ def read_batches(
         rows = _kafka_rows(fragment, topic, config, start, make)
     else:
         rows = _file_rows(fragment, topic, config, start, make)
-    while batch := list(islice(rows, config.limits.max_batch_records)):
+    wanted = size or (lambda: config.limits.max_batch_records)
+    while batch := list(islice(rows, wanted())):
         yield batch
 
 

@@ -98,8 +98,8 @@ class LimitsConfig(Section):
         512,
         ge=1,
         le=4_096,
-        description="Most records of one call to an embedder. Raising it saves calls (some ms each) and, when busy, "
-        "makes each record wait for more others.",
+        description="Most records of one call to an embedder; a backfill takes up to four times as many while they are "
+        "soon through. Raising it saves calls (some ms each) and, when busy, makes each record wait for more others.",
     )
     max_concurrent_batches: int = Field(
         4,

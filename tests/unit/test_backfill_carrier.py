@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.backfill import carrier as carrier_module
-from pipeline.backfill.carrier import Carrier, _Room
+from pipeline.backfill.carrier import BATCH_VECTOR_BYTES, BatchSize, Carrier, UnflushedError, _Room
 from pipeline.backfill.fragments import Fragment, list_fragments
 from pipeline.backfill.rows import FragmentFault
 from pipeline.errors import EnvironmentFault, TransientError
@@ -48,6 +48,15 @@ class GatedStore(FakeStore):
         return super().upsert(batch)
 
 
+class FailingFlush(FakeStore):
+    """Goes away during its first flush."""
+
+    def flush(self) -> None:
+        super().flush()
+        if self.num_flushes == 1:
+            raise TransientError("store died while it worked on a call")
+
+
 def write(folder: Path, **columns: Any) -> Fragment:
     keys = [f"K-{number}" for number in range(NUM_ROWS)]
     table = {"id": keys, "title": [f"text {key}" for key in keys], "v": [1] * NUM_ROWS} | columns
@@ -56,7 +65,9 @@ def write(folder: Path, **columns: Any) -> Fragment:
     return fragment
 
 
-def carrier_of(folder: Path, store: FakeStore, embedder: FakeEmbedder | None = None, **limits: int) -> Carrier:
+def carrier_of(
+    folder: Path, store: FakeStore, embedder: FakeEmbedder | None = None, *, growing: bool = False, **limits: int
+) -> Carrier:
     return Carrier(
         config_of(folder, {"max_batch_records": BATCH, **limits}),
         "tickets",
@@ -64,6 +75,7 @@ def carrier_of(folder: Path, store: FakeStore, embedder: FakeEmbedder | None = N
         tokenizers={"null": FakeTokenizer()},
         embedder=embedder or FakeEmbedder(),
         open_store=lambda _fragment, _tasks: store,
+        growing=growing,
     )
 
 
@@ -84,6 +96,44 @@ def test_every_row_is_stored_and_flushed_with_the_lowest_priority(tmp_path: Path
     assert (outcome.next_row, dict(counts.rejected)) == (NUM_ROWS, {"text_empty": 1})
     assert [(reject.row, reject.reason) for reject in outcome.rejects] == [(0, "text_empty")]
     carrier.close()
+
+
+def test_a_fragment_whose_flush_failed_is_not_through_and_may_be_carried_again(tmp_path: Path) -> None:
+    store = FailingFlush()
+    carrier, fragment = carrier_of(tmp_path, store), write(tmp_path)
+    with pytest.raises(UnflushedError, match=r"a\.parquet.*store died"):
+        carrier.carry(fragment, ["one"], 0)
+    assert carrier.counts().rows == 0  # it is under way no longer
+    outcome = carrier.carry(fragment, ["one"], 0)
+    assert (outcome.next_row, store.num_flushes) == (NUM_ROWS, 2)
+    carrier.close()
+
+
+@pytest.mark.parametrize(
+    ("growing", "patience_s", "sizes"),
+    [(True, 1_000.0, {BATCH, 4 * BATCH}), (True, 0.0, {BATCH}), (False, 1_000.0, {BATCH})],
+)
+def test_batches_grow_where_they_are_soon_through_and_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, growing: bool, patience_s: float, sizes: set[int]
+) -> None:
+    monkeypatch.setattr(carrier_module, "BATCH_S", patience_s)
+    store, embedder = FakeStore(), FakeEmbedder()
+    carrier = carrier_of(tmp_path, store, embedder, growing=growing, max_concurrent_batches=1)
+    carrier.carry(write(tmp_path), ["one"], 0)
+    assert {len(batch) for batch in store.upserts[:-1]} == sizes  # the last one is what is left
+    assert len(store.points[TASK.collection]) == NUM_ROWS
+    carrier.close()
+
+
+def test_a_batch_grows_to_what_takes_two_seconds_and_to_bounded_vectors() -> None:
+    size = BatchSize(512, row_bytes=3_072)
+    for num_rows, seconds, rows in ((512, 1.0, 1_024), (1_024, 0.001, 2_048), (2_048, 8.0, 512), (3, 0.0, 2_048)):
+        size.adapt(num_rows, seconds)
+        assert size.rows == rows
+    for row_bytes, rows in ((BATCH_VECTOR_BYTES // 1_000, 1_000), (BATCH_VECTOR_BYTES, 512)):
+        wide = BatchSize(512, row_bytes)
+        wide.adapt(512, 0.001)
+        assert wide.rows == rows
 
 
 def test_of_a_key_that_is_there_twice_the_newest_stays_and_of_equals_one(tmp_path: Path) -> None:
