@@ -1,14 +1,18 @@
 """Fixtures that several suites share, and what `make test` leaves to `make slow`."""
 
 import os
+import sys
 from collections.abc import Iterator
 
+import coverage
 import pytest
 
 from tests.broker import Broker
 
 SLOW = "REFRACT_SLOW"
 """Environment variable: when it is set, tests that take minutes are run, too."""
+
+STATUS = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -17,6 +21,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keeps the exit status, as other plugins left it."""
+    session.config.stash[STATUS] = int(session.exitstatus or exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends the process without taking the interpreter down.
+
+    Native threads of Ray and librdkafka outlive what started them. One that woke during the teardown of the interpreter
+    crashed a run whose tests had all passed. What crashes during a test is still seen.
+    """
+    if STATUS not in config.stash or not {"ray", "confluent_kafka"} & sys.modules.keys():
+        return
+    if measured := coverage.Coverage.current():
+        measured.stop()
+        measured.save()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash[STATUS])
 
 
 @pytest.fixture(scope="session")
