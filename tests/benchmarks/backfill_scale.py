@@ -11,7 +11,6 @@ cores, time on the clock says nothing, processor time does.
 
 import argparse
 import contextlib
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -142,7 +141,7 @@ def cost_us(source: ConfigTree, rows: Path, count: int) -> float:
         costs.append((cpu_seconds() - before_s) / count * 1e6)
     assert not failures, failures[0]
     print("  ".join(f"{each:.1f}" for each in costs), flush=True)
-    return statistics.median(costs)
+    return harness.median(costs)
 
 
 def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float, float, int]:
