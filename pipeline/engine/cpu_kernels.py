@@ -37,6 +37,11 @@ def cpu_computes_in_int8() -> bool:
     return bool(_INT8_FLAGS & _cpu_flags()) and _has_onednn()
 
 
+def packs_bfloat16() -> bool:
+    """Returns whether oneDNN takes packed weights in bfloat16 here; torch refuses them on processors before AVX-512."""
+    return _has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - a torch operator
+
+
 def _has_onednn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call] # torch leaves it bare
 
@@ -78,16 +83,21 @@ class PackedLinear(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Replaces linear layers in place, on a CPU: those with GELU after them as in BERT, and all in bfloat16."""
+    """Replaces linear layers in place, on a CPU: those with GELU after them as in BERT, and all in bfloat16.
+
+    Layers in bfloat16 stay as they are where oneDNN does not take them packed.
+    """
     if not _has_onednn():
         return
+    refused = None if packs_bfloat16() else torch.bfloat16
     for module in list(model.modules()):
         dense, activation = getattr(module, "dense", None), getattr(module, "intermediate_act_fn", None)
         exact = isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu
-        if type(dense) is nn.Linear and exact:
+        if type(dense) is nn.Linear and exact and dense.weight.dtype != refused:
             module.dense = PackedLinear(dense, "gelu")
             module.intermediate_act_fn = nn.Identity()
-    _replace_linear(model, lambda linear: PackedLinear(linear) if linear.weight.dtype == torch.bfloat16 else linear)
+    if refused is None:
+        _replace_linear(model, lambda linear: PackedLinear(linear) if linear.weight.dtype == torch.bfloat16 else linear)
 
 
 def _replace_linear(model: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:

@@ -16,9 +16,9 @@ from transformers.activations import GELUActivation
 
 from pipeline.batching import flat_packs
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine import attention, weights
+from pipeline.engine import attention, cpu_kernels, weights
 from pipeline.engine.budget import TokenBudget
-from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, quantise
+from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, packs_bfloat16, quantise
 from pipeline.engine.layout import Pack
 from pipeline.engine.load import check_tasks, identify
 from pipeline.engine.spec import resolve
@@ -28,6 +28,20 @@ from tests.unit.engine.test_engine_transformer import TEXTS, loaded
 from tests.unit.engine.tiny_models import FAMILIES, build, instruction_of
 
 needs_int8 = pytest.mark.skipif(not cpu_computes_in_int8(), reason="this processor has no 8-bit instructions")
+needs_packing = pytest.mark.skipif(not packs_bfloat16(), reason="oneDNN packs no bfloat16 on this processor")
+
+
+class Intermediate(nn.Module):
+    """As in BERT: what `pack` looks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(24, 40)
+        self.intermediate_act_fn: nn.Module = GELUActivation()
+
+    def forward(self, states: Tensor) -> Tensor:
+        result: Tensor = self.intermediate_act_fn(self.dense(states))
+        return result
 
 
 @pytest.mark.parametrize("family", ["bert-bge", "qwen3", "t5-instructor"])
@@ -121,18 +135,8 @@ def test_a_small_job_is_cut_for_the_streams_and_a_tiny_one_is_not() -> None:
     assert streams.share(100, 20, 64) == 64
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_packing)])
 def test_gelu_in_the_linear_layer_is_gelu_after_it(dtype: torch.dtype) -> None:
-    class Intermediate(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dense = nn.Linear(24, 40)
-            self.intermediate_act_fn: nn.Module = GELUActivation()
-
-        def forward(self, states: Tensor) -> Tensor:
-            result: Tensor = self.intermediate_act_fn(self.dense(states))
-            return result
-
     torch.manual_seed(1)
     model, states = nn.Sequential(Intermediate()).to(dtype), torch.randn(1, 7, 24, dtype=dtype)
     with torch.inference_mode():
@@ -142,6 +146,7 @@ def test_gelu_in_the_linear_layer_is_gelu_after_it(dtype: torch.dtype) -> None:
         torch.testing.assert_close(model(states), expected)
 
 
+@needs_packing
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_is_the_layer_in_both_precisions(bias: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
     torch.manual_seed(1)
@@ -155,6 +160,20 @@ def test_a_packed_layer_is_the_layer_in_both_precisions(bias: bool) -> None:  # 
         assert torch.equal(model[0].weight, linear.weight)
         torch.testing.assert_close(model(states), expected)
         torch.testing.assert_close(model[0](states.float()), exact)
+
+
+def test_a_processor_that_takes_no_packed_bfloat16_computes_with_the_layers_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu_kernels, "packs_bfloat16", lambda: False)
+    states = torch.randn(1, 7, 24)
+    for dtype, packed in ((torch.bfloat16, 0), (torch.float32, 1)):
+        model = nn.Sequential(nn.Linear(24, 24), Intermediate()).to(dtype)
+        with torch.inference_mode():
+            expected = model(states.to(dtype))
+            pack(model)
+            assert sum(isinstance(module, PackedLinear) for module in model.modules()) == packed
+            torch.testing.assert_close(model(states.to(dtype)), expected)
 
 
 @pytest.mark.parametrize("length", [1, 3, 40, 256])
