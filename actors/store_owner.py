@@ -20,9 +20,9 @@ Result = TypeVar("Result")
 
 
 class StoreOwner:
-    """An actor around an embedded store. Writes and reads have threads of their own.
+    """An actor around an embedded store. Writes, reads and what waits for the disk have threads of their own.
 
-    A search must not wait behind a queue of writes, and a write not behind a long scroll.
+    A search must not wait behind a queue of writes, and a write not behind a long scroll or a slow disk.
     """
 
     def __init__(self, source: ConfigTree, *, shared: bool = False) -> None:
@@ -33,6 +33,7 @@ class StoreOwner:
         # Only this starts its upkeep: the ingestors open their tasks once, and not again after a restart of this one.
         self._store.open(())
         self._writers = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="write")
+        self._syncing = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="sync")
         self._readers = ThreadPoolExecutor(NUM_READ_THREADS, thread_name_prefix="read")
 
     def __del__(self) -> None:
@@ -50,7 +51,7 @@ class StoreOwner:
 
     async def flush(self) -> None:
         """See Store."""
-        await self._on(self._writers, self._store.flush)
+        await self._on(self._syncing, self._store.flush)
 
     async def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
         """See Store."""

@@ -8,8 +8,9 @@ null, a string or a bool count as older, as under a server's guard; a vector of 
 that no search finds; a numpy bool matches bools, a Python bool is taken for an integer.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -42,6 +43,7 @@ class EdgeShard:
         """
         self.name = name
         self.dimension = dimension
+        self._path = path
         self._lock = Lock()
         self._unflushed = True
         self._unoptimized = True
@@ -121,7 +123,14 @@ class EdgeShard:
             return int(self._shard.count(edge.CountRequest(exact=True, filter=_live(()))))
 
     def flush(self) -> None:
-        """Syncs what was written since the last call."""
+        """Syncs what was written since the last call.
+
+        The files are synced here first: a disk may take a second over it, in which Edge would hold the interpreter
+        lock. It then finds only what was written meanwhile, and what it had kept to itself.
+        """
+        if self._unflushed:
+            with translated(f"flushing collection {self.name!r}"):
+                _sync_files(self._path)
         with self._lock:
             if self._unflushed:
                 with translated(f"flushing collection {self.name!r}"):
@@ -187,6 +196,18 @@ def tombstone_guard(ids: Sequence[str], versions: Sequence[int]) -> edge.Filter:
             for point, version in zip(ids, versions, strict=True)
         ]
     )
+
+
+def _sync_files(folder: Path) -> None:
+    """Syncs every file below a folder; the interpreter lock is free meanwhile."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a segment that was merged away
+                file = os.open(Path(parent, name), os.O_RDONLY)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
 
 
 @contextmanager

@@ -10,12 +10,43 @@ import pytest
 from actors.context import ConfigTree, Context
 from actors.store_owner import StoreOwner
 from pipeline.records import PointBatch, point_id
+from pipeline.tasks import Task
 from tests.config_trees import tree
+
+POINT = point_id("null", "s:T-1")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> ConfigTree:
     return ConfigTree(tree(store__path=str(tmp_path / "store")), "test.yaml")
+
+
+def batch_of(task: Task) -> PointBatch:
+    return PointBatch(
+        ids=np.frombuffer(POINT, np.uint8).reshape(1, 16),
+        versions=np.ones(1, np.int64),
+        deleted=np.zeros(1, np.bool_),
+        payloads=[{"_key": "s:T-1"}],
+        vectors={task.collection: np.ones((1, task.dimension), np.float32)},
+    )
+
+
+def test_a_write_does_not_wait_for_flushes_however_many_hang(
+    source: ConfigTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task, *_) = Context(source).tasks.values()
+    disk = threading.Event()
+
+    async def write_beside(owner: StoreOwner) -> None:
+        await owner.open([task])
+        with monkeypatch.context() as slow:
+            slow.setattr(owner._store, "flush", lambda: disk.wait(20))
+            flushes = [asyncio.create_task(owner.flush()) for _ in range(8)]
+            await asyncio.wait_for(owner.upsert(batch_of(task)), 10)
+            disk.set()
+            await asyncio.gather(*flushes)
+
+    asyncio.run(write_beside(StoreOwner(source)))
 
 
 def upkeep_threads() -> list[threading.Thread]:
@@ -24,17 +55,9 @@ def upkeep_threads() -> list[threading.Thread]:
 
 def test_restarted_owner_serves_and_looks_after_what_an_earlier_one_opened(source: ConfigTree) -> None:
     (task, *_) = Context(source).tasks.values()
-    point = point_id("null", "s:T-1")
-    batch = PointBatch(
-        ids=np.frombuffer(point, np.uint8).reshape(1, 16),
-        versions=np.ones(1, np.int64),
-        deleted=np.zeros(1, np.bool_),
-        payloads=[{"_key": "s:T-1"}],
-        vectors={task.collection: np.ones((1, task.dimension), np.float32)},
-    )
     first = StoreOwner(source)
     asyncio.run(first.open([task]))
-    asyncio.run(first.upsert(batch))
+    asyncio.run(first.upsert(batch_of(task)))
     asyncio.run(first.flush())
     del first  # its directory has one owner at a time
 
@@ -42,5 +65,5 @@ def test_restarted_owner_serves_and_looks_after_what_an_earlier_one_opened(sourc
     second = StoreOwner(source)
     assert len(upkeep_threads()) == len(before) + 1
     assert asyncio.run(second.count(task.collection)) == 1
-    found = asyncio.run(second.retrieve(task.collection, [point]))
+    found = asyncio.run(second.retrieve(task.collection, [POINT]))
     assert [stored.version for stored in found] == [1]
