@@ -27,6 +27,8 @@ class Counts:
 
     rows: int = 0
     """Read, good or bad."""
+    finished: int = 0
+    """Of those, what is written, stale, or among the rejects."""
     embedded: int = 0
     """Embeddings: records times tasks."""
     tokens: int = 0
@@ -55,8 +57,8 @@ class Counts:
         return sum(self.rejected.values())
 
 
-def counts_of(registry: CollectorRegistry, rows: int) -> Counts:
-    """Returns what a refractor's metrics say of so many rows."""
+def counts_of(registry: CollectorRegistry, rows: int, finished: int) -> Counts:
+    """Returns what a refractor's metrics say of so many rows, of which some are finished."""
     taken = [snapshot("backfill", "", 0.0, registry)]
     names = {"embedded": "records_embedded", "written": "points_written", "deleted": "points_deleted"}
     found = {name: int(total(taken, f"refract_{metric}_total")) for name, metric in names.items()}
@@ -65,6 +67,7 @@ def counts_of(registry: CollectorRegistry, rows: int) -> Counts:
         rejected[sample.labels["reason"]] += int(sample.value)
     return Counts(
         rows=rows,
+        finished=finished,
         stale=int(total(taken, "refract_points_stale_total")),
         retries=int(total(taken, "refract_retries_total")),
         rejected=rejected,

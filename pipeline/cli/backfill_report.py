@@ -31,6 +31,7 @@ class ProgressLine:
         self._bytes_done = 0
         self._num_done = 0
         self._began_s: float | None = None
+        self._first: tuple[float, int] | None = None
         self._printed_s = float("-inf")
         self._last: tuple[float, Progress] | None = None
         self._live: Any = None
@@ -67,6 +68,8 @@ class ProgressLine:
         now = time.monotonic()
         if self._began_s is None and progress.counts.rows:
             self._began_s = now
+        if self._first is None and (done := self._done(progress)[0]):
+            self._first = now, done
         if self._last is None or now - self._last[0] >= (0.5 if self._live else _PIPED_S):
             self._print(self.line(progress, now))
             self._last = (now, progress)
@@ -92,16 +95,22 @@ class ProgressLine:
         parts += [f"{reason} {number:,}" for reason, number in counts.rejected.items()]
         if counts.retries:
             parts.append(f"retries {counts.retries:,}")
-        if (left_s := self._left_s(now, counts.rows)) is not None:
+        if (left_s := self._left_s(now, progress)) is not None:
             parts.append(f"about {dt.timedelta(seconds=round(left_s))} left")
         return " · ".join(parts)
 
-    def _left_s(self, now: float, rows: int) -> float | None:
-        """By rows where the inputs say how many they have, else by bytes of what is finished."""
-        done, total = (rows, self._num_rows) if self._num_rows else (self._bytes_done, self._num_bytes)
-        if self._began_s is None or not done:
+    def _done(self, progress: "Progress") -> tuple[int, int]:
+        """Returns what is finished, and of how much: rows where the inputs say how many they have, else bytes."""
+        if self._num_rows:
+            return progress.counts.finished, self._num_rows
+        return self._bytes_done, self._num_bytes
+
+    def _left_s(self, now: float, progress: "Progress") -> float | None:
+        """By the pace since the first of it was finished: before, models load while rows are read ahead."""
+        done, total = self._done(progress)
+        if self._first is None or done <= self._first[1]:
             return None
-        return (now - self._began_s) * max(total - done, 0) / done
+        return (now - self._first[0]) * max(total - done, 0) / (done - self._first[1])
 
     def _print(self, text: str) -> None:
         if self._live is not None:

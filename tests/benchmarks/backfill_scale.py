@@ -2,8 +2,10 @@
 
 max_growth_mb      the largest growth of any process between a fifth of the rows and the end
 ledger_share       time in the ledger over time of the run
-cost_spread_*      largest over smallest processor time of a row (the median of three runs), less one, on 1, 2 and 4
-                   simulated nodes, and with 1, 2 and 4 embedders; all processes of the job count, Ray's own do not
+cost_spread_*      largest over smallest processor time of a row, less one, on 1, 2 and 4 simulated nodes, and with 1,
+                   2 and 4 embedders; all processes of the job count, Ray's own do not. Each is the median of eight
+                   runs, half of them once every other setting had its turn: processor time itself drifts by a tenth
+                   within minutes on a machine that others use as well
 
 Memory is private memory (resident, less what is shared with others). Where the embedders are more than the
 cores, time on the clock says nothing, processor time does.
@@ -12,7 +14,8 @@ cores, time on the clock says nothing, processor time does.
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,7 +37,9 @@ from tests.benchmarks.backfill import write_rows
 
 ROW_GROUP = 50_000
 SAMPLES = 20
-COST_RUNS = 3
+COST_SETTINGS = (1, 2, 4)
+COST_TURNS = 2
+COST_RUNS = 4
 PROCESSES = {"carrier": "CarrierActor", "embedder": "_Embedder", "owner": "CountingOwner"}
 TEXTS = [f"Ticket {number}: the printer on floor {number % 7} does not print. " * 3 for number in range(997)]
 
@@ -84,21 +89,28 @@ def memory(rows: Path, count: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 def cost(rows: Path, count: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Processor time of a row on more and more nodes, then with more and more embedders on one."""
-    by_nodes, by_embedders = {}, {}
-    for number in (1, 2, 4):
-        with nodes(number) as source:
-            by_nodes[number] = cost_us(source, rows, count)
-        print(f"{number} nodes: {by_nodes[number]:.1f} us of processor time a row", flush=True)
-    for number in (1, 2, 4):
-        with local(number) as source:
-            by_embedders[number] = cost_us(source, rows, count)
-        print(f"{number} embedders: {by_embedders[number]:.1f} us of processor time a row", flush=True)
+    by_nodes = cost_by("nodes", nodes, rows, count)
+    by_embedders = cost_by("embedders", local, rows, count)
     settings |= {"cost_us_by_nodes": by_nodes, "cost_us_by_embedders": by_embedders}
     return {
         "cost_us_per_row": by_embedders[1],
         "cost_spread_nodes": max(by_nodes.values()) / min(by_nodes.values()) - 1,
         "cost_spread_embedders": max(by_embedders.values()) / min(by_embedders.values()) - 1,
     }
+
+
+def cost_by(
+    what: str, made: Callable[[int], AbstractContextManager[ConfigTree]], rows: Path, count: int
+) -> dict[int, float]:
+    """Returns the processor time of a row, in microseconds, by number of nodes or embedders."""
+    costs: dict[int, list[float]] = {number: [] for number in COST_SETTINGS}
+    for _ in range(COST_TURNS):
+        for number in COST_SETTINGS:
+            with made(number) as source:
+                found = costs_us(source, rows, count)
+            costs[number] += found
+            print(f"{number} {what}: {'  '.join(f'{each:.1f}' for each in found)} us a row", flush=True)
+    return {number: harness.median(found) for number, found in costs.items()}
 
 
 class _Repeatable(BackfillRun):
@@ -119,12 +131,8 @@ class _Repeatable(BackfillRun):
         self.made[number] = self._carriers[number]
 
 
-def cost_us(source: ConfigTree, rows: Path, count: int) -> float:
-    """Returns microseconds of processor time of a row, once every process has carried some: the median of three runs.
-
-    One run is a dozen seconds of processor time, which differs by a tenth from one to the next on a machine that
-    others use as well.
-    """
+def costs_us(source: ConfigTree, rows: Path, count: int) -> list[float]:
+    """Returns microseconds of processor time of a row in each of some runs, once every process has carried some."""
     failures: list[str] = []
     job = Job(source, "bench", list(harness.TASKS), None, share=False)
     backfill = _Repeatable(job, lambda *_: None, lambda _, why: failures.append(why), lambda _: None)
@@ -140,8 +148,7 @@ def cost_us(source: ConfigTree, rows: Path, count: int) -> float:
         backfill.run(works)
         costs.append((cpu_seconds() - before_s) / count * 1e6)
     assert not failures, failures[0]
-    print("  ".join(f"{each:.1f}" for each in costs), flush=True)
-    return harness.median(costs)
+    return costs
 
 
 def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float, float, int]:

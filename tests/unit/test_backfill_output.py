@@ -177,14 +177,23 @@ def test_a_report_is_a_table_and_json_with_reasons(capsys: pytest.CaptureFixture
 def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
     works = [Work(Fragment("a.parquet", 1, 1, part, num_rows=100), ["one"], 0) for part in range(4)]
     line = ProgressLine(works)
-    line._began_s = 0.0
+    line._first = 0.0, 50
     line._last = (10.0, Progress(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2))
     line.finished(works[0])
-    shown = line.line(Progress(Counts(rows=300, embedded=600, tokens=5_000, written=600, retries=1), 9.0, 2), 20.0)
+    counts = Counts(rows=300, finished=250, embedded=600, tokens=5_000, written=600, retries=1)
+    shown = line.line(Progress(counts, 9.0, 2), 20.0)
     assert shown == (
         "fragments 1/4 · read 300 (20 rows/s) · embedded 600 (400 tokens/s) · written 600 (40 points/s) · "
-        "2 embedders 20% busy · retries 1 · about 0:00:07 left"
+        "2 embedders 20% busy · retries 1 · about 0:00:15 left"
     )
+
+
+def test_what_is_left_goes_by_what_is_finished_however_far_ahead_reading_is() -> None:
+    line = ProgressLine([Work(Fragment("a.parquet", 1, 1, 0, num_rows=400), ["one"], 0)])
+    line.show(Progress(Counts(rows=400), 0.0, 1))
+    assert "left" not in line.line(Progress(Counts(rows=400), 0.0, 1), 5.0)
+    line._first = 10.0, 100
+    assert "about 0:00:40 left" in line.line(Progress(Counts(rows=400, finished=200), 0.0, 1), 30.0)
 
 
 @pytest.mark.parametrize(

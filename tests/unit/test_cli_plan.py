@@ -10,7 +10,7 @@ import yaml
 from actors.backfill import Progress
 from actors.context import ConfigTree, Context
 from actors.rehearsal import FEWEST_STEPS, MEASURED_S, _EnoughError, _Watch
-from pipeline.backfill.estimate import POINT_BYTES, RAM_FACTOR, Pace, estimate
+from pipeline.backfill.estimate import LOG_BYTES, POINT_BYTES, RAM_FACTOR, Pace, estimate
 from pipeline.backfill.outcome import Counts
 from pipeline.backfill.sample import Sample, Size, Tokens
 from pipeline.cli.exits import ExitCode
@@ -92,7 +92,11 @@ def test_room_in_the_store_is_that_of_the_rows_that_are_stored(tmp_path: Path) -
     one, two = estimate(found.config, list(found.tasks.values()), SIZE, taken, TOKENS, PACE).tasks
     assert one.points == two.points == 5_000
     assert (one.ram_bytes, two.ram_bytes) == (5_000 * 400 * RAM_FACTOR, 5_000 * 200 * RAM_FACTOR)
-    assert one.disk_bytes == 5_000 * (400 + len('{"title":"t"}') + POINT_BYTES)
+    point_bytes = 400 + len('{"title":"t"}') + POINT_BYTES
+    assert one.disk_bytes == 2 * 5_000 * point_bytes  # all of it is still in the log, too
+    many = Size(num_files=1, num_bytes=10**12, rows=[1e9], exact=True)
+    one, _ = estimate(found.config, list(found.tasks.values()), many, taken, TOKENS, PACE).tasks
+    assert one.disk_bytes == 5 * 10**8 * point_bytes + LOG_BYTES
 
 
 def watched(rows_at: dict[float, int], monkeypatch: pytest.MonkeyPatch) -> _Watch:
