@@ -57,7 +57,7 @@ class _Embedder:
 
     def __init__(self, source: ConfigTree, name: str) -> None:
         self._context = Context(source)
-        self._scheduler = start_scheduler(self._context, name)
+        self._scheduler = start_scheduler(self._context, name, shared=False)
 
     async def ready(self) -> None:
         """Answers once the model is loaded."""

@@ -1,5 +1,6 @@
 """The process of a backfill that reads, tokenises and writes; and what it is told to do."""
 
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from actors.remote import RemoteEmbedder, RemoteStore, call
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
-from pipeline.backfill.sharing import SHARED_BATCH_RECORDS, PoliteEmbedder
 from pipeline.backfill.vectors import FragmentFile
 from pipeline.config.app import Config
 from pipeline.engine.load import load_tokenizer
@@ -26,6 +26,14 @@ from pipeline.stores.open import open_store
 from pipeline.tasks import Task
 
 APP_TIMEOUT_S = 30.0
+
+SHARED_BATCH_RECORDS = 32
+SHARED_REST = 1.0
+"""An embedded store of the running app is one process, on a machine that others of the app may need as well: so many
+records are embedded and written at a time, which a live write waits for, and as long as that took, nothing is."""
+
+SHARED_NICENESS = 10
+"""Processes of the app on the same machine come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class CarrierActor:
     def __init__(
         self, job: Job, embedders: Mapping[str, Sequence[Any]], owners: Sequence[tuple[Any, Sequence[str]]]
     ) -> None:
+        if job.share:
+            os.nice(SHARED_NICENESS)
         self._job = job
         self._embedders = embedders
         self._owners = owners
@@ -83,7 +93,9 @@ class CarrierActor:
 
     def _open(self) -> Carrier:
         context = Context(self._job.source)
-        config = _shared(context.config) if self._job.share else context.config
+        config, rest = context.config, 0.0
+        if self._job.share and config.store.type == "edge":
+            config, rest = _in_small_steps(config), SHARED_REST
         tasks = {name: context.tasks[name] for name in self._job.tasks}
         if self._job.output is None:
             self._store = self._open_own_store(context, tasks)
@@ -91,8 +103,7 @@ class CarrierActor:
         if self._job.share:
             handles = _app_embedders({task.config.model for task in tasks.values()})
             _check_app(handles, tasks)
-            replicas = {name: max(config.models[name].replicas, 1) for name in handles}
-            embedder = PoliteEmbedder(RemoteEmbedder(handles), replicas)
+            embedder = RemoteEmbedder(handles)
         tokenizers = {
             model: load_tokenizer(
                 config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
@@ -107,6 +118,7 @@ class CarrierActor:
             embedder=embedder,
             open_store=self._open_store,
             growing=not self._job.share,
+            rest=rest,
         )
 
     def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:
@@ -127,11 +139,11 @@ class CarrierActor:
         return self._store
 
 
-def _shared(config: Config) -> Config:
-    """Returns the configuration with batches that live traffic hardly waits for."""
-    limits = config.limits
-    few = min(limits.max_batch_records, SHARED_BATCH_RECORDS)
-    return config.model_copy(update={"limits": limits.model_copy(update={"max_batch_records": few})})
+def _in_small_steps(config: Config) -> Config:
+    """Returns the configuration with one small batch at a time."""
+    few = min(config.limits.max_batch_records, SHARED_BATCH_RECORDS)
+    limits = config.limits.model_copy(update={"max_batch_records": few, "max_concurrent_batches": 1})
+    return config.model_copy(update={"limits": limits})
 
 
 def _app_embedders(models: Iterable[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ HANG_S = 120.0
 """A forward batch takes milliseconds to seconds; one that takes so long will not come back."""
 
 
-def start_scheduler(context: Context, name: str) -> EmbedScheduler:
+def start_scheduler(context: Context, name: str, *, shared: bool) -> EmbedScheduler:
     """Loads a model and returns what queues before it. Raises ConfigError, EnvironmentFault, TransientError."""
     model = context.config.models[name]
     tasks = _tasks_of(context, name)
@@ -31,7 +31,7 @@ def start_scheduler(context: Context, name: str) -> EmbedScheduler:
     finally:
         gc.enable()
         gc.freeze()
-    return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows)
+    return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows, shared=shared)
 
 
 def _tasks_of(context: Context, name: str) -> dict[str, TaskConfig]:
@@ -44,7 +44,7 @@ class Embedder:
     def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:
         context = Context(source)
         self._fingerprints = {task: context.tasks[task].fingerprint for task in _tasks_of(context, name)}
-        self._scheduler = start_scheduler(context, name)
+        self._scheduler = start_scheduler(context, name, shared=True)
         self._reporter = Reporter("embedder", monitor, context.registry, lambda: (True, ""))
 
     async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:

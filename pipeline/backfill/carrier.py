@@ -93,13 +93,14 @@ class _Passage:
     start: int
     num_tasks: int
     num_rows: int = 0
+    num_finished: int = 0
     checkpoint: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.checkpoint = self.start
 
     def counts(self) -> Counts:
-        counts = counts_of(self.registry, self.num_rows)
+        counts = counts_of(self.registry, self.num_rows, self.num_finished)
         counts.tokens = self.embedder.num_tokens
         counts.points = (counts.rows - counts.num_rejected) * self.num_tasks
         return counts
@@ -137,14 +138,20 @@ class Carrier:
         embedder: Embedder,
         open_store: OpenStore,
         growing: bool = False,
+        rest: float = 0.0,
     ) -> None:
-        """Takes what one run needs; `growing`: batches may be larger than `limits.max_batch_records`, see BatchSize."""
+        """Takes what one run needs.
+
+        `growing`: batches may be larger than `limits.max_batch_records`, see BatchSize. `rest`: of the time a batch
+        took, so much passes before its thread takes the next.
+        """
         self._config = config
         self._topic = topic
         self._tasks = tasks
         self._tokenizers = tokenizers
         self._embedder = embedder
         self._open_store = open_store
+        self._rest = rest
         self._stop = threading.Event()
         num_threads = config.limits.max_concurrent_batches
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="batch")
@@ -166,7 +173,7 @@ class Carrier:
         under_way: set[Future[None]] = set()
         try:
             for batch in self._read(fragment, passage):
-                under_way.add(self._threads.submit(self._process, refractor, batch, self._room.take(batch)))
+                under_way.add(self._threads.submit(self._process, passage, refractor, batch, self._room.take(batch)))
                 passage.num_rows += len(batch)
                 passage.tracker.watermarks()  # forgets the receipts below
                 under_way = _without_finished(under_way)
@@ -239,11 +246,16 @@ class Carrier:
             fragment, self._topic, self._config, start=passage.start, receipt=receipt, size=lambda: self._size.rows
         )
 
-    def _process(self, refractor: Refractor, batch: list[Delivery], taken: int) -> None:
+    def _process(self, passage: _Passage, refractor: Refractor, batch: list[Delivery], taken: int) -> None:
         began_s = time.monotonic()
         with self._room.giving_back(taken):
             refractor.process(batch)
-        self._size.adapt(len(batch), time.monotonic() - began_s)
+        with self._lock:
+            passage.num_finished += len(batch)
+        elapsed_s = time.monotonic() - began_s
+        self._size.adapt(len(batch), elapsed_s)
+        if self._rest:
+            self._stop.wait(self._rest * elapsed_s)
 
 
 class BatchSize:

@@ -56,9 +56,9 @@ class DeduplicatingEngine(Engine):
         """Tokens of one forward batch at present."""
         return self._engine.max_batch_tokens
 
-    def begin(self, batches: Sequence[TokenBatch]) -> "DeduplicatedJob":
+    def begin(self, batches: Sequence[TokenBatch], max_tokens: int | None = None) -> "DeduplicatedJob":
         """Returns a job that computes every item once that is not in the cache."""
-        return DeduplicatedJob(self._engine, self._cache, batches)
+        return DeduplicatedJob(self._engine, self._cache, batches, max_tokens)
 
     def describe(self) -> dict[str, Any]:
         """Returns what the engine inside says, and how full the cache is."""
@@ -80,8 +80,11 @@ class DeduplicatedJob(Job):
     about one batch, and nobody else may hear of it. Only finite rows of finished batches are cached.
     """
 
-    def __init__(self, engine: Engine, cache: RowCache, batches: Sequence[TokenBatch]) -> None:
+    def __init__(
+        self, engine: Engine, cache: RowCache, batches: Sequence[TokenBatch], max_tokens: int | None = None
+    ) -> None:
         self._engine = engine
+        self._max_tokens = max_tokens
         self._cache = cache
         self._batches = batches
         self._keys = [_keys(batch) for batch in batches]
@@ -102,13 +105,14 @@ class DeduplicatedJob(Job):
         """Whether every batch has its rows or its error."""
         return self._inner is None
 
-    def step(self) -> None:
+    def step(self) -> int:
         """Computes one forward batch of the engine inside."""
         if self._inner is None:
-            return
-        self._inner.step()
+            return 0
+        num_tokens = self._inner.step()
         if self._inner.done:
             self._gather(self._inner.results())
+        return num_tokens
 
     def results(self) -> list[Result]:
         """Returns one result per batch."""
@@ -132,11 +136,8 @@ class DeduplicatedJob(Job):
     def _start(self, parts: Sequence[_Part]) -> None:
         self._parts = parts
         self.num_shared -= sum(len(part.prompts) * len(part.texts) for part in parts)
-        self._inner = (
-            self._engine.begin([_cut(self._batches[part.number], part.prompts, part.texts) for part in parts])
-            if parts
-            else None
-        )
+        cut = [_cut(self._batches[part.number], part.prompts, part.texts) for part in parts]
+        self._inner = self._engine.begin(cut, self._max_tokens) if cut else None
 
     def _gather(self, results: Sequence[Result]) -> None:
         for part, result in zip(self._parts, results, strict=True):

@@ -24,8 +24,8 @@ class Job(ABC):
         """Whether nothing is left to compute."""
 
     @abstractmethod
-    def step(self) -> None:
-        """Computes one forward batch. Does nothing when done."""
+    def step(self) -> int:
+        """Computes one forward batch and returns its tokens; of several beside each other the largest. 0 when done."""
 
     @abstractmethod
     def results(self) -> list[Result]:
@@ -41,8 +41,13 @@ class Engine(ABC):
     """Tokens of one forward batch at present."""
 
     @abstractmethod
-    def begin(self, batches: Sequence[TokenBatch]) -> Job:
+    def begin(self, batches: Sequence[TokenBatch], max_tokens: int | None = None) -> Job:
         """Returns a job over all items of all batches, sorted by length and packed together.
+
+        Args:
+            batches: What to embed.
+            max_tokens: Most tokens of one forward batch of this job, where `max_batch_tokens` is more. An item that
+                is longer is a forward batch of its own.
 
         Raises:
             ConfigError: a prompt name this engine does not know.

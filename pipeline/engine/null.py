@@ -107,12 +107,12 @@ class NullEngine(Engine):
             raise ConfigError(f"{model.model}: overrides.delay_ms_per_batch is {delay_ms!r}; expected a number >= 0")
         self._delay_s = delay_ms / 1000
 
-    def begin(self, batches: Sequence[TokenBatch]) -> "NullJob":
+    def begin(self, batches: Sequence[TokenBatch], max_tokens: int | None = None) -> "NullJob":
         """Returns the job; its steps are runs of texts of one prompt."""
         for batch in batches:
             for name in batch.prompts:
                 _known(name, self._prompts)
-        return NullJob(self, batches)
+        return NullJob(self, batches, min(max_tokens or self.max_batch_tokens, self.max_batch_tokens))
 
     def describe(self) -> dict[str, Any]:
         """Says plainly what this is."""
@@ -148,12 +148,12 @@ class NullEngine(Engine):
 
 
 class NullJob(Job):
-    """Forward batches of up to max_batch_tokens ids."""
+    """Forward batches of up to max_tokens ids."""
 
-    def __init__(self, engine: NullEngine, batches: Sequence[TokenBatch]) -> None:
+    def __init__(self, engine: NullEngine, batches: Sequence[TokenBatch], max_tokens: int) -> None:
         self._engine = engine
         self._batches = batches
-        size = max(engine.max_batch_tokens // _IDS_PER_TEXT, 1)
+        size = max(max_tokens // _IDS_PER_TEXT, 1)
         self._steps = [
             (number, prompt, start, min(start + size, batch.num_texts))
             for number, batch in enumerate(batches)
@@ -167,11 +167,13 @@ class NullJob(Job):
         """Whether every text has its rows."""
         return not self._steps
 
-    def step(self) -> None:
+    def step(self) -> int:
         """Computes the next run of texts."""
-        if self._steps:
-            number, prompt, start, end = self._steps.pop()
-            self._parts[number][prompt].append(self._engine.rows(self._batches[number], prompt, start, end))
+        if not self._steps:
+            return 0
+        number, prompt, start, end = self._steps.pop()
+        self._parts[number][prompt].append(self._engine.rows(self._batches[number], prompt, start, end))
+        return _IDS_PER_TEXT * (end - start)
 
     def results(self) -> list[Result]:
         """Returns the rows of every batch."""

@@ -16,6 +16,12 @@ from pipeline.records import Embeddings, Priority, TokenBatch
 
 WINDOW_S = 2.0
 
+BRIEF_S = 0.02
+"""What a forward batch of a backfill should take where it shares an embedder: a live record waits for one at most."""
+
+_BRIEF_PART = 16
+"""It may always hold this part of the engine's budget: what is smaller hardly takes less."""
+
 Waiting = tuple[TokenBatch, "Future[Embeddings]"]
 
 
@@ -27,7 +33,9 @@ class EmbedScheduler:
     one forward batch, not for a backlog.
     """
 
-    def __init__(self, model: str, engine: Engine, metrics: EmbedMetrics, *, cache_rows: int = 0) -> None:
+    def __init__(
+        self, model: str, engine: Engine, metrics: EmbedMetrics, *, cache_rows: int = 0, shared: bool = False
+    ) -> None:
         """Starts the thread.
 
         Args:
@@ -35,6 +43,7 @@ class EmbedScheduler:
             engine: What computes; called from the scheduler's thread only.
             metrics: Where to count.
             cache_rows: Rows kept so that equal items are computed once; 0: every item is computed.
+            shared: Whether live traffic may come: forward batches of a backfill are brief then, see `BRIEF_S`.
         """
         self._model = model
         self._engine = DeduplicatingEngine(engine, cache_rows) if cache_rows else engine
@@ -43,6 +52,7 @@ class EmbedScheduler:
         self._waiting: dict[Priority, deque[Waiting]] = {priority: deque() for priority in Priority}
         self._closed = False
         self._window = _Window(metrics, model)
+        self._brief = _Brief() if shared else None
         self.busy_since_s: float | None = None
         """Monotonic time at which the current forward batch began; None while nothing is computed."""
         self._thread = Thread(target=self._run, name=f"engine-{model}", daemon=True)
@@ -89,12 +99,17 @@ class EmbedScheduler:
         if not taken:
             return False
         try:
-            job = self._engine.begin([batch for batch, _ in taken])
+            brief = self._brief if priority is Priority.BACKFILL else None
+            max_tokens = None if brief is None else brief.max_tokens(self._engine.max_batch_tokens)
+            job = self._engine.begin([batch for batch, _ in taken], max_tokens)
             while not job.done:
                 self.busy_since_s = began_s = time.monotonic()
-                job.step()
+                num_tokens = job.step()
                 self.busy_since_s = None
-                self._window.add(busy_s=time.monotonic() - began_s)
+                busy_s = time.monotonic() - began_s
+                self._window.add(busy_s=busy_s)
+                if brief is not None:
+                    brief.add(num_tokens, busy_s)
                 self._metrics.batches.labels(self._model).inc()
                 while self._serve(below=priority):
                     pass
@@ -141,6 +156,21 @@ class EmbedScheduler:
         self._metrics.tokens.labels(self._model).inc(num_tokens)
         self._metrics.cache_hits.labels(self._model).inc(num_shared)
         self._window.add(num_tokens=num_tokens, num_items=num_items, num_shared=num_shared)
+
+
+class _Brief:
+    """How many tokens make a forward batch of about `BRIEF_S`, by what the last ones took. One thread."""
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = 0.0
+
+    def add(self, num_tokens: int, seconds: float) -> None:
+        self._tokens = 0.9 * self._tokens + num_tokens
+        self._seconds = 0.9 * self._seconds + seconds
+
+    def max_tokens(self, budget: int) -> int:
+        fitting = BRIEF_S * self._tokens / self._seconds if self._seconds else 0.0
+        return min(max(int(fitting), budget // _BRIEF_PART, 1), budget)
 
 
 class _Window:

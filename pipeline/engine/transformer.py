@@ -47,9 +47,10 @@ class TransformerEngine(Engine):
         """Tokens of one forward batch at present."""
         return self.budget.tokens
 
-    def begin(self, batches: Sequence[TokenBatch]) -> "TransformerJob":
+    def begin(self, batches: Sequence[TokenBatch], max_tokens: int | None = None) -> "TransformerJob":
         """Returns the job."""
-        return TransformerJob(self, assemble(batches, self.prompts))
+        max_tokens = min(max_tokens or self.budget.tokens, self.budget.tokens)
+        return TransformerJob(self, assemble(batches, self.prompts), max_tokens)
 
     def describe(self) -> dict[str, Any]:
         """Returns the resolved model, and what was measured at load."""
@@ -67,12 +68,12 @@ class TransformerJob(Job):
     On CUDA the rows of one group are fetched while the next one computes; on a CPU groups run beside each other.
     """
 
-    def __init__(self, engine: TransformerEngine, items: Items) -> None:
+    def __init__(self, engine: TransformerEngine, items: Items, max_tokens: int) -> None:
         self._engine = engine
         self._items = items
         self._reuse = engine.forward.reuses_prefixes
         self._computed = items.computed(reuse=self._reuse)
-        self._groups = self._pack()[::-1]
+        self._groups = self._pack(max_tokens)[::-1]
         self._running: list[tuple[Indices, HostCopy]] = []
         self._rows = np.full((len(items.lengths), engine.dimension), np.nan, np.float32)
         self._errors: dict[int, RefractError] = {}
@@ -82,7 +83,7 @@ class TransformerJob(Job):
         """Whether every item has its row or its error."""
         return not self._groups and not self._running
 
-    def step(self) -> None:
+    def step(self) -> int:
         """Starts the next groups, then fetches the rows of those before them (CUDA) or of these (CPU)."""
         engine = self._engine
         groups = [self._next_group() for _ in range(min(engine.streams.count, len(self._groups)))]
@@ -94,6 +95,7 @@ class TransformerJob(Job):
             started, self._running = self._running, started
         for group, rows in started:
             self._fetch(group, rows)
+        return max((int(self._computed[group].sum()) for group in groups), default=0)
 
     def results(self) -> list[Result]:
         """Returns one result per batch: its embeddings, or the error of an item that fits nowhere."""
@@ -104,7 +106,7 @@ class TransformerJob(Job):
             for number in range(len(self._items.batches))
         ]
 
-    def _pack(self) -> list[Indices]:
+    def _pack(self, budget: int) -> list[Indices]:
         """Items of one adapter within the budget, of any lengths or of one. Empty items keep their NaN."""
         adapters = self._items.adapters()
         cut = flat_packs if self._engine.forward.flat else exact_length_groups
@@ -114,9 +116,7 @@ class TransformerJob(Job):
             members = members[np.argsort(self._items.plan[members], kind="stable")]
             lengths = self._computed[members]
             if len(members):
-                max_tokens = self._engine.streams.share(
-                    int(lengths.sum()), int(lengths.max()), self._engine.budget.tokens
-                )
+                max_tokens = self._engine.streams.share(int(lengths.sum()), int(lengths.max()), budget)
                 groups += [members[group] for group in cut(lengths, max_tokens)]
         return groups
 

@@ -66,7 +66,13 @@ def write(folder: Path, **columns: Any) -> Fragment:
 
 
 def carrier_of(
-    folder: Path, store: FakeStore, embedder: FakeEmbedder | None = None, *, growing: bool = False, **limits: int
+    folder: Path,
+    store: FakeStore,
+    embedder: FakeEmbedder | None = None,
+    *,
+    growing: bool = False,
+    rest: float = 0.0,
+    **limits: int,
 ) -> Carrier:
     return Carrier(
         config_of(folder, {"max_batch_records": BATCH, **limits}),
@@ -76,6 +82,7 @@ def carrier_of(
         embedder=embedder or FakeEmbedder(),
         open_store=lambda _fragment, _tasks: store,
         growing=growing,
+        rest=rest,
     )
 
 
@@ -92,6 +99,7 @@ def test_every_row_is_stored_and_flushed_with_the_lowest_priority(tmp_path: Path
     assert {priority for _, _, priority in embedder.calls} == {Priority.BACKFILL}
     counts = outcome.counts
     assert (counts.rows, counts.embedded, counts.written) == (NUM_ROWS, NUM_ROWS - 1, NUM_ROWS - 1)
+    assert counts.finished == NUM_ROWS
     assert counts.tokens == 4 * (NUM_ROWS - 1)
     assert (outcome.next_row, dict(counts.rejected)) == (NUM_ROWS, {"text_empty": 1})
     assert [(reject.row, reject.reason) for reject in outcome.rejects] == [(0, "text_empty")]
@@ -136,6 +144,22 @@ def test_a_batch_grows_to_what_takes_two_seconds_and_to_bounded_vectors() -> Non
         assert wide.rows == rows
 
 
+@pytest.mark.parametrize("rest", [0.0, 3.0])
+def test_a_carrier_that_shares_rests_after_each_batch_by_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: float
+) -> None:
+    carrier = carrier_of(tmp_path, GatedStore(), rest=rest, max_concurrent_batches=1)
+    rests: list[float] = []
+    monkeypatch.setattr(carrier._stop, "wait", rests.append)
+    began_s = time.monotonic()
+    carrier.carry(write(tmp_path), ["one"], 0)
+    elapsed_s = time.monotonic() - began_s
+    assert len(rests) == (NUM_ROWS // BATCH if rest else 0)
+    assert sum(rests) <= rest * elapsed_s
+    assert not rest or min(rests) > 0
+    carrier.close()
+
+
 def test_of_a_key_that_is_there_twice_the_newest_stays_and_of_equals_one(tmp_path: Path) -> None:
     store = CountingStore()
     carrier = carrier_of(tmp_path, store)
@@ -162,7 +186,7 @@ def test_a_checkpoint_names_rows_below_which_everything_is_flushed(tmp_path: Pat
     assert found[fragment.name].next_row == 7 * BATCH
     assert store.num_flushes >= 1
     assert carrier.checkpoints() == {}  # nothing more since
-    assert carrier.counts().written == 7 * BATCH
+    assert carrier.counts().written == carrier.counts().finished == 7 * BATCH < carrier.counts().rows
     store.gate.release(10_000)
     thread.join(20)
     assert len(store.points[TASK.collection]) == NUM_ROWS

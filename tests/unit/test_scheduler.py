@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.engine.engine import Engine, Job, Result
-from pipeline.engine.scheduler import EmbedScheduler, _Window
+from pipeline.engine.scheduler import BRIEF_S, EmbedScheduler, _Brief, _Window
 from pipeline.errors import BatchShapeError
 from pipeline.metrics import EmbedMetrics
 from pipeline.records import Priority, TokenBatch
@@ -26,10 +26,11 @@ class SteppedJob(Job):
     def done(self) -> bool:
         return not self.left
 
-    def step(self) -> None:
+    def step(self) -> int:
         assert self.engine.go.wait(10)
         self.engine.log.append(self.batches[self.left.pop(0)].prompts[0])
         self.engine.stepped.set()
+        return 1
 
     def results(self) -> list[Result]:
         return [
@@ -48,11 +49,13 @@ class SteppedEngine(Engine):
         self.go, self.stepped = Event(), Event()
         self.log: list[str] = []
         self.jobs: list[int] = []
+        self.max_tokens: list[int | None] = []
 
-    def begin(self, batches: Sequence[TokenBatch]) -> Job:
+    def begin(self, batches: Sequence[TokenBatch], max_tokens: int | None = None) -> Job:
         if any(batch.prompts[0] == "bug" for batch in batches):
             raise ZeroDivisionError
         self.jobs.append(len(batches))
+        self.max_tokens.append(max_tokens)
         return SteppedJob(self, batches)
 
     def describe(self) -> dict[str, object]:
@@ -145,6 +148,34 @@ def test_the_cache_is_off_unless_asked_for(scheduler: EmbedScheduler, engine: St
     for _ in range(2):
         scheduler.submit(batch("live", 2), Priority.LIVE).result(10)
     assert len(engine.log) == 4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_forward_batches_of_a_backfill_are_brief_where_live_traffic_may_come(
+    engine: SteppedEngine,
+    shared: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    scheduler = EmbedScheduler("m", engine, EmbedMetrics(CollectorRegistry()), shared=shared)
+    engine.go.set()
+    for priority in (Priority.BACKFILL, Priority.LIVE, Priority.QUERY):
+        scheduler.submit(batch("x"), priority).result(10)
+    scheduler.close()
+    assert engine.max_tokens == [1 if shared else None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "tokens_per_s", "expected_s"),
+    [(0.0, 1_000, 0.064), (0.0, 20_000, BRIEF_S), (0.015, 100_000, BRIEF_S), (0.05, 1e6, 0.05), (0.001, 1e9, 0.001)],
+    ids=["a slow one", "by tokens", "and by the batch", "the batch alone is more", "a fast one"],
+)
+def test_what_is_brief_is_learnt_and_never_crawls(fixed_s: float, tokens_per_s: float, expected_s: float) -> None:
+    """64 of 1,024 tokens are always allowed: where a batch costs much by itself, smaller ones would only waste it."""
+    brief = _Brief()
+    for _ in range(200):
+        num_tokens = brief.max_tokens(1_024)
+        assert 64 <= num_tokens <= 1_024
+        brief.add(num_tokens, fixed_s + num_tokens / tokens_per_s)
+    assert fixed_s + num_tokens / tokens_per_s == pytest.approx(expected_s, rel=0.05, abs=0.0005)
 
 
 def test_hit_rate_is_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

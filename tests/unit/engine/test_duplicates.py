@@ -31,9 +31,10 @@ class CountingEngine(Engine):
         self.too_large: set[bytes] = set()
         self.not_finite: set[bytes] = set()
 
-    def begin(self, batches: Sequence[TokenBatch]) -> "CountingJob":
+    def begin(self, batches: Sequence[TokenBatch], max_tokens: int | None = None) -> "CountingJob":
+        self.max_tokens = max_tokens
         self.asked += [item for batch in batches for item in items(batch)]
-        return CountingJob(self, self.inner.begin(batches), batches)
+        return CountingJob(self, self.inner.begin(batches, max_tokens), batches)
 
     def describe(self) -> dict[str, object]:
         return {"model": "counting"}
@@ -47,8 +48,8 @@ class CountingJob(Job):
     def done(self) -> bool:
         return self.inner.done
 
-    def step(self) -> None:
-        self.inner.step()
+    def step(self) -> int:
+        return self.inner.step()
 
     def results(self) -> list[Result]:
         return [self._result(batch, rows) for batch, rows in zip(self.batches, self.inner.results(), strict=True)]
@@ -202,3 +203,11 @@ def assert_same(found: Sequence[Result], expected: Sequence[Result]) -> None:
         if not isinstance(ours, RefractError) and not isinstance(theirs, RefractError):
             for mine, other in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(mine, other)
+
+
+def test_forward_batches_of_what_is_left_to_compute_are_held_to_the_size_asked_for() -> None:
+    engine = CountingEngine()
+    job = DeduplicatingEngine(engine, 8).begin([batch("x", "y")], 4)
+    assert engine.max_tokens == 4
+    assert job.step() == 4
+    assert not job.done

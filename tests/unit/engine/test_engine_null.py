@@ -67,6 +67,17 @@ def test_a_job_runs_one_forward_batch_per_step() -> None:
     assert len(job.results()) == 1
 
 
+@pytest.mark.parametrize(("max_tokens", "sizes"), [(None, [64, 64, 32]), (128, [64, 64, 32]), (20, [20] * 8)])
+def test_a_job_may_be_held_to_smaller_forward_batches(max_tokens: int | None, sizes: list[int]) -> None:
+    engine = load_engine(ModelConfig(model="null:8", max_batch_tokens=64), {"t": TaskConfig(model="m")})
+    batch = load_tokenizer(MODEL, {"t": TaskConfig(model="m")}).encode([f"{i}" for i in range(40)], ["t"])
+    job = engine.begin([batch], max_tokens)
+    assert [job.step() for _ in sizes] == sizes
+    assert job.done
+    assert job.step() == 0
+    np.testing.assert_array_equal(job.results()[0], engine.embed(batch))
+
+
 def test_an_empty_batch_has_no_rows() -> None:
     (rows,) = load_engine(MODEL, TASKS).embed(load_tokenizer(MODEL, TASKS).encode([], ["urgency"]))
     assert len(rows) == 0

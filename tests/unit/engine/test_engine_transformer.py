@@ -106,6 +106,23 @@ def test_a_query_overtakes_between_two_forward_batches(qwen: tuple[TransformerEn
     assert query[0].shape == (1, 32)
 
 
+def test_a_job_held_to_small_forward_batches_gives_the_same_rows(qwen: tuple[TransformerEngine, Tokenizer]) -> None:
+    engine, tokenizer = qwen
+    batch = tokenizer.encode(TEXTS, ["urgency"])
+    job, sizes = engine.begin([batch], 24), []
+    while not job.done:
+        sizes.append(job.step())
+    longest = int(job._items.lengths.max())
+    assert len(sizes) > 1
+    assert 0 < max(sizes) <= max(24, longest)
+    whole = engine.begin([batch])
+    assert whole.step() > max(24, longest)
+    assert job.step() == 0
+    (found,) = job.results()
+    assert isinstance(found, list)
+    np.testing.assert_allclose(found[0], engine.embed(batch)[0], atol=2e-6)
+
+
 def test_a_shorter_dimension_is_cut_and_normalised_again(tmp_path: Path) -> None:
     tasks = {
         "full": TaskConfig(instruction="x", model="m"),
