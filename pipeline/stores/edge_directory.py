@@ -88,7 +88,7 @@ class EdgeDirectory:
     def finish(self, collection: str) -> None:
         """Moves the folder of `begin` to its place, durably."""
         (self._shards / f"{UNFINISHED}{collection}").rename(self.shard(collection))
-        _sync_folder(self._shards)
+        sync(self._shards)
 
     def register(self, collection: str, metadata: Mapping[str, Any]) -> None:
         """Adds a finished collection, durably."""
@@ -131,7 +131,7 @@ class EdgeDirectory:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(target)
-        _sync_folder(self.path)
+        sync(self.path)
         self._collections, self._aliases = collections, aliases
 
 
@@ -171,8 +171,9 @@ def _read_register(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str
     return collections, aliases
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Makes a file's content, or a folder's entries, durable; the interpreter lock is free meanwhile."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -22,6 +22,7 @@ import qdrant_edge as edge
 from pipeline.errors import EnvironmentFault, Reason, RefractError, TransientError
 from pipeline.interfaces import StoredPoint
 from pipeline.records import Float32
+from pipeline.stores.edge_directory import sync
 from pipeline.stores.filters import AnyOf, Condition, Equals, payload_path
 from pipeline.stores.points import DELETED, STATE_FIELD, VERSION_FIELD, SendableBatch, refused, stored_point
 
@@ -128,14 +129,13 @@ class EdgeShard:
         The files are synced here first: a disk may take a second over it, in which Edge would hold the interpreter
         lock. It then finds only what was written meanwhile, and what it had kept to itself.
         """
-        if self._unflushed:
-            with translated(f"flushing collection {self.name!r}"):
-                _sync_files(self._path)
-        with self._lock:
+        with translated(f"flushing collection {self.name!r}"):
             if self._unflushed:
-                with translated(f"flushing collection {self.name!r}"):
+                _sync_files(self._path)
+            with self._lock:
+                if self._unflushed:
                     self._shard.flush()
-                self._unflushed = False
+                    self._unflushed = False
 
     def optimize(self) -> None:
         """Drops deleted points and merges segments, when something was written since the last call."""
@@ -199,15 +199,11 @@ def tombstone_guard(ids: Sequence[str], versions: Sequence[int]) -> edge.Filter:
 
 
 def _sync_files(folder: Path) -> None:
-    """Syncs every file below a folder; the interpreter lock is free meanwhile."""
+    """Syncs every file below a folder."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):  # a segment that was merged away
-                file = os.open(Path(parent, name), os.O_RDONLY)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+                sync(Path(parent, name))
 
 
 @contextmanager
