@@ -222,13 +222,8 @@ class Refractor:
     def _embed_texts(self, topic: str, model: str, tasks: Sequence[Task], texts: Sequence[str]) -> Embeddings:
         prompts, tokenizer = [task.prompt for task in tasks], self._plan.tokenizers[model]
         tokens = tokenizer.encode(texts, prompts)
-        for task, truncated in zip(tasks, tokens.truncated, strict=True):
-            self._metrics.embedded.labels(topic, task.name).inc(len(texts))
-            if num_tokens := int(truncated.sum()):
-                self._metrics.truncated.labels(topic, task.name).inc(num_tokens)
-                self._metrics.truncated_records.labels(topic, task.name).inc(int(np.count_nonzero(truncated)))
         with self._metrics.embed_latency.labels(model).time():
-            return self._retry(
+            rows = self._retry(
                 "embedder",
                 self._suspects.watch(
                     lambda: self._embedder.embed(model, tokens, self._priority),
@@ -236,6 +231,12 @@ class Refractor:
                     is_single=len(texts) == 1,
                 ),
             )
+        for task, truncated in zip(tasks, tokens.truncated, strict=True):
+            self._metrics.embedded.labels(topic, task.name).inc(len(texts))
+            if num_tokens := int(truncated.sum()):
+                self._metrics.truncated.labels(topic, task.name).inc(num_tokens)
+                self._metrics.truncated_records.labels(topic, task.name).inc(int(np.count_nonzero(truncated)))
+        return rows
 
     def _write(self, topic: str, points: PointBatch) -> None:
         with self._metrics.store_latency.labels(topic).time():

@@ -175,6 +175,7 @@ def test_batch_that_is_too_large_for_the_embedder_is_halved_until_it_fits(bench:
     bench.process(*(record(str(number), 1) for number in range(7)))
     assert bench.store.count(URGENCY.collection) == 7
     assert bench.letters.letters == []
+    assert bench.sample("refract_records_embedded_total", task="issue") == 7
 
 
 def test_single_record_that_is_too_large_is_dead_lettered(bench: Bench) -> None:
