@@ -3,7 +3,8 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backfill.fragments import Fragment
-from pipeline.errors import TransientError
+from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Filters, StoredPoint, Written
 from pipeline.records import Float32, PointBatch
 from pipeline.tasks import Task
@@ -50,38 +51,43 @@ class FragmentFile:
         """Nothing is to be created."""
 
     def upsert(self, batch: PointBatch) -> Written:
-        """Adds the points. Raises TransientError when the disk does not take them."""
+        """Adds the points. Raises EnvironmentFault when the disk does not take them; this file is lost then."""
         rows = self._rows(batch)
-        with self._lock:
+        with self._lock, self._writing():
             self._held.append(rows)
             if sum(len(held) for held in self._held) >= GROUP_ROWS:
                 self._write()
         return Written({})
 
     def flush(self) -> None:
-        """Writes what is held and puts the file, synced, in its place. Raises TransientError."""
+        """Writes what is held and puts the file, synced, in its place. Raises EnvironmentFault, see `upsert`."""
         beside = self._path.with_suffix(".tmp")
-        with self._lock:
+        with self._lock, self._writing():
             self._write()
             self._writer.close()
             self._writer = None
-            try:
-                with beside.open("rb") as file:
-                    os.fsync(file.fileno())
-                beside.replace(self._path)
-            except OSError as error:
-                raise TransientError(f"output {self._path.parent}: cannot be written ({error.strerror})") from None
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # No outage that a call may be repeated after: a row group that is half written cannot be taken back.
+            raise EnvironmentFault(
+                f"output {self._path.parent}: cannot be written ({error.strerror}). Finished files are whole; run "
+                "again once there is room, and it goes on with the others"
+            ) from None
 
     def _write(self) -> None:
-        try:
-            if self._writer is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._writer = pq.ParquetWriter(self._path.with_suffix(".tmp"), self._schema, compression="zstd")
-            if self._held:
-                self._writer.write_table(pa.Table.from_batches(self._held, self._schema))
-                self._held = []
-        except OSError as error:
-            raise TransientError(f"output {self._path.parent}: cannot be written ({error.strerror})") from None
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._path.with_suffix(".tmp"), self._schema, compression="zstd")
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held, self._schema))
+            self._held = []
 
     def _rows(self, batch: PointBatch) -> Any:
         raw = batch.ids.tobytes()

@@ -3,6 +3,7 @@
 import datetime as dt
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from pipeline.backfill.outcome import Report
     from pipeline.tasks import Task
 
+_WATCHED_S = 0.5
 _PIPED_S = 10.0
 """Between two lines that nobody watches."""
+
+_RATE_S = 60.0
+"""What rates are of: counts move by whole batches, and one of a slow model on a CPU takes half a minute."""
 
 
 class ProgressLine:
@@ -33,7 +38,7 @@ class ProgressLine:
         self._began_s: float | None = None
         self._first: tuple[float, int] | None = None
         self._printed_s = float("-inf")
-        self._last: tuple[float, Progress] | None = None
+        self._recent: deque[tuple[float, Progress]] = deque()
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -64,24 +69,26 @@ class ProgressLine:
         self._num_done += 1
 
     def show(self, progress: "Progress") -> None:
-        """Shows how things stand, and the rates since the last time."""
+        """Shows how things stand, and the rates of the last minute."""
         now = time.monotonic()
         if self._began_s is None and progress.counts.rows:
             self._began_s = now
         if self._first is None and (done := self._done(progress)[0]):
             self._first = now, done
-        if self._last is None or now - self._last[0] >= (0.5 if self._live else _PIPED_S):
+        self._keep(progress, now)
+        if now - self._printed_s >= (_WATCHED_S if self._live else _PIPED_S):
             self._print(self.line(progress, now))
-            self._last = (now, progress)
+            self._printed_s = now
 
     def line(self, progress: "Progress", now: float) -> str:
         """Returns the line."""
         counts = progress.counts
-        before_s, before = self._last or (now, progress)
+        before_s, before = self._recent[0] if self._recent else (now, progress)
         seconds = max(now - before_s, 1e-9)
 
         def rate(name: str) -> float:
-            return float(getattr(counts, name) - getattr(before.counts, name)) / seconds
+            # The counts of a process that died are gone with it.
+            return max(float(getattr(counts, name) - getattr(before.counts, name)), 0.0) / seconds
 
         parts = [
             f"fragments {self._num_done:,}/{self._num_works:,}",
@@ -91,13 +98,21 @@ class ProgressLine:
         ]
         if progress.num_embedders:
             busy = (progress.busy_s - before.busy_s) / seconds / progress.num_embedders
-            parts.append(f"{progress.num_embedders} embedders {min(busy, 1):.0%} busy")
+            parts.append(f"{progress.num_embedders} embedders {min(max(busy, 0), 1):.0%} busy")
         parts += [f"{reason} {number:,}" for reason, number in counts.rejected.items()]
         if counts.retries:
             parts.append(f"retries {counts.retries:,}")
         if (left_s := self._left_s(now, progress)) is not None:
             parts.append(f"about {dt.timedelta(seconds=round(left_s))} left")
         return " · ".join(parts)
+
+    def _keep(self, progress: "Progress", now: float) -> None:
+        """Keeps what the rates are since: the youngest that is a minute old, and nothing of before the first rows."""
+        if self._recent and not self._recent[-1][1].counts.rows:
+            self._recent.clear()
+        self._recent.append((now, progress))
+        while len(self._recent) > 1 and now - self._recent[1][0] >= _RATE_S:
+            self._recent.popleft()
 
     def _done(self, progress: "Progress") -> tuple[int, int]:
         """Returns what is finished, and of how much: rows where the inputs say how many they have, else bytes."""

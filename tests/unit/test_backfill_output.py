@@ -2,8 +2,11 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from pipeline.backfill.vectors import FragmentFile
 from pipeline.cli.backfill_report import ProgressLine, print_report
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
-from pipeline.errors import ConfigError, EnvironmentFault, TransientError
+from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.records import PointBatch, point_id
 from tests.fakes import DIMENSION, task, vector
 from tests.unit.test_backfill import _config
@@ -72,12 +75,46 @@ def test_the_same_fragment_and_tasks_replace_their_file(tmp_path: Path) -> None:
     assert ds.dataset(tmp_path).count_rows() == 3
 
 
-def test_an_output_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     file = FragmentFile(tmp_path / "out", Fragment("in/a.parquet", 1, 1, 0), TASKS)
     file.upsert(batch(range(3)))
-    with pytest.raises(TransientError, match="cannot be written"):
+    with pytest.raises(EnvironmentFault, match="out: cannot be written"):
         file.flush()
+
+
+@pytest.mark.parametrize("group_rows", [400, 100_000])
+def test_a_disk_that_is_full_amid_a_file_ends_the_run_and_the_next_writes_it_whole(
+    group_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the call repeated, rows would be written twice, into a file that is broken already."""
+    monkeypatch.setattr("pipeline.backfill.vectors.GROUP_ROWS", group_rows)
+
+    def carry() -> None:
+        file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
+        for first in range(0, 2_000, 200):
+            file.upsert(batch(range(first, first + 200)))
+        file.flush()
+
+    with (
+        largest_file(32_768),
+        pytest.raises(EnvironmentFault, match=r"cannot be written.*run again once there is room"),
+    ):
+        carry()
+    assert not list(tmp_path.glob("*.parquet"))
+    carry()
+    assert ds.dataset(tmp_path).to_table()["version"].to_pylist() == list(range(2_000))
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Lets no file of this process grow beyond so many bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +215,7 @@ def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
     works = [Work(Fragment("a.parquet", 1, 1, part, num_rows=100), ["one"], 0) for part in range(4)]
     line = ProgressLine(works)
     line._first = 0.0, 50
-    line._last = (10.0, Progress(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2))
+    line._keep(Progress(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2), 10.0)
     line.finished(works[0])
     counts = Counts(rows=300, finished=250, embedded=600, tokens=5_000, written=600, retries=1)
     shown = line.line(Progress(counts, 9.0, 2), 20.0)
@@ -186,6 +223,29 @@ def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
         "fragments 1/4 · read 300 (20 rows/s) · embedded 600 (400 tokens/s) · written 600 (40 points/s) · "
         "2 embedders 20% busy · retries 1 · about 0:00:15 left"
     )
+
+
+def test_rates_are_those_of_the_last_minute_since_rows_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ProgressLine([Work(Fragment("a.parquet", 1, 1, 0), ["one"], 0)])
+    now_s = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+
+    def shown(seconds: float, rows: int, tokens: int = 0) -> str:
+        nonlocal now_s
+        now_s = seconds
+        line.show(Progress(Counts(rows=rows, tokens=tokens), 0.0, 1))
+        return line.line(Progress(Counts(rows=rows, tokens=tokens), 0.0, 1), seconds)
+
+    assert "(0 rows/s)" in shown(1.0, 0)
+    assert "(0 rows/s)" in shown(100.0, 500)  # the models were loaded meanwhile
+    assert "(50 rows/s)" in shown(110.0, 1_000)
+    assert "(25 rows/s)" in shown(120.0, 1_000, tokens=400)  # still the same batch; the line does not stop
+    assert "(20 tokens/s)" in shown(120.0, 1_000, tokens=400)
+    for second in range(121, 161):
+        shown(float(second), 1_000, tokens=400)
+    assert "(8 rows/s)" in shown(160.0, 1_000, tokens=400)
+    assert "(0 rows/s)" in shown(170.0, 1_000, tokens=400)
+    assert "(0 rows/s)" in shown(171.0, 600, tokens=400)  # a process died, and its counts with it
 
 
 def test_what_is_left_goes_by_what_is_finished_however_far_ahead_reading_is() -> None:
