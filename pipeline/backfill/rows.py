@@ -13,7 +13,7 @@ from pipeline.backfill.filesystems import is_unchanged, open_filesystem
 from pipeline.backfill.fragments import RANGE_BYTES, Fragment, hive_columns
 from pipeline.config.app import Config, LimitsConfig
 from pipeline.config.source import PLACEHOLDER, TopicConfig
-from pipeline.errors import ConfigError, EnvironmentFault, RecordError
+from pipeline.errors import ConfigError, EnvironmentFault, Reason, RecordError
 from pipeline.records import Delivery, Partition, Position, Receipt
 from pipeline.sources.decode import RecordDecoder, make_decoder
 from pipeline.sources.kafka_source import wall_clock_ms
@@ -125,7 +125,7 @@ def _file_rows(fragment: Fragment, topic: str, config: Config, start: int, recei
     decode = _Decode(make_decoder(topic, settings, config.limits, wall_clock_ms), config.limits, source, settings)
     number = 0
     try:
-        for number, value in enumerate(_values(fragment, settings, start), start=start):
+        for number, value in enumerate(_values(fragment, settings, config.limits, start), start=start):
             position = Position(topic, -1, number, -1)
             num_bytes, record, error = decode(value, position)
             if error is None:
@@ -174,9 +174,9 @@ class _Decode:
         return num_bytes, record, None
 
 
-def _values(fragment: Fragment, topic: TopicConfig, start: int) -> Iterator[Value]:
+def _values(fragment: Fragment, topic: TopicConfig, limits: LimitsConfig, start: int) -> Iterator[Value]:
     if fragment.suffix in {".jsonl", ".ndjson"}:
-        yield from islice(_lines(fragment), start, None)
+        yield from islice(_lines(fragment, limits.max_record_bytes), start, None)
         return
     from pipeline.backfill.columns import rows_of  # noqa: PLC0415 - pyarrow
 
@@ -255,14 +255,27 @@ def _to_integers(rows: Sequence[Any], topic: TopicConfig) -> None:
                 row[name] = int(text)
 
 
-def _lines(fragment: Fragment) -> Iterator[bytes]:
-    """Yields the lines that begin in the range; the last one may end behind it."""
+def _lines(fragment: Fragment, max_bytes: int) -> Iterator[bytes | RecordError]:
+    """Yields the lines that begin in the range; the last one may end behind it.
+
+    Of a longer line than `max_bytes` no more is ever held: what calls itself JSON Lines may be one array.
+    """
     files, path = open_filesystem(fragment.uri)
     begin, end = fragment.part * RANGE_BYTES, (fragment.part + 1) * RANGE_BYTES
+    longest = max_bytes + len(b"\r\n")
     with io.BufferedReader(files.open_input_file(path), BUFFER_BYTES) as file:  # pyarrow's own file has no readline
         file.seek(max(begin - 1, 0))
         if begin:
-            file.readline()
-        while file.tell() < end and (line := file.readline()):
-            if stripped := line.strip():
+            _skip_line(file, end)
+        while file.tell() < end and (line := file.readline(longest)):
+            if len(line) == longest and not line.endswith(b"\n"):
+                _skip_line(file, end)
+                yield RecordError(Reason.RECORD_TOO_LARGE, f"longer than max_record_bytes, {max_bytes}")
+            elif stripped := line.strip():
                 yield stripped
+
+
+def _skip_line(file: io.BufferedReader, end: int) -> None:
+    """Moves behind the line, or to somewhere from `end` on: no line of the range begins there."""
+    while file.tell() < end and (part := file.readline(BUFFER_BYTES)) and not part.endswith(b"\n"):
+        pass

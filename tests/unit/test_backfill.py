@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,32 @@ def test_byte_ranges_of_a_file_hold_each_line_once(
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     assert len(list_fragments([path])) == -(-os.path.getsize(path) // range_bytes)  # noqa: PTH202 - a str
     assert records([path], context.config) == expected(ROWS)
+
+
+@pytest.mark.parametrize("range_bytes", [1_000, 5_000, 1 << 20, 1 << 30])
+def test_a_line_longer_than_a_record_may_be_is_told_and_never_held(
+    range_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array that calls itself JSON Lines, say."""
+    for module in (fragments_module, rows_module):
+        monkeypatch.setattr(module, "RANGE_BYTES", range_bytes)
+    monkeypatch.setattr(rows_module, "BUFFER_BYTES", 4_096)
+    config = config_of(tmp_path, {"max_record_bytes": 1_024})
+    longest = json.dumps(ROWS[1]).encode().ljust(1_024)
+    array = b"[" + b"7," * 100_000 + b"7]"
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\r\n".join([json.dumps(ROWS[0]).encode(), longest, array, json.dumps(ROWS[2]).encode()]))
+    fragments = list_fragments([str(path)])
+    read_deliveries(fragments[-1], "tickets", config)  # imports are not what is measured
+    tracemalloc.start()
+    try:
+        found = [delivery for fragment in fragments for delivery in read_deliveries(fragment, "tickets", config)]
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [delivery.record.key for delivery in found if delivery.record] == ["s:T-0", "s:T-1", "s:T-2"]
+    assert [delivery.error for delivery in found if delivery.error] == ["record_too_large"]
+    assert peak_bytes < len(array) / 2
 
 
 def test_globs_folders_and_repeated_inputs_name_each_file_once(context: Context, tmp_path: Path) -> None:
