@@ -103,12 +103,12 @@ class Tokens:
 
 
 def measure_size(fragments: Sequence[Fragment]) -> Size:
-    """Counts the rows by footers, and estimates them by bytes where there are none.
+    """Counts the rows by footers, and estimates them by bytes where there are none; 0 of a Parquet file without one.
 
     Raises OSError or ValueError for a text file that cannot be read.
     """
     files = {fragment.uri: fragment for fragment in fragments if not fragment.is_kafka}
-    unknown = [file for file in files.values() if file.num_rows is None]
+    unknown = [file for file in files.values() if file.num_rows is None and not _is_broken(file)]
     step = max(len(unknown) // HEADS, 1)
     heads = [_head(file) for file in unknown[::step][:HEADS]]
     head_rows, head_bytes = (sum(column) for column in zip(*heads, strict=True)) if heads else (0, 0)
@@ -131,7 +131,8 @@ def take_sample(
     step: Callable[[str, int, int], None],
 ) -> Sample:
     """Returns about so many rows from places spread over the input; all of them where there are no more."""
-    sample = Sample()
+    broken = [fragment.uri for fragment in fragments if _is_broken(fragment)]
+    sample = Sample(faults=[f"{uri}: not Parquet, or cut short; it is in no figure here" for uri in broken])
     places = spread(size.rows, num_rows)
     for number, (index, start, count) in enumerate(places):
         step("sampling", number, len(places))
@@ -150,7 +151,7 @@ def spread(rows: Sequence[float], wanted: int) -> list[tuple[int, int, int]]:
     """Returns (fragment, first row, rows to take) of every place."""
     total = sum(rows)
     if total <= wanted:
-        return [(index, 0, wanted) for index in range(len(rows))]
+        return [(index, 0, wanted) for index, count in enumerate(rows) if count]
     ends = np.cumsum(rows)
     count = -(-wanted // NUM_PLACES)
     places = []
@@ -182,9 +183,14 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], prompts: Sequence[s
     ]
 
 
+def _is_broken(fragment: Fragment) -> bool:
+    """Whether it is a Parquet file whose footer, where the number of rows stands, could not be read."""
+    return fragment.suffix == ".parquet" and fragment.num_rows is None
+
+
 def _rows(fragment: Fragment, density: float) -> float:
-    if fragment.num_rows is not None:
-        return fragment.num_rows
+    if fragment.num_rows is not None or _is_broken(fragment):
+        return fragment.num_rows or 0
     if fragment.is_kafka:
         return fragment.size
     if fragment.suffix in {".jsonl", ".ndjson"}:

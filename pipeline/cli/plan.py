@@ -61,7 +61,7 @@ def plan(
     with progress() as step:
         size = measure_size(fragments)
         if not size.num_rows:
-            raise RefractError(f"the input has {size.num_files} files and no row; there is nothing to plan")
+            raise RefractError(f"no row of the input can be read (files: {size.num_files}); there is nothing to plan")
         taken = take_sample(fragments, size, name, context.config, sample, step)
         tokens = _tokens(context.config, chosen, taken)
         pace = rehearse(

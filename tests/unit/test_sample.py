@@ -64,6 +64,16 @@ def test_rows_of_large_text_files_are_estimated_from_their_beginnings(
     assert size.num_rows == pytest.approx(5_000, rel=0.1)
 
 
+@pytest.mark.parametrize("wanted", [5, 1_000])
+def test_a_file_that_is_no_parquet_is_told_and_no_line_of_it_counted(wanted: int, tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1\n" * 1_000)
+    write_jsonl(tmp_path / "b.jsonl", rows(50))
+    size = measure_size(list_fragments([str(tmp_path)]))
+    assert (size.num_rows, size.num_files, size.exact) == (50, 2, True)
+    (fault,) = take([str(tmp_path)], wanted).faults
+    assert "a.parquet: not Parquet, or cut short" in fault
+
+
 def test_a_kafka_range_holds_at_most_its_offsets() -> None:
     size = measure_size([Fragment("kafka://tickets", 30, 0, 1, begin=70), Fragment("kafka://tickets", 5, 0, 2)])
     assert (size.num_rows, size.num_files, size.num_bytes, size.exact) == (35, 2, 0, False)
