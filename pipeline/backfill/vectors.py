@@ -15,13 +15,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backfill.fragments import Fragment
-from pipeline.errors import EnvironmentFault
+from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.interfaces import Filters, StoredPoint, Written
 from pipeline.records import Float32, PointBatch
 from pipeline.tasks import Task
 
 GROUP_ROWS = 8_192
 """Rows of a row group: some megabytes per task."""
+
+
+def check_output(folder: Path, tasks: Sequence[Task]) -> None:
+    """Raises ConfigError where a file of the folder holds a task's vectors as they were made under another fingerprint.
+
+    Whoever reads the folder as one table would have both in one column.
+    """
+    for path in sorted(folder.glob("*.parquet")):
+        schema = pq.read_schema(path)
+        for task in tasks:
+            column = f"vector_{task.name}"
+            if column not in schema.names:
+                continue
+            found = (schema.field(column).metadata or {}).get(b"fingerprint", b"none").decode()
+            if found != task.fingerprint:
+                raise ConfigError(
+                    f"--output {folder}: {path.name} holds vectors of task {task.name!r} under another fingerprint "
+                    f"({found[:10]}, now {task.fingerprint[:10]}), and readers would mix them; name another folder"
+                )
 
 
 class FragmentFile:

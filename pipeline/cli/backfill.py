@@ -141,6 +141,10 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
     from pipeline.backfill.outcome import Report
 
     fragments = checked_fragments(plan.config, plan.topic, inputs)
+    if plan.output is not None:
+        from pipeline.backfill.vectors import check_output
+
+        check_output(plan.output, plan.tasks)
     report, began_s = Report(), time.monotonic()
     ledger = Ledger(plan.folder, plan.tasks)
     try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.backfill.filesystems import open_filesystem
 from pipeline.backfill.fragments import Fragment, list_fragments
 from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.outcome import Counts, Outcome, Reject, Report
-from pipeline.backfill.vectors import FragmentFile
+from pipeline.backfill.vectors import FragmentFile, check_output
 from pipeline.cli.backfill_report import ProgressLine, print_report
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
@@ -73,6 +74,31 @@ def test_the_same_fragment_and_tasks_replace_their_file(tmp_path: Path) -> None:
         file.upsert(batch(numbers))
         file.flush()
     assert ds.dataset(tmp_path).count_rows() == 3
+
+
+def test_a_folder_with_vectors_of_another_fingerprint_is_refused(tmp_path: Path) -> None:
+    file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
+    file.upsert(batch(range(3)))
+    file.flush()
+    check_output(tmp_path, TASKS)
+    check_output(tmp_path, [task("third")])
+    check_output(tmp_path / "new", TASKS)
+    changed = replace(TASKS[1], fingerprint="f" * 64)
+    with pytest.raises(ConfigError, match=r"vectors of task 'two' under another fingerprint.*name another folder"):
+        check_output(tmp_path, [TASKS[0], changed])
+
+
+def test_that_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"id": ["a"], "title": ["t"], "v": [1]}), "a.parquet")
+    file = FragmentFile(tmp_path / "out", Fragment("a.parquet", 1, 1, 0), TASKS)
+    file.upsert(batch(range(3)))
+    file.flush()
+    arguments = ["backfill", str(_config(tmp_path)), "a.parquet", "--to", "parquet", "--output", "out"]
+    assert invoke(arguments) == ExitCode.CONFIG
+    assert "under another fingerprint" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
