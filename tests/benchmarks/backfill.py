@@ -47,7 +47,8 @@ BATCH_ROWS = 512
 BOTH: dict[str, Any] = {"num_cpus": 2}
 """MiniLM's setting beside the script, which has both processors as well; elsewhere it has one thread."""
 
-SEARCH_TEXTS = 600
+SEARCH_TEXTS = 2_048
+"""Of which two actors get four batches each."""
 
 
 def main() -> None:
