@@ -189,8 +189,10 @@ def _is_broken(fragment: Fragment) -> bool:
 
 
 def _rows(fragment: Fragment, density: float) -> float:
-    if fragment.num_rows is not None or _is_broken(fragment):
-        return fragment.num_rows or 0
+    if fragment.num_rows is not None:
+        return fragment.num_rows
+    if _is_broken(fragment):
+        return 0
     if fragment.is_kafka:
         return fragment.size
     if fragment.suffix in {".jsonl", ".ndjson"}:

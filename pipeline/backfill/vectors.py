@@ -32,7 +32,7 @@ def check_output(folder: Path, tasks: Sequence[Task]) -> None:
     for path in sorted(folder.glob("*.parquet")):
         schema = pq.read_schema(path)
         for task in tasks:
-            column = f"vector_{task.name}"
+            column = _column(task)
             if column not in schema.names:
                 continue
             found = (schema.field(column).metadata or {}).get(b"fingerprint", b"none").decode()
@@ -55,12 +55,11 @@ class FragmentFile:
     def __init__(self, folder: Path, fragment: Fragment, tasks: Sequence[Task]) -> None:
         """Prepares the file; nothing is written yet."""
         vectors = [
-            pa.field(f"vector_{task.name}", pa.list_(pa.float32(), task.dimension), metadata=_about(task))
-            for task in tasks
+            pa.field(_column(task), pa.list_(pa.float32(), task.dimension), metadata=_about(task)) for task in tasks
         ]
         fields = [("id", pa.string()), ("key", pa.string()), ("version", pa.int64()), ("deleted", pa.bool_())]
         self._schema = pa.schema([*fields, ("payload", pa.string()), *vectors])
-        self._columns = {task.collection: f"vector_{task.name}" for task in tasks}
+        self._columns = {task.collection: _column(task) for task in tasks}
         self._path = folder / f"{_name(fragment, tasks)}.parquet"
         self._lock = threading.Lock()
         self._held: list[Any] = []
@@ -158,6 +157,10 @@ def _name(fragment: Fragment, tasks: Sequence[Task]) -> str:
     identity = "\0".join([fragment.name, *sorted(task.fingerprint for task in tasks)])
     stem = PurePosixPath(fragment.uri).stem
     return f"{stem}-{fragment.part}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+
+def _column(task: Task) -> str:
+    return f"vector_{task.name}"
 
 
 def _about(task: Task) -> Mapping[str, str]:

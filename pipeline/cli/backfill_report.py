@@ -81,9 +81,9 @@ class ProgressLine:
             self._printed_s = now
 
     def line(self, progress: "Progress", now: float) -> str:
-        """Returns the line."""
+        """Returns the line; what the rates are since is kept by then."""
         counts = progress.counts
-        before_s, before = self._recent[0] if self._recent else (now, progress)
+        before_s, before = self._recent[0]
         seconds = max(now - before_s, 1e-9)
 
         def rate(name: str) -> float:

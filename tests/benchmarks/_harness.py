@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -191,9 +191,9 @@ def processes(names: Sequence[str]) -> dict[str, psutil.Process]:
     return found
 
 
-def cpu_seconds(found: Mapping[str, psutil.Process]) -> float:
+def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
     """Returns the processor time the processes have used."""
-    return sum(sum(process.cpu_times()[:2]) for process in found.values())
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def processor() -> str:

@@ -64,17 +64,17 @@ def main() -> None:
         engine = told("MiniLM's engine alone", engine_rate(minilm, len(texts)))
         docs = told("MiniLM", backfill_rate(minilm, minilm_rows))
         both = told("MiniLM on both processors", backfill_rate(minilm | BOTH, minilm_rows))
-        scripts = [best_settings(texts[:SEARCH_TEXTS], dtype, Path(folder)) for dtype in script_dtypes()]
-        script_rates = [
-            told(f"Ray Data script, {settings}", ray_data_rate(minilm_rows, Path(folder) / settings["dtype"], settings))
-            for settings in scripts
-        ]
+        scripts = {dtype: best_settings(texts[:SEARCH_TEXTS], dtype, Path(folder)) for dtype in script_dtypes()}
+        script_rates = {
+            dtype: told(f"Ray Data script, {settings}", ray_data_rate(minilm_rows, Path(folder) / dtype, settings))
+            for dtype, settings in scripts.items()
+        }
     figures = {
         "null_rows_per_s": null,
         "bare_loop_share": null / bare,
         "engine_efficiency": docs / engine,
-        "ratio_to_ray_data_script": both / max(script_rates),
-        "ratio_to_float32_script": both / script_rates[0],
+        "ratio_to_ray_data_script": both / max(script_rates.values()),
+        "ratio_to_float32_script": both / script_rates["float32"],
     }
     settings = {
         "null_rows": given.rows,
@@ -225,11 +225,11 @@ def searched(dtype: str) -> list[dict[str, Any]]:
 def best_settings(texts: list[str], dtype: str, folder: Path) -> dict[str, Any]:
     """Returns the fastest settings of the script on these texts."""
     rows = write_rows(texts, len(texts), folder / f"search-{dtype}.parquet")
-    rates = []
-    for number, settings in enumerate(searched(dtype)):
-        rates.append(ray_data_rate(rows, folder / f"{dtype}-{number}", settings))
-        print(f"tried {settings}: {rates[-1]:,.1f} rows/s", flush=True)
-    return searched(dtype)[int(np.argmax(rates))]
+    tried = [
+        (told(f"tried {settings}", ray_data_rate(rows, folder / f"{dtype}-{number}", settings)), settings)
+        for number, settings in enumerate(searched(dtype))
+    ]
+    return max(tried, key=lambda each: each[0])[1]
 
 
 if __name__ == "__main__":

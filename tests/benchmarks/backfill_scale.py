@@ -149,22 +149,23 @@ def costs_us(source: ConfigTree, rows: Path, count: int) -> list[float]:
     idle, costs = idle_share(), []
     print(f"without work: {idle * 1000:.0f} ms a second", flush=True)
     for _ in range(COST_RUNS):
-        start_s, before_s = time.monotonic(), cpu_seconds()
-        backfill.run(works)
-        idle_s = idle * (time.monotonic() - start_s)
-        costs.append((cpu_seconds() - before_s - idle_s) / count * 1e6)
+        used_s, elapsed_s = spent(lambda: backfill.run(works))
+        costs.append((used_s - idle * elapsed_s) / count * 1e6)
     assert not failures, failures[0]
     return costs
 
 
 def idle_share() -> float:
     """Seconds of processor time that the job's processes take in a second without work, the least of some tries."""
-    found = []
-    for _ in range(IDLE_RUNS):
-        start_s, before_s = time.monotonic(), cpu_seconds()
-        time.sleep(IDLE_S)
-        found.append((cpu_seconds() - before_s) / (time.monotonic() - start_s))
-    return min(found)
+    spans = [spent(lambda: time.sleep(IDLE_S)) for _ in range(IDLE_RUNS)]
+    return min(used_s / elapsed_s for used_s, elapsed_s in spans)
+
+
+def spent(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of processor time that the job's processes take while this runs, and seconds on the clock."""
+    start_s, before_s = time.monotonic(), cpu_seconds()
+    work()
+    return cpu_seconds() - before_s, time.monotonic() - start_s
 
 
 def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float, float, int]:
@@ -254,7 +255,7 @@ def private_mb() -> dict[str, float]:
 
 def cpu_seconds() -> float:
     """Processor time of the job's processes so far."""
-    return sum(sum(process.cpu_times()[:2]) for _, process in job_processes())
+    return harness.cpu_seconds(process for _, process in job_processes())
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _idle(bootstrap: str) -> tuple[float, float]:
             while not harness.written(app):
                 time.sleep(0.1)
             time.sleep(5)
-            groups = [harness.processes(names) for names in (harness.APP_PROCESSES, harness.RAY_PROCESSES)]
+            groups = [harness.processes(names).values() for names in (harness.APP_PROCESSES, harness.RAY_PROCESSES)]
             before = [harness.cpu_seconds(group) for group in groups]
             time.sleep(IDLE_S)
             shares = [(harness.cpu_seconds(group) - used) / IDLE_S for group, used in zip(groups, before, strict=True)]
