@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.backfill.fragments import Fragment
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.interfaces import Filters, StoredPoint, Written
+from pipeline.record_range import Progress
 from pipeline.records import Float32, PointBatch
 from pipeline.tasks import Task
 
@@ -24,13 +25,20 @@ GROUP_ROWS = 8_192
 """Rows of a row group: some megabytes per task."""
 
 
-def check_output(folder: Path, tasks: Sequence[Task]) -> None:
+def check_output(folder: Path, tasks: Sequence[Task], step: Progress) -> None:
     """Raises ConfigError where a file of the folder holds a task's vectors as they were made under another fingerprint.
 
-    Whoever reads the folder as one table would have both in one column.
+    Whoever reads the folder as one table would have both in one column; nor could he read a file that is no Parquet.
     """
-    for path in sorted(folder.glob("*.parquet")):
-        schema = pq.read_schema(path)
+    paths = sorted(folder.glob("*.parquet"))
+    for number, path in enumerate(paths):
+        step("looking at what the folder holds", number, len(paths))
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError
+            raise ConfigError(
+                f"--output {folder}: {path.name} cannot be read as Parquet; name another folder"
+            ) from None
         for task in tasks:
             column = _column(task)
             if column not in schema.names:

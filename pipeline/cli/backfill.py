@@ -144,7 +144,8 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
     if plan.output is not None:
         from pipeline.backfill.vectors import check_output
 
-        check_output(plan.output, plan.tasks)
+        with progress() as step:
+            check_output(plan.output, plan.tasks, step)
     report, began_s = Report(), time.monotonic()
     ledger = Ledger(plan.folder, plan.tasks)
     try:

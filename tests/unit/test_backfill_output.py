@@ -80,12 +80,19 @@ def test_a_folder_with_vectors_of_another_fingerprint_is_refused(tmp_path: Path)
     file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
     file.upsert(batch(range(3)))
     file.flush()
-    check_output(tmp_path, TASKS)
-    check_output(tmp_path, [task("third")])
-    check_output(tmp_path / "new", TASKS)
+    check_output(tmp_path, TASKS, unseen)
+    check_output(tmp_path, [task("third")], unseen)
+    check_output(tmp_path / "new", TASKS, unseen)
     changed = replace(TASKS[1], fingerprint="f" * 64)
     with pytest.raises(ConfigError, match=r"vectors of task 'two' under another fingerprint.*name another folder"):
-        check_output(tmp_path, [TASKS[0], changed])
+        check_output(tmp_path, [TASKS[0], changed], unseen)
+    (tmp_path / "a.parquet").write_text("no Parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet cannot be read as Parquet"):
+        check_output(tmp_path, TASKS, unseen)
+
+
+def unseen(_doing: str, _done: int, _total: int) -> None:
+    """Nobody watches."""
 
 
 def test_that_is_said_before_anything_starts(
