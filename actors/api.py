@@ -16,7 +16,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from actors.api_models import (
+from actors.remote import RemoteEmbedder, RemoteStore
+from actors.reporting import Reporter
+from pipeline.api.models import (
     EmbeddingsRequest,
     ErrorDetail,
     ErrorResponse,
@@ -25,15 +27,13 @@ from actors.api_models import (
     SearchResponse,
     TaskResponse,
 )
-from actors.context import ConfigTree, Context
-from actors.monitor import Report
-from actors.remote import RemoteEmbedder, RemoteStore
-from actors.reporting import Reporter
-from actors.status import readiness, status
+from pipeline.api.status import readiness, status
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.engine.load import load_tokenizer
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.interfaces import Store
-from pipeline.metrics import ApiMetrics, SnapshotCollector
+from pipeline.metrics import ApiMetrics, ReplicaReport, SnapshotCollector
 from pipeline.search import QueryError, Searcher
 from pipeline.stores.open import open_store
 
@@ -270,6 +270,6 @@ class Api:
         registry.register(SnapshotCollector(report.snapshot for report in await self._reports()))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _reports(self) -> list[Report]:
-        reports: list[Report] = await self._monitor.reports.remote()
+    async def _reports(self) -> list[ReplicaReport]:
+        reports: list[ReplicaReport] = await self._monitor.reports.remote()
         return reports

@@ -7,13 +7,14 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from actors.context import ConfigTree, Context
 from actors.reporting import Reporter
+from pipeline.config.load import ConfigTree
 from pipeline.config.model import TaskConfig
+from pipeline.context import Context
 from pipeline.engine.load import load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.metrics import EmbedMetrics
-from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 HANG_S = 120.0
 """A forward batch takes milliseconds to seconds; one that takes so long will not come back."""

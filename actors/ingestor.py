@@ -9,20 +9,21 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from actors.context import ConfigTree, Context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.engine.load import load_tokenizer
 from pipeline.interfaces import Source, Store
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.witness import confirm
+from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.kafka_source import KafkaSource
+from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.open import open_store
-from pipeline.witness import confirm
-from pipeline.worker import StreamWorker
 
 STALL_S = 120.0
 """A loop that has not turned for so long hangs; polls take a fraction of a second, repeated calls report in between."""

@@ -11,8 +11,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from pipeline.errors import DiedError, EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.records import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.filters import Filters
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.tasks import Task
 
 STORE_TIMEOUT_S = 60.0

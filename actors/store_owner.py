@@ -7,9 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from actors.context import ConfigTree, Context
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.records import Float32, PointBatch
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
+from pipeline.filters import Filters
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError, RefractError
-from pipeline.interfaces import Embedder, Filters, Store, StoredPoint, Tokenizer
-from pipeline.records import Float32, Priority, point_id
-from pipeline.stores.filters import parse_filters
+from pipeline.filters import Filters, parse_filters
+from pipeline.interfaces import Embedder, Store, StoredPoint, Tokenizer
+from pipeline.records.batches import Float32, Priority
+from pipeline.records.record import point_id
 from pipeline.tasks import Task
 
 RESERVED = "_"

@@ -9,20 +9,11 @@ import numpy as np
 
 from pipeline.config.model import TaskConfig
 from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.offsets import OffsetTracker
-from pipeline.records import (
-    DeadLetter,
-    Delivery,
-    Embeddings,
-    Float32,
-    Partition,
-    PointBatch,
-    Position,
-    Priority,
-    Record,
-    TokenBatch,
-)
+from pipeline.filters import Filters
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.live.offsets import OffsetTracker
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.records.record import DeadLetter, Delivery, Partition, Position, Record
 from pipeline.tasks import ModelIdentity, Task, bind_task
 
 DIMENSION = 8

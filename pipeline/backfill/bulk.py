@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from pipeline.errors import TransientError
-from pipeline.record_range import Progress
+from pipeline.interfaces import Progress
 from pipeline.tasks import Task
 
 POLL_S = 1.0

@@ -16,11 +16,12 @@ from pipeline.backfill.rows import FragmentFault, read_batches
 from pipeline.config.app import Config
 from pipeline.errors import TransientError
 from pipeline.interfaces import Embedder, Store, Tokenizer
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.records import DeadLetter, Delivery, Embeddings, Partition, Priority, Receipt, TokenBatch
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.records.record import DeadLetter, Delivery, Partition, Receipt
 from pipeline.tasks import Task
 
 MAX_REJECTS = 100_000

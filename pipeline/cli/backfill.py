@@ -20,10 +20,10 @@ from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, nearest
 
 if TYPE_CHECKING:
-    from actors.carrier import Work
     from pipeline.backfill.fragments import Fragment
     from pipeline.backfill.ledger import Ledger
     from pipeline.backfill.outcome import Outcome, Report
+    from pipeline.backfill.work import Work
     from pipeline.interfaces import Store
     from pipeline.tasks import Task
 
@@ -71,7 +71,8 @@ def backfill(
     Versions decide, so it may run before, after and beside live traffic. An embedded store belongs to one process: stop
     the app first, or use --share.
     """
-    from actors.context import ConfigTree, Context
+    from pipeline.config.load import ConfigTree
+    from pipeline.context import Context
 
     source = ConfigTree.read(config)
     context = Context(source)
@@ -87,7 +88,7 @@ def backfill(
         raise ConfigError("name at least one INPUT, or --status")
     if share and not (address or context.config.ray.address):
         raise ConfigError("--share needs the running app's cluster: --address HOST:PORT, or auto on a machine of it")
-    from actors.carrier import Job
+    from pipeline.backfill.work import Job
 
     job = Job(source, name, [task.name for task in chosen], output, share)
     report = _run(plan, job, inputs, address or context.config.ray.address)
@@ -170,7 +171,7 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
 
 
 def _pending(ledger: "Ledger", fragments: "Sequence[Fragment]", tasks: "Sequence[Task]") -> "list[Work]":
-    from actors.carrier import Work
+    from pipeline.backfill.work import Work
 
     works, num_changed = [], 0
     for fragment in fragments:
@@ -186,7 +187,7 @@ def _pending(ledger: "Ledger", fragments: "Sequence[Fragment]", tasks: "Sequence
 def _carry(
     plan: _Plan, job: Any, works: "Sequence[Work]", ledger: "Ledger", report: "Report", address: str | None
 ) -> None:
-    from actors.backfill import BackfillRun, needed_resources
+    from actors.backfill_run import BackfillRun, needed_resources
     from actors.cluster import cluster
 
     bound = plan.context.tasks

@@ -14,8 +14,8 @@ from pipeline.errors import ConfigError, Reason, nearest
 
 if TYPE_CHECKING:
     from pipeline.config.source import SourceConfig
-    from pipeline.sources.letter_reader import StoredLetter
-    from pipeline.sources.replay import Survey
+    from pipeline.sources.letters.letter_reader import StoredLetter
+    from pipeline.sources.letters.replay import Survey
 
 dlq_app = typer.Typer(help="The dead-letter topic.", no_args_is_help=False)
 
@@ -39,7 +39,7 @@ def list_letters(
 ) -> None:
     """List dead letters, newest last: where each record was, why it was refused, by which task."""
     from pipeline.config.load import load_config
-    from pipeline.sources.letter_reader import read_dead_letters
+    from pipeline.sources.letters.letter_reader import read_dead_letters
 
     loaded = load_config(config)
     _check_choice(topic, reason, loaded.source)
@@ -84,7 +84,7 @@ def replay_letters(
     record again. Exit code 1: some letters were not replayed.
     """
     from pipeline.config.load import load_config
-    from pipeline.sources.replay import Fate, Replay, Wanted
+    from pipeline.sources.letters.replay import Fate, Replay, Wanted
 
     loaded = load_config(config)
     _check_choice(topic, reason, loaded.source)
@@ -111,7 +111,7 @@ def replay_letters(
 
 
 def _survey_facts(survey: "Survey") -> dict[str, Any]:
-    from pipeline.sources.replay import Fate
+    from pipeline.sources.letters.replay import Fate
 
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (topic, reason, fate), count in sorted(survey.counts.items()):
@@ -121,7 +121,7 @@ def _survey_facts(survey: "Survey") -> dict[str, Any]:
 
 
 def _print_survey(survey: "Survey") -> None:
-    from pipeline.sources.replay import Fate
+    from pipeline.sources.letters.replay import Fate
 
     facts = _survey_facts(survey)
     if not facts["letters"]:

@@ -12,9 +12,9 @@ import typer
 
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note
-from pipeline.cli.record_files import FileRecord, count_records, keys_of, read_records
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, nearest
+from pipeline.records.files.record_files import FileRecord, count_records, keys_of, read_records
 
 _LINE_S = 5.0
 """Between two progress lines where no terminal shows a bar."""
@@ -108,7 +108,7 @@ def _topic(config: Config, topic: str | None) -> str:
 
 def _ensure_topic(config: Config, topic: str, partitions: int | None) -> None:
     """A producer would wait a minute for a topic that does not exist."""
-    from pipeline.sources.admin import create_topics, open_admin, topic_exists
+    from pipeline.sources.client.admin import create_topics, open_admin, topic_exists
 
     if partitions is not None:
         create_topics(config.source, partitions)
@@ -118,7 +118,7 @@ def _ensure_topic(config: Config, topic: str, partitions: int | None) -> None:
 
 
 def _send(config: Config, topic: str, records: Iterator[FileRecord], total: int) -> int:
-    from pipeline.sources.producer import RecordProducer
+    from pipeline.sources.client.producer import RecordProducer
 
     num_sent = 0
     with RecordProducer(config.source) as producer, _progress(total) as advance:

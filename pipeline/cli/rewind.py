@@ -33,8 +33,8 @@ def rewind(
     per record and task.
     """
     from pipeline.config.load import load_config
-    from pipeline.sources.rewind import members_of, plan_rewind
-    from pipeline.sources.rewind import rewind as move_offsets
+    from pipeline.sources.group.rewinding import members_of, plan_rewind
+    from pipeline.sources.group.rewinding import rewind as move_offsets
 
     loaded = load_config(config)
     topics = loaded.source.topics

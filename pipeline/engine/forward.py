@@ -15,7 +15,7 @@ from pipeline.engine.pooling import pool
 from pipeline.engine.spec import ENCODER_TYPES, OFFSET_POSITIONS, ModelSpec
 from pipeline.engine.st_files import Dense
 from pipeline.engine.weights import load_dense
-from pipeline.records import Float32, Int32
+from pipeline.records.batches import Float32, Int32
 
 
 class Forward:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pipeline.engine.layout import Pack
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import ConfigError, nearest
-from pipeline.records import Int32, Int64, TokenBatch
+from pipeline.records.batches import Int32, Int64, TokenBatch
 
 Indices = npt.NDArray[np.intp]
 

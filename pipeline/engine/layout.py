@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.records import Int32, Int64
+from pipeline.records.batches import Int32, Int64
 
 
 class Run(NamedTuple):

@@ -3,7 +3,7 @@
 from pipeline.config.app import Config
 from pipeline.engine.engine import Engine
 from pipeline.engine.load import load_engine
-from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 
 class LocalEmbedder:

@@ -19,7 +19,7 @@ from pipeline.engine.flops import forward_flops, matmul_peak
 from pipeline.engine.spec import resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
-from pipeline.records import Int64, TokenBatch
+from pipeline.records.batches import Int64, TokenBatch
 
 Step = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""

@@ -15,7 +15,7 @@ from pipeline import failpoints
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.errors import ConfigError, nearest
-from pipeline.records import Float32, TokenBatch
+from pipeline.records.batches import Float32, TokenBatch
 from pipeline.tasks import ModelIdentity
 
 _NAME = re.compile(r"^null:([1-9][0-9]{0,4})$")

@@ -12,7 +12,7 @@ from pipeline.engine.duplicates import DeduplicatedJob, DeduplicatingEngine
 from pipeline.engine.engine import MERGED_ITEMS, Engine
 from pipeline.errors import RefractError
 from pipeline.metrics import EmbedMetrics
-from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 WINDOW_S = 2.0
 

@@ -12,7 +12,7 @@ from pipeline.engine.spec import ENCODER_TYPES, ModelSpec
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.errors import ConfigError
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 
 PROBE_TEXTS = (
     "The printer on the second floor does not answer.",

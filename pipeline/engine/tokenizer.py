@@ -12,7 +12,7 @@ from pipeline.engine.joins import Cut, Join, Joiner
 from pipeline.engine.prompts import Prompt, build_prompts
 from pipeline.engine.spec import ModelSpec
 from pipeline.errors import ConfigError, nearest
-from pipeline.records import Int32, TokenBatch
+from pipeline.records.batches import Int32, TokenBatch
 
 
 @dataclass(frozen=True, slots=True)

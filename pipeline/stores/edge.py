@@ -9,11 +9,11 @@ import structlog
 
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.records import Float32, PointBatch
+from pipeline.filters import Filters, parse_filters
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_shard import EdgeChunk, EdgeShard, tombstone_guard, translated
-from pipeline.stores.filters import parse_filters
 from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, describe
 from pipeline.stores.points import check_query, sendable
 from pipeline.tasks import Task

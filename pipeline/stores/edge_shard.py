@@ -20,10 +20,10 @@ import numpy as np
 import qdrant_edge as edge
 
 from pipeline.errors import EnvironmentFault, Reason, RefractError, TransientError
+from pipeline.filters import AnyOf, Condition, Equals, payload_path
 from pipeline.interfaces import StoredPoint
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from pipeline.stores.edge_directory import sync
-from pipeline.stores.filters import AnyOf, Condition, Equals, payload_path
 from pipeline.stores.points import DELETED, STATE_FIELD, VERSION_FIELD, SendableBatch, refused, stored_point
 
 NEVER_INDEXED = 10**12

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError
-from pipeline.record_range import ComparableStore
+from pipeline.interfaces import ComparableStore
 
 
 def open_store(

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
 from pipeline.interfaces import StoredPoint
-from pipeline.records import MAX_VERSION, Float32, PointBatch
+from pipeline.records.batches import Float32, PointBatch
+from pipeline.records.record import MAX_VERSION
 
 VERSION_FIELD = "_version"
 """Payload field the guard compares. Not indexed: an index makes the guard slower (measured on Qdrant 1.19)."""

@@ -8,12 +8,13 @@ from threading import Lock
 import grpc
 from qdrant_client import grpc as qdrant
 
+from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, Reason, RefractError
-from pipeline.interfaces import Clock, Filters, StoredPoint, Written
-from pipeline.records import Float32, PointBatch
+from pipeline.filters import Filters, parse_filters
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores import qdrant_filters
-from pipeline.stores.filters import parse_filters
 from pipeline.stores.grpc_errors import most_severe
 from pipeline.stores.metadata import check_alias
 from pipeline.stores.points import (

@@ -8,7 +8,7 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError
-from pipeline.stores.filters import payload_path
+from pipeline.filters import payload_path
 from pipeline.stores.metadata import DISTANCE, check_metadata, collection_metadata, describe
 from pipeline.stores.points import STATE_FIELD
 from pipeline.stores.qdrant_rpc import QdrantConnection

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import grpc as qdrant
 
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from pipeline.stores.points import UNVERSIONED, VERSION_FIELD, SendableBatch, uuid_text
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2

@@ -12,12 +12,13 @@ from qdrant_client import grpc as qdrant
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.interfaces import Store
-from pipeline.records import PointBatch, Record, point_id
-from pipeline.sources.dead_letters import KafkaDeadLetters
+from pipeline.live.worker import DEAD_LETTER_WINDOW
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import Record, point_id
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.points import sendable
 from pipeline.stores.wire import WireChunk, upsert_head
-from pipeline.worker import DEAD_LETTER_WINDOW
 from tests.bad_input.case import MARKER_TEXT, Case, Place, verdict
 from tests.bad_input.stream import FIRST_OFFSET, PIPELINE, URGENCY, Stream, body, good, message, stops_with
 from tests.fakes import FakeStore, vector

@@ -16,14 +16,14 @@ from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RecordError
 from pipeline.interfaces import Source, Store
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.records import Position, Record, point_id
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.decode import Headers, make_decoder
-from pipeline.sources.kafka_source import KafkaSource
-from pipeline.worker import StreamWorker
+from pipeline.records.decode import Headers, make_decoder
+from pipeline.records.record import Position, Record, point_id
+from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Place, leaks, verdict
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeStore, FakeTokenizer, task, vector
 from tests.unit.decoding import NOW_MS
@@ -64,9 +64,9 @@ class Stream:
         limits: Mapping[str, Any] | None = None,
         store: Store | None = None,
     ) -> None:
-        place.patch.setattr("pipeline.worker.POLL_TIMEOUT_S", 0.1)
-        place.patch.setattr("pipeline.worker.TAKE_TIMEOUT_S", 0.01)
-        place.patch.setattr("pipeline.retry.FIRST_WAIT_S", 0.001)
+        place.patch.setattr("pipeline.live.worker.POLL_TIMEOUT_S", 0.1)
+        place.patch.setattr("pipeline.live.worker.TAKE_TIMEOUT_S", 0.01)
+        place.patch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.001)
         given = {"key": "id", "text": "{text}", "payload": ["team"], "tasks": ["urgency"], **(topic or {})}
         self.settings = {name: value for name, value in given.items() if value is not None}
         self.group = Group(*[list(step) for step in script])

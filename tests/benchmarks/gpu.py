@@ -29,7 +29,7 @@ from pipeline.engine.build import build_engine
 from pipeline.engine.flops import forward_flops, matmul_peak
 from pipeline.engine.measure import count_tokens, embed_all, prompt_lengths
 from pipeline.engine.tokenizer import PromptTokenizer
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 
 VOCABULARY = 1_000
 NUM_COMPARED = 64

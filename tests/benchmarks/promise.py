@@ -22,16 +22,17 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.source import TopicConfig
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.engine.null import NullEngine, NullTokenizer, null_identity
+from pipeline.live.offsets import OffsetTracker, Watermark, Watermarks
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker, Watermark, Watermarks
-from pipeline.records import Delivery, Embeddings, Partition, Position, Priority, Receipt, TokenBatch, Witness
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.decode import make_decoder
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.records.decode import make_decoder
+from pipeline.records.record import Delivery, Partition, Position, Receipt, Witness
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.edge_shard import EdgeShard
 from pipeline.tasks import bind_task
-from pipeline.worker import StreamWorker
 from tests.benchmarks import _harness as harness
 from tests.fakes import FakeDeadLetters
 

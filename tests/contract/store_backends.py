@@ -17,7 +17,7 @@ from qdrant_client.conversions.conversion import json_to_value
 from pipeline.config.model import TaskConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.interfaces import Store
-from pipeline.records import Float32, PointBatch
+from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.tasks import Task

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
-from pipeline.records import MAX_VERSION
+from pipeline.records.record import MAX_VERSION
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,

@@ -18,7 +18,7 @@ from actors.run import RunningApp
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
 from pipeline.interfaces import Store
-from pipeline.sources.admin import create_topics
+from pipeline.sources.client.admin import create_topics
 from tests.broker import Broker, free_port
 from tests.e2e.oracle import Journal
 from tests.faults.results import FaultRun, TooLateError

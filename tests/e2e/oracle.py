@@ -19,9 +19,10 @@ from pipeline.config.app import Config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import Reason
 from pipeline.interfaces import Store, StoredPoint
-from pipeline.records import Float32, point_id
-from pipeline.sources.admin import open_admin, topic_exists
-from pipeline.sources.letter_reader import StoredLetter, read_dead_letters
+from pipeline.records.batches import Float32
+from pipeline.records.record import point_id
+from pipeline.sources.client.admin import open_admin, topic_exists
+from pipeline.sources.letters.letter_reader import StoredLetter, read_dead_letters
 from pipeline.stores.points import uuid_text
 from pipeline.tasks import Task, bind_tasks
 from tests.e2e.differences import Difference, Harm, State, difference_of, told

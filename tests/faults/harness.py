@@ -33,7 +33,7 @@ from pipeline.config.load import load_config
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
 from pipeline.interfaces import Store
-from pipeline.sources.admin import create_topics
+from pipeline.sources.client.admin import create_topics
 from pipeline.stores.open import open_store
 from pipeline.stores.points import uuid_text
 from tests.broker import Broker, free_port

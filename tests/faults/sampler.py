@@ -10,8 +10,8 @@ from kafka import KafkaAdminClient, TopicPartition
 
 from pipeline.errors import RefractError
 from pipeline.interfaces import Store
-from pipeline.sources.admin import group_offsets
-from pipeline.sources.connection import client_settings, connect
+from pipeline.sources.client.admin import group_offsets
+from pipeline.sources.client.connection import client_settings, connect
 from pipeline.stores.points import uuid_text
 from tests.e2e.differences import Difference, Harm
 from tests.e2e.oracle import Journal, Placed

@@ -16,7 +16,7 @@ from pipeline.config.load import load_config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Store
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from pipeline.stores.open import open_store
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.tasks import Task, bind_tasks

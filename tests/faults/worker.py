@@ -24,18 +24,18 @@ from prometheus_client import CollectorRegistry
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.witness import confirm
+from pipeline.live.worker import StreamWorker
 from pipeline.logs import configure_logs
 from pipeline.metrics import IngestMetrics, Snapshot, snapshot, total
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Embeddings, Priority, TokenBatch
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.kafka_source import KafkaSource
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.open import open_store
 from pipeline.tasks import bind_tasks
-from pipeline.witness import confirm
-from pipeline.worker import StreamWorker
 
 if TYPE_CHECKING:
     from tests.faults.encoder import EncoderFaults

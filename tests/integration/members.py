@@ -11,10 +11,10 @@ from typing import Any, Self
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Delivery, Partition
-from pipeline.sources.kafka_source import KafkaSource
-from pipeline.sources.producer import RecordProducer
+from pipeline.live.offsets import OffsetTracker
+from pipeline.records.record import Delivery, Partition
+from pipeline.sources.client.producer import RecordProducer
+from pipeline.sources.group.kafka_source import KafkaSource
 
 POLL_S = 0.05
 

@@ -5,10 +5,10 @@ import os
 import pytest
 
 from pipeline.errors import ConfigError, TransientError
-from pipeline.records import Partition
-from pipeline.sources import admin, connection
-from pipeline.sources.admin import committed_lag, create_topics, inspect
-from pipeline.sources.producer import RecordProducer
+from pipeline.records.record import Partition
+from pipeline.sources.client import admin, connection
+from pipeline.sources.client.admin import committed_lag, create_topics, inspect
+from pipeline.sources.client.producer import RecordProducer
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, produce, source_config, texts
 

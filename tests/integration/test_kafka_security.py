@@ -19,8 +19,8 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
-from pipeline.sources import connection
-from pipeline.sources.admin import inspect
+from pipeline.sources.client import connection
+from pipeline.sources.client.admin import inspect
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, produce, source_config, texts
 

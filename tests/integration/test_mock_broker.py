@@ -6,10 +6,10 @@ import pytest
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason
-from pipeline.records import DeadLetter, Position
-from pipeline.sources.admin import committed_lag, inspect
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.letter_reader import read_dead_letters
+from pipeline.records.record import DeadLetter, Position
+from pipeline.sources.client.admin import committed_lag, inspect
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
+from pipeline.sources.letters.letter_reader import read_dead_letters
 from pipeline.sources.mock_broker import API_VERSION, MockBroker
 from tests.integration.members import Member, positions, produce, source_config, texts, wait_until
 

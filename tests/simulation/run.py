@@ -10,17 +10,17 @@ from unittest.mock import patch
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from pipeline.buffer import DELIVERY_BYTES
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.interfaces import Source
+from pipeline.live.buffer import DELIVERY_BYTES
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.witness import confirm
+from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.kafka_source import KafkaSource
-from pipeline.witness import confirm
-from pipeline.worker import StreamWorker
+from pipeline.sources.group.kafka_source import KafkaSource
 from tests.fakes import FakeTokenizer, task
 from tests.simulation.broker import TOPIC, Broker, SimConsumer
 from tests.simulation.chaos import Chaos
@@ -167,9 +167,9 @@ def simulate(seed: int, store: type[SimStore] = SimStore) -> Outcome:
     global_random.seed(seed)  # tenacity's jitter
     world = World(seed, store)
     with (
-        patch("pipeline.worker.Thread", world.scheduler.spawn),
-        patch("pipeline.buffer.Condition", lambda: SimCondition(world.scheduler)),
-        patch("pipeline.crashes.Condition", lambda: SimCondition(world.scheduler)),
+        patch("pipeline.live.worker.Thread", world.scheduler.spawn),
+        patch("pipeline.live.buffer.Condition", lambda: SimCondition(world.scheduler)),
+        patch("pipeline.live.crashes.Condition", lambda: SimCondition(world.scheduler)),
         capture_logs(),
     ):
         try:

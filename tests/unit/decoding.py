@@ -6,8 +6,8 @@ import orjson
 
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import TopicConfig
-from pipeline.records import Position, Record
-from pipeline.sources.decode import RecordDecoder, make_decoder
+from pipeline.records.decode import RecordDecoder, make_decoder
+from pipeline.records.record import Position, Record
 
 NOW_MS = 1_790_000_000_000
 

@@ -10,9 +10,9 @@ from kafka import TopicPartition
 
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Partition, Witness
-from pipeline.sources.kafka_source import KafkaSource
+from pipeline.live.offsets import OffsetTracker
+from pipeline.records.record import Partition, Witness
+from pipeline.sources.group.kafka_source import KafkaSource
 
 PLACE = TopicPartition("t", 0)
 

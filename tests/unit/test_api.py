@@ -15,12 +15,13 @@ from ray.serve.exceptions import BackPressureError
 from structlog.testing import capture_logs
 
 from actors.api import MAX_BODY_BYTES, Api
-from actors.context import ConfigTree
 from actors.monitor import Monitor
 from pipeline.config.app import Config
+from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.records import Embeddings, Float32, PointBatch, Priority, TokenBatch, point_id
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.records.record import point_id
 from pipeline.tasks import bind_tasks
 from tests.config_trees import tree
 from tests.fakes import FakeStore

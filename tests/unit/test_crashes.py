@@ -4,15 +4,15 @@ from threading import Event, Thread
 
 import pytest
 
-from pipeline.crashes import MAX_DEATHS, PROBE_TEXT, Suspects
 from pipeline.errors import DiedError, Reason, RecordError
+from pipeline.live.crashes import MAX_DEATHS, PROBE_TEXT, Suspects
 from tests.fakes import record
 from tests.unit.test_refractor import URGENCY, Bench
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.0001)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
     return Bench()
 
 

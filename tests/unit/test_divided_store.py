@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.plain import DividedStore
+from actors.pools import DividedStore
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
-from pipeline.records import PointBatch
+from pipeline.records.batches import PointBatch
 from pipeline.tasks import Task
 from tests.contract.store_backends import make_batch, make_task, put
 
@@ -70,7 +70,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         assert timeout is not None
         return [each() for each in ref] if isinstance(ref, list) else ref()
 
-    monkeypatch.setattr("actors.plain.ray.get", get)
+    monkeypatch.setattr("actors.pools.ray.get", get)
     return []
 
 

@@ -18,7 +18,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.record import default_records, legacy_records
 
 from pipeline.errors import EnvironmentFault
-from pipeline.sources.inflate import InflatedTooLargeError, bound_inflation
+from pipeline.sources.client.inflate import InflatedTooLargeError, bound_inflation
 from tests.unit.compressed import CODECS, MIB, compressed, fetched, give_back_client
 from tests.unit.fake_consumer import PLACE, Group, assign, messages
 

@@ -15,8 +15,8 @@ from hypothesis.stateful import (
 )
 
 from pipeline.errors import OwnershipError
-from pipeline.offsets import OffsetTracker, Watermark, Watermarks
-from pipeline.records import Partition, Receipt, Witness
+from pipeline.live.offsets import OffsetTracker, Watermark, Watermarks
+from pipeline.records.record import Partition, Receipt, Witness
 
 P0 = Partition("tickets", 0)
 P1 = Partition("tickets", 1)

@@ -7,11 +7,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError, TransientError, UnknownOutcomeError
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.retry import Retrier
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Delivery, Embeddings, Priority, Record, TokenBatch, point_id
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.records.record import Delivery, Record, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task, vector
 
 URGENCY, ISSUE = task("urgency"), task("issue")
@@ -59,7 +60,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.0001)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
     return Bench()
 
 

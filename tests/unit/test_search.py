@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.records import Embeddings, PointBatch, Priority, TokenBatch, point_id
+from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
+from pipeline.records.record import point_id
 from pipeline.search import QueryError, Searcher
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, task, vector
 

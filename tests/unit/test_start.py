@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault
-from pipeline.records import Partition
-from pipeline.sources.start import Committed, Mark, Topic, begin, resume
+from pipeline.records.record import Partition
+from pipeline.sources.group.positions import Committed, Mark, Topic, begin, resume
 
 ONE, OTHER = "id-1", "id-2"
 

@@ -8,9 +8,9 @@ import pytest
 from kafka import OffsetAndMetadata
 
 from pipeline.errors import EnvironmentFault, Reason, TransientError
-from pipeline.records import Partition, Witness, collection_tag, point_id
-from pipeline.sources.start import Mark, load_witness, without_witness
-from pipeline.witness import confirm, witness_tags
+from pipeline.live.witness import confirm, witness_tags
+from pipeline.records.record import Partition, Witness, collection_tag, point_id
+from pipeline.sources.group.positions import Mark, load_witness, without_witness
 from tests.fakes import FakeStore, record, task
 from tests.unit.fake_consumer import PLACE, FakeConsumer, Group, assign, lose, messages, revoke
 from tests.unit.test_refractor import Bench

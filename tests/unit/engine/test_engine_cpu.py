@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from pipeline.batching import flat_packs
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine import attention, cpu_kernels, weights
+from pipeline.engine.batching import flat_packs
 from pipeline.engine.budget import TokenBudget
 from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, packs_bfloat16, quantise
 from pipeline.engine.layout import Pack
