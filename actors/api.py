@@ -16,6 +16,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
+from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
 from pipeline.api.models import (
@@ -29,13 +30,10 @@ from pipeline.api.models import (
 )
 from pipeline.api.status import readiness, status
 from pipeline.config.load import ConfigTree
-from pipeline.context import Context
-from pipeline.engine.load import load_tokenizer
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.interfaces import Store
 from pipeline.metrics import ApiMetrics, ReplicaReport, SnapshotCollector
 from pipeline.search import QueryError, Searcher
-from pipeline.stores.open import open_store
 
 MAX_BODY_BYTES = 4_194_304
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -125,27 +123,20 @@ class Api:
         monitor: DeploymentHandle[Any],
         ingestor: DeploymentHandle[Any],  # noqa: ARG002 - binding it makes Serve deploy it
     ) -> None:
-        context = Context(source)
+        context = start_context(source)
         config = self._config = context.config
         self._tasks = context.tasks
         self._monitor = monitor
         self._metrics = ApiMetrics(context.registry)
         self._num_requests = 0
-        remote: Store = (
-            RemoteStore(store) if store is not None else open_store(config.store, config.pipeline, context.filterable)
-        )
+        remote: Store = RemoteStore(store) if store is not None else context.open_store()
         self._searcher = Searcher(
             config.pipeline,
             context.tasks,
-            tokenizers={
-                name: load_tokenizer(
-                    model, {task: settings for task, settings in config.tasks.items() if settings.model == name}
-                )
-                for name, model in config.models.items()
-            },
+            tokenizers=context.tokenizers(),
             embedder=RemoteEmbedder(embedders),
             store=remote,
-            filterable=context.filterable,
+            filterable=config.filterable,
             max_query_bytes=config.api.max_query_bytes,
         )
         self._reporter = Reporter("api", monitor, context.registry, lambda: (True, ""))

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.carrier_actor import CarrierActor
 from actors.cluster import root_cause
 from actors.embedder import start_scheduler
+from actors.process import start_context
 from actors.store_owner import StoreOwner
 from pipeline.backfill.carrier import UnflushedError
 from pipeline.backfill.outcome import Counts, Outcome
@@ -25,7 +26,6 @@ from pipeline.backfill.rows import FragmentFault
 from pipeline.backfill.work import Job, Work
 from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
-from pipeline.context import Context
 from pipeline.errors import RefractError
 from pipeline.metrics import snapshot, total
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
@@ -58,7 +58,7 @@ class _Embedder:
     """One replica of a model, for this job alone."""
 
     def __init__(self, source: ConfigTree, name: str) -> None:
-        self._context = Context(source)
+        self._context = start_context(source)
         self._scheduler = start_scheduler(self._context, name, shared=False)
 
     async def ready(self) -> None:

@@ -29,7 +29,7 @@ def start_ray(config: Config, address: str | None, progress: Progress) -> None:
         TransientError: the cluster cannot be reached or started.
     """
     for name, model in config.models.items():
-        check_tasks(name, model, {task: made for task, made in config.tasks.items() if made.model == name})
+        check_tasks(name, model, config.tasks_of(name))
     if not address:
         # On a cluster Serve may hold the port already, for apps before and beside this one.
         _wait_for_port(config.api.host, config.api.port, progress)

@@ -10,6 +10,7 @@ from ray.serve.exceptions import RayServeException
 
 from actors.app import APP_NAME
 from actors.pools import DividedStore, EmbedderPool
+from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore, call
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
@@ -18,10 +19,8 @@ from pipeline.backfill.vectors import FragmentFile
 from pipeline.backfill.work import Job, Work
 from pipeline.config.app import Config
 from pipeline.context import Context
-from pipeline.engine.load import load_tokenizer
 from pipeline.errors import ConfigError, TransientError
 from pipeline.interfaces import Embedder, Store
-from pipeline.stores.open import open_store
 from pipeline.tasks import Task
 
 APP_TIMEOUT_S = 30.0
@@ -69,7 +68,7 @@ class CarrierActor:
         return self._made.counts() if self._made is not None else Counts()
 
     def _open(self) -> Carrier:
-        context = Context(self._job.source)
+        context = start_context(self._job.source)
         config, rest = context.config, 0.0
         if self._job.share and config.store.type == "edge":
             config, rest = _in_small_steps(config), SHARED_REST
@@ -81,12 +80,7 @@ class CarrierActor:
             handles = _app_embedders({task.config.model for task in tasks.values()})
             _check_app(handles, tasks)
             embedder = RemoteEmbedder(handles)
-        tokenizers = {
-            model: load_tokenizer(
-                config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
-            )
-            for model in {task.config.model for task in tasks.values()}
-        }
+        tokenizers = context.tokenizers({task.config.model for task in tasks.values()})
         return Carrier(
             config,
             self._job.topic,
@@ -101,7 +95,7 @@ class CarrierActor:
     def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:
         config = context.config
         if config.store.type != "edge":
-            store: Store = open_store(config.store, config.pipeline, context.filterable)
+            store: Store = context.open_store()
         elif self._job.share:
             store = RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
         else:

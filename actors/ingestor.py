@@ -9,11 +9,11 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
-from pipeline.engine.load import load_tokenizer
 from pipeline.interfaces import Source, Store
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.refractor import Plan, Refractor
@@ -23,7 +23,6 @@ from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.sources.group.kafka_source import KafkaSource
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
-from pipeline.stores.open import open_store
 
 STALL_S = 120.0
 """A loop that has not turned for so long hangs; polls take a fraction of a second, repeated calls report in between."""
@@ -43,15 +42,11 @@ class Ingestor:
         store: DeploymentHandle[Any] | None,
         monitor: DeploymentHandle[Any],
     ) -> None:
-        context = Context(source)
+        context = start_context(source)
         self._error: BaseException | None = None
         self._stop = Event()
         self._metrics = IngestMetrics(context.registry)
-        self._store: Store = (
-            RemoteStore(store)
-            if store is not None
-            else open_store(context.config.store, context.config.pipeline, context.filterable)
-        )
+        self._store: Store = RemoteStore(store) if store is not None else context.open_store()
         self._worker = self._build(context, RemoteEmbedder(embedders))
         self._thread = Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
@@ -75,12 +70,7 @@ class Ingestor:
         tracker = OffsetTracker()
         used = {name: [context.tasks[task] for task in topic.tasks] for name, topic in config.source.topics.items()}
         tasks = list({task.name: task for tasks in used.values() for task in tasks}.values())
-        tokenizers = {
-            model: load_tokenizer(
-                config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
-            )
-            for model in {task.config.model for task in tasks}
-        }
+        tokenizers = context.tokenizers({task.config.model for task in tasks})
         self._dead_letters = KafkaDeadLetters(config.source, config.pipeline)
         refractor = Refractor(
             Plan(config.pipeline, used, tokenizers),

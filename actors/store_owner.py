@@ -7,12 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from actors.process import start_context
 from pipeline.config.load import ConfigTree
-from pipeline.context import Context
 from pipeline.filters import Filters
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
-from pipeline.stores.open import open_store
 from pipeline.tasks import Task
 
 NUM_WRITE_THREADS = 2
@@ -29,9 +28,7 @@ class StoreOwner:
 
     def __init__(self, source: ConfigTree, *, shared: bool = False) -> None:
         """Takes the whole directory; `shared`: beside other owners, the collections it is asked for."""
-        context = Context(source)
-        config = context.config
-        self._store = open_store(config.store, config.pipeline, context.filterable, shared=shared)
+        self._store = start_context(source).open_store(shared=shared)
         # Only this starts its upkeep: the ingestors open their tasks once, and not again after a restart of this one.
         self._store.open(())
         self._writers = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="write")

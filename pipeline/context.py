@@ -1,31 +1,43 @@
-"""What every actor builds first: the configuration, the bound tasks, logs and a metric registry."""
+"""A configuration in use: its tasks bound to their models, and the parts of it that any process may need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 
 from prometheus_client import CollectorRegistry
 
+from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
-from pipeline.engine.load import identify
-from pipeline.logs import configure_logs
+from pipeline.engine.load import identify, load_tokenizer
+from pipeline.engine.local import LocalEmbedder
+from pipeline.interfaces import ComparableStore, Tokenizer
+from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
 
 class Context:
-    """A process's configuration, tasks and metric registry."""
+    """One process's configuration, tasks and metric registry. Everything is made when it is first asked for."""
 
     def __init__(self, source: ConfigTree) -> None:
-        configure_logs()
-        self.config = source.load()
+        """Validates the configuration. Raises ConfigError."""
+        self.source = source
+        self.config: Config = source.load()
         self.registry = CollectorRegistry()
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """All tasks by name, with the fingerprints of the models' files."""
+        """All tasks by name, with the fingerprints of the models' files. Raises ConfigError, TransientError."""
         return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
 
-    @property
-    def filterable(self) -> Sequence[str]:
-        """Payload fields that searches may filter on: the allow-list of every topic."""
-        names = (name for topic in self.config.source.topics.values() for name in topic.payload_fields)
-        return tuple(dict.fromkeys(names))
+    @cached_property
+    def embedder(self) -> LocalEmbedder:
+        """The models in this process, each loaded when it is first used."""
+        return LocalEmbedder(self.config)
+
+    def tokenizers(self, models: Iterable[str] | None = None) -> dict[str, Tokenizer]:
+        """Returns the tokenizers of some models, of all without a list. Raises ConfigError, TransientError."""
+        wanted = self.config.models if models is None else models
+        return {name: load_tokenizer(self.config.models[name], self.config.tasks_of(name)) for name in wanted}
+
+    def open_store(self, *, shared: bool = False) -> ComparableStore:
+        """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
+        return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)

@@ -227,7 +227,7 @@ def _store(plan: _Plan) -> "Iterator[Store]":
     deadline_s = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
-            store = open_store(plan.config.store, plan.config.pipeline, plan.context.filterable)
+            store = open_store(plan.config.store, plan.config.pipeline, plan.config.filterable)
             break
         except EnvironmentFault:
             if time.monotonic() > deadline_s:
@@ -244,18 +244,12 @@ def chosen_topic(config: Config, name: str | None, inputs: Sequence[str]) -> str
     """Returns the topic whose rules the inputs follow. Raises ConfigError."""
     from pipeline.backfill.kafka_ranges import SCHEME, topic_of
 
-    topics = config.source.topics
     named = {topic_of(given) for given in inputs if given.startswith(SCHEME)}
     if name is not None:
         named.add(name)
     if len(named) > 1:
         raise ConfigError(f"one run follows one topic's rules; these are several: {', '.join(sorted(named))}")
-    if not named and len(topics) > 1:
-        raise ConfigError(f"choose the topic whose rules the rows follow with --topic: {', '.join(topics)}")
-    chosen = named.pop() if named else next(iter(topics))
-    if chosen not in topics:
-        raise ConfigError(f"--topic: {chosen!r} is no source topic of this file.{nearest(chosen, topics)}")
-    return chosen
+    return config.topic_named(named.pop() if named else None)
 
 
 def chosen_tasks(known: list[str], wanted: str | None) -> list[str]:

@@ -188,8 +188,7 @@ def _backends(config: Config) -> Iterator[tuple[ComparableStore, Embedder]]:
     from pipeline.engine.local import LocalEmbedder
     from pipeline.stores.open import open_store
 
-    filterable = {name: None for topic in config.source.topics.values() for name in topic.payload_fields}
-    store = open_store(config.store, config.pipeline, list(filterable))
+    store = open_store(config.store, config.pipeline, config.filterable)
     try:
         yield store, LocalEmbedder(config)
     finally:
@@ -213,12 +212,7 @@ def _app_answers(config: Config) -> bool:
 def _tokenizers(config: Config, models: set[str]) -> dict[str, Any]:
     from pipeline.engine.load import load_tokenizer
 
-    return {
-        model: load_tokenizer(
-            config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
-        )
-        for model in models
-    }
+    return {model: load_tokenizer(config.models[model], config.tasks_of(model)) for model in models}
 
 
 def _sample_size(sample: str) -> int | None:

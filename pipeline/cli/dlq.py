@@ -13,7 +13,6 @@ from pipeline.cli.times import unix_ms
 from pipeline.errors import ConfigError, Reason, nearest
 
 if TYPE_CHECKING:
-    from pipeline.config.source import SourceConfig
     from pipeline.sources.letters.letter_reader import StoredLetter
     from pipeline.sources.letters.replay import Survey
 
@@ -42,7 +41,7 @@ def list_letters(
     from pipeline.sources.letters.letter_reader import read_dead_letters
 
     loaded = load_config(config)
-    _check_choice(topic, reason, loaded.source)
+    _check_choice(topic, reason, loaded)
     letters = list(read_dead_letters(loaded.source, topic=topic, reason=reason, limit=limit))
     facts = [letter_facts(letter, values=values) for letter in letters]
     if as_json:
@@ -87,7 +86,7 @@ def replay_letters(
     from pipeline.sources.letters.replay import Fate, Replay, Wanted
 
     loaded = load_config(config)
-    _check_choice(topic, reason, loaded.source)
+    _check_choice(topic, reason, loaded)
     since_ms = None if since is None else unix_ms("--since", since)
     until_ms = None if until is None else unix_ms("--until", until)
     wanted = Wanted(topic, reason, since_ms, until_ms, limit)
@@ -142,12 +141,12 @@ def _print_survey(survey: "Survey") -> None:
         print_note("value lost: the letter keeps a part of the value, and the source topic does not retain the record")
 
 
-def _check_choice(topic: str | None, reason: str | None, source: "SourceConfig") -> None:
+def _check_choice(topic: str | None, reason: str | None, config: "Config") -> None:
     reasons = [str(known) for known in Reason]
     if reason is not None and reason not in reasons:
         raise ConfigError(f"--reason: no reason {reason!r}.{nearest(reason, reasons)} Reasons: {', '.join(reasons)}")
-    if topic is not None and topic not in source.topics:
-        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, source.topics)}")
+    if topic is not None:
+        config.topic_named(topic)
 
 
 def letter_facts(letter: "StoredLetter", *, values: bool) -> dict[str, Any]:

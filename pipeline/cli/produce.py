@@ -13,7 +13,7 @@ import typer
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note
 from pipeline.config.app import Config
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError
 from pipeline.records.files.record_files import FileRecord, count_records, keys_of, read_records
 
 _LINE_S = 5.0
@@ -62,7 +62,7 @@ def produce(
     from pipeline.config.load import load_config
 
     loaded = load_config(config)
-    name = _topic(loaded, topic)
+    name = loaded.topic_named(topic)
     total = min(count_records(file), limit or sys.maxsize)
     records = islice(read_records(file, keys_of(name, loaded.source.topics[name], key, row_number)), limit)
     _ensure_topic(loaded, name, create)
@@ -93,17 +93,6 @@ def pace(
         # A little slack lets the average keep the rate although every sleep runs over.
         due_s = max(due_s, now_s - _SLACK_S) + 1 / rate
         yield record
-
-
-def _topic(config: Config, topic: str | None) -> str:
-    topics = config.source.topics
-    if topic is None:
-        if len(topics) > 1:
-            raise ConfigError(f"choose one of the source topics with --topic: {', '.join(topics)}")
-        return next(iter(topics))
-    if topic not in topics:
-        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, topics)}")
-    return topic
 
 
 def _ensure_topic(config: Config, topic: str, partitions: int | None) -> None:

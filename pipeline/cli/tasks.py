@@ -43,7 +43,7 @@ def prompts(config: Config, text: str) -> Iterator[dict[str, Any]]:
     from pipeline.usecases.check import prompter
 
     for model_name, model in config.models.items():
-        own = {name: task for name, task in config.tasks.items() if task.model == model_name}
+        own = config.tasks_of(model_name)
         if not own:
             continue
         shown = prompter(model, own)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config.app import Config
-from pipeline.errors import ConfigError, RecordError, nearest
+from pipeline.errors import ConfigError, RecordError
 from pipeline.interfaces import Found
 from pipeline.records.batches import Int64
 from pipeline.records.files.record_files import Keys, count_records, keys_of, read_records
@@ -61,10 +61,5 @@ class FileRange:
 
 def open_file(path: Path, config: Config, topic: str | None, key: str | None, row_number: str | None) -> FileRange:
     """Returns the file as the range of its topic. Raises ConfigError."""
-    topics = config.source.topics
-    if topic is None and len(topics) > 1:
-        raise ConfigError(f"choose the topic that --input stands for with --topic: {', '.join(topics)}")
-    name = topic or next(iter(topics))
-    if name not in topics:
-        raise ConfigError(f"--topic: {name!r} is no source topic of this file.{nearest(name, topics)}")
-    return FileRange(path, name, keys_of(name, topics[name], key, row_number), config)
+    name = config.topic_named(topic)
+    return FileRange(path, name, keys_of(name, config.source.topics[name], key, row_number), config)

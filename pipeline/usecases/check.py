@@ -140,7 +140,7 @@ def _models(config: Config, plan: Plan, *, offline: bool) -> tuple[dict[str, Mod
     identities: dict[str, ModelIdentity] = {}
     prompters: dict[str, _Prompter] = {}
     for name, model in config.models.items():
-        own = {task: settings for task, settings in config.tasks.items() if settings.model == name}
+        own = config.tasks_of(name)
         if not _tasks_fit(name, model, own, plan, offline=offline):
             continue
         with plan.catching(f"models.{name}"):
@@ -184,11 +184,10 @@ def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
     if isinstance(config.store, EdgeStoreConfig) and not config.store.path.exists():
         plan.store = f"Qdrant Edge in {config.store.path}, which will be created"
         return {task.name: "new" for task in tasks}
-    filterable = sorted({name for topic in config.source.topics.values() for name in topic.payload_fields})
     states: dict[str, str] = {}
     with plan.catching("store"):
         try:
-            store = open_store(config.store, config.pipeline, filterable)
+            store = open_store(config.store, config.pipeline, config.filterable)
         except EnvironmentFault:
             if not _app_runs(config):
                 raise
