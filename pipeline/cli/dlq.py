@@ -13,6 +13,7 @@ from pipeline.cli.times import unix_ms
 from pipeline.errors import ConfigError, Reason, nearest
 
 if TYPE_CHECKING:
+    from pipeline.config.app import Config
     from pipeline.sources.letters.letter_reader import StoredLetter
     from pipeline.sources.letters.replay import Survey
 
