@@ -9,7 +9,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from actors.api import MAX_BODY_BYTES
+from pipeline.api.app import MAX_BODY_BYTES
 from actors.reporting import REPORT_INTERVAL_S
 from pipeline.config.load import load_config
 from pipeline.engine.load import identify
