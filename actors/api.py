@@ -39,6 +39,6 @@ class Api:
         self._service = ApiService(context, RemoteEmbedder(embedders), remote, reports)
         self._reporter = Reporter("api", monitor, context.registry, lambda: (True, ""))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - the name that Serve asks for, see serve.ingress
+    def __serve_build_asgi_app__(self) -> FastAPI:
         """Returns the app of this replica's configuration."""
         return build_api(self._service)

@@ -89,8 +89,8 @@ class Searcher:
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a stored one, without that one.
 
-        The key is read as the task's topics spell theirs: `17` finds the integer 17 where `key_type` says so, hex digits
-        find a binary key.
+        The key is read as the task's topics spell theirs: `17` finds the integer 17 where `key_type` says so, and hex
+        digits find a binary key.
         """
         task = self.task(task_name)
         self._check_filters(filters)

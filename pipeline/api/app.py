@@ -1,4 +1,4 @@
-"""The HTTP API: who is admitted, the routes, and the one form of every failure. Thin: answers come from `ApiService`."""
+"""The HTTP API: who is admitted, the routes, and the one form of every failure. Answers come from `ApiService`."""
 
 import hmac
 import uuid

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from pipeline import __version__
+from pipeline.version import __version__
 from pipeline.cli.backfill import backfill
 from pipeline.cli.bench import bench
 from pipeline.cli.check import check

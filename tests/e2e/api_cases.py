@@ -109,7 +109,7 @@ WRONG_EMBEDDINGS: list[tuple[Any, ...]] = [
     ({"input": ""}, "empty_text"),
     ({"input": ["a", " "]}, "empty_text"),
     ({"input": []}, "invalid_request"),
-    ({"input": ["a"] * 257}, "invalid_request"),
+    ({"input": ["a"] * 2049}, "invalid_request"),
     ({"input": [1, 2, 3]}, "invalid_request"),
     ({"input": [["a"]]}, "invalid_request"),
     ({"input": "a", "encoding_format": "hex"}, "invalid_request"),

@@ -8,7 +8,7 @@ from typing import Any
 import kafka.errors as kafka_errors
 from kafka import KafkaProducer
 
-from pipeline import __version__
+from pipeline.version import __version__
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records.record import DeadLetter
