@@ -33,7 +33,7 @@ class Position:
     partition: int
     offset: int
     timestamp_ms: int
-    """Kafka's timestamp; -1 when the broker has none."""
+    """Kafka's timestamp; -1 when the broker does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A point that was stored before an offset was committed; as long as it is there, it is still the same store."""
+    """A point that was stored before an offset was committed; while it is there, the store is still the same one."""
 
     id: bytes
     version: int
@@ -98,7 +98,7 @@ def collection_tag(collection: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the source hands over for one offset: a record, or the reason why it is none.
+    """What the source hands over for one offset: a record, or the reason why it cannot be one.
 
     Exactly one of `record` and `error` is set.
     """
@@ -135,5 +135,5 @@ def point_id(pipeline: str, key: str, chunk: int | None = None) -> bytes:
 
 
 def offset_version(generation: int, offset: int) -> int:
-    """Returns the version of a record that carries none: its generation and Kafka offset."""
+    """Returns the version of a record without a version field: its generation and Kafka offset."""
     return (generation << OFFSET_BITS) | offset

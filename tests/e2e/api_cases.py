@@ -9,8 +9,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from pipeline.api.app import MAX_BODY_BYTES
 from actors.reporting import REPORT_INTERVAL_S
+from pipeline.api.app import MAX_BODY_BYTES
 from pipeline.config.load import load_config
 from pipeline.engine.load import identify
 from pipeline.stores.open import open_store
