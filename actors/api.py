@@ -31,7 +31,7 @@ from pipeline.api.models import (
 from pipeline.api.status import readiness, status
 from pipeline.config.load import ConfigTree
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.metrics import ApiMetrics, ReplicaReport, SnapshotCollector
 from pipeline.search import QueryError, Searcher
 
@@ -83,7 +83,9 @@ async def _on_http(_request: Request, error: HTTPException) -> JSONResponse:
 async def _on_query(_request: Request, error: QueryError) -> JSONResponse:
     if error.code == "text_too_large":
         return failure(413, error.code, str(error))
-    return failure(404 if error.code in NOT_FOUND_CODES else 400, error.code, str(error))
+    # A filter's values are a matter of the request's form to callers, like every field that the models check.
+    code = "invalid_request" if error.code == "invalid_filter" else error.code
+    return failure(404 if code in NOT_FOUND_CODES else 400, code, str(error))
 
 
 @app.exception_handler(RefractError)
@@ -129,7 +131,7 @@ class Api:
         self._monitor = monitor
         self._metrics = ApiMetrics(context.registry)
         self._num_requests = 0
-        remote: Store = RemoteStore(store) if store is not None else context.open_store()
+        remote: PointReader = RemoteStore(store) if store is not None else context.open_store()
         self._searcher = Searcher(
             config.pipeline,
             context.tasks,

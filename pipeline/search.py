@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError, RefractError
-from pipeline.filters import Filters, parse_filters
-from pipeline.interfaces import Embedder, Store, StoredPoint, Tokenizer
+from pipeline.filters import Condition, Filters, parse_filters
+from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
 from pipeline.records.batches import Float32, Priority
-from pipeline.records.record import point_id
+from pipeline.records.record import point_id, uuid_text
 from pipeline.tasks import Task
 
 RESERVED = "_"
-"""Payload names that begin so are the pipeline's own."""
+"""Payload names that begin with it are the pipeline's own."""
 
 
 class QueryError(RefractError):
@@ -48,7 +48,7 @@ class Embedded:
 
 
 class Searcher:
-    """Searches a task's collection with that task's own prompt, so that nobody can search it with another.
+    """Searches a task's collection with that task's own prompt, so that it cannot be searched with another.
 
     Thread-safe. Every method raises QueryError for what the caller got wrong, and the classes of
     `pipeline.errors` for what is wrong here.
@@ -61,7 +61,7 @@ class Searcher:
         *,
         tokenizers: Mapping[str, Tokenizer],
         embedder: Embedder,
-        store: Store,
+        store: PointReader,
         filterable: Sequence[str],
         max_query_bytes: int,
     ) -> None:
@@ -76,19 +76,19 @@ class Searcher:
     def by_text(self, task_name: str, text: str, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a text, by falling score."""
         task = self.task(task_name)
-        self._check_filters(filters)
+        conditions = self._conditions(filters)
         row = self.embed(task_name, [text]).rows[0]
-        return [_hit(point) for point in self._store.search(task, row, limit, filters)]
+        return [_hit(point) for point in self._store.search(task, row, limit, conditions)]
 
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a stored one, without that one. An int is another key than its text."""
         task = self.task(task_name)
-        self._check_filters(filters)
+        conditions = self._conditions(filters)
         own = point_id(self._pipeline, f"i:{key}" if isinstance(key, int) else f"s:{key}")
         found = self._store.retrieve(task.collection, [own], with_vectors=True)
         if not found or found[0].deleted or found[0].vector is None:
             raise QueryError("unknown_record", "no live record has this id in this task's collection")
-        neighbours = self._store.search(task, found[0].vector, limit + 1, filters)
+        neighbours = self._store.search(task, found[0].vector, limit + 1, conditions)
         return [_hit(point) for point in neighbours if point.id != own][:limit]
 
     def embed(self, task_name: str, texts: Sequence[str], *, as_records: bool = False) -> Embedded:
@@ -113,28 +113,24 @@ class Searcher:
         try:
             num_bytes = len(text.encode())
         except UnicodeEncodeError:
-            raise QueryError("invalid_text", "the text holds a lone surrogate, which is no character") from None
+            raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character") from None
         if not text.strip():
             raise QueryError("empty_text", "the text is empty")
         if num_bytes > self._max_query_bytes:
             raise QueryError("text_too_large", f"the text has {num_bytes} bytes, more than {self._max_query_bytes}")
 
-    def _check_filters(self, filters: Filters) -> None:
+    def _conditions(self, filters: Filters) -> list[Condition]:
+        try:
+            conditions = parse_filters(filters)
+        except ConfigError as error:
+            raise QueryError("invalid_filter", str(error)) from None
         for name in filters:
             if name not in self._filterable or name.startswith(RESERVED):
                 raise QueryError("unknown_filter", f"no payload field {name[:64]!r} to filter on")
-        try:
-            parse_filters(filters)
-        except ConfigError as error:
-            raise QueryError("invalid_filter", str(error)) from None
+        return conditions
 
 
 def _hit(point: StoredPoint) -> Hit:
     shown = {name: value for name, value in point.payload.items() if not name.startswith(RESERVED)}
     key = str(point.payload.get("_key", ""))
-    return Hit(_uuid(point.id), key.split(":", 1)[-1], point.score, point.version, shown)
-
-
-def _uuid(raw: bytes) -> str:
-    digits = raw.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return Hit(uuid_text(point.id), key.split(":", 1)[-1], point.score, point.version, shown)

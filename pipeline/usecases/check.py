@@ -172,9 +172,9 @@ def _tasks_fit(name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], p
 
 
 def _source(config: Config) -> dict[str, Any]:
-    from pipeline.sources.client.admin import inspect
+    from pipeline.sources.client.admin import inspect_cluster
 
-    return inspect(config.source)
+    return inspect_cluster(config.source)
 
 
 def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
