@@ -16,9 +16,12 @@ from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RecordError
 from pipeline.interfaces import Source, Store
-from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.durability import Durability
+from pipeline.live.observer import IngestObserver
+from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
-from pipeline.live.worker import StreamWorker
+from pipeline.live.routes import Ports, Routes
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.decode import Headers, make_decoder
 from pipeline.records.record import Position, Record, point_id
@@ -137,27 +140,12 @@ class Stream:
                 make_consumer=self.group._make_consumer,
             )
 
-        refractor = Refractor(
-            Plan(PIPELINE, {"t": [URGENCY]}, {"m": FakeTokenizer()}),
-            embedder=self.embedder,
-            store=self.store,
-            dead_letters=self.letters,
-            tracker=tracker,
-            retry=Retrier(self._stop, lambda _: None),
-            metrics=self.metrics,
-        )
-        return StreamWorker(
-            source=open_source,
-            tracker=tracker,
-            refractor=refractor,
-            store=self.store,
-            confirm=lambda _: None,
-            tasks=[URGENCY],
-            limits=self.limits,
-            commit_interval_s=0.001,
-            metrics=self.metrics,
-            stop=self._stop,
-        )
+        observer = IngestObserver(self.metrics)
+        ports = Ports(self.embedder, self.store, self.letters, Retrier(self._stop, lambda _: None), observer)
+        routes = Routes(PIPELINE, {"t": [URGENCY]}, {"m": FakeTokenizer()})
+        durability = Durability(self.store, [URGENCY], tracker, lambda _: None)
+        refractor = Refractor(routes, ports, tracker)
+        return StreamWorker(open_source, refractor, durability, observer, Loop(self.limits, 0.001, self._stop))
 
 
 def outcome_of(place: Place, bad: Any, *, topic: Mapping[str, Any], limits: Mapping[str, Any]) -> str:

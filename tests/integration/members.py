@@ -85,7 +85,7 @@ class Reader:
     def finish(self, deliveries: Iterable[Delivery]) -> None:
         """Stored and flushed at once."""
         self.tracker.finish(delivery.receipt for delivery in deliveries)
-        self.tracker.secure(self.tracker.watermarks())
+        self.tracker.secure(self.tracker.advance())
 
     def commit(self, seconds: float = 0.4) -> list[Delivery]:
         """Commits and polls until the answer must have come."""

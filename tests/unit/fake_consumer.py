@@ -184,7 +184,7 @@ class Group:
 
     def secure(self) -> None:
         """What a worker does once the store is flushed."""
-        self.tracker.secure(self.tracker.watermarks())
+        self.tracker.secure(self.tracker.advance())
 
     def commit(self) -> None:
         self.secure()
