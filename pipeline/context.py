@@ -9,7 +9,7 @@ from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_tokenizer
 from pipeline.engine.local import LocalEmbedder
-from pipeline.interfaces import ComparableStore, Tokenizer
+from pipeline.interfaces import Store, Tokenizer
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
@@ -38,6 +38,6 @@ class Context:
         wanted = self.config.models if models is None else models
         return {name: load_tokenizer(self.config.models[name], self.config.tasks_of(name)) for name in wanted}
 
-    def open_store(self, *, shared: bool = False) -> ComparableStore:
+    def open_store(self, *, shared: bool = False) -> Store:
         """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
         return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)

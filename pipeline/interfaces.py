@@ -1,7 +1,9 @@
 """The seams: what the core loop, searches and comparisons ask of a source, an embedder and a store.
 
 Implementations live behind them (`sources`, `engine` through `actors`, `stores`); their contracts
-are written here, once. Ask for the smallest protocol that will do. Every method may raise the classes of `pipeline.errors` and nothing else:
+are written here, once. Ask for the smallest protocol that will do.
+
+Every method may raise the classes of `pipeline.errors` and nothing else:
 an implementation translates its vendor's exceptions.
 """
 
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from pipeline.errors import Reason
 from pipeline.filters import Condition
 from pipeline.records.batches import Embeddings, Float32, Int64, PointBatch, Priority, TokenBatch
-from pipeline.records.record import DeadLetter, Delivery, Headers, Partition, Position, Record
+from pipeline.records.record import DeadLetter, Delivery, Partition, Position, Record
 from pipeline.tasks import Task
 
 
@@ -213,7 +215,7 @@ class Found:
     detail: str = ""
     num_bytes: int = 0
     """Size of the record at its source, where that is known."""
-    raw: tuple[bytes | None, bytes | None, Headers] = (None, None, ())
+    raw: tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]] = (None, None, ())
     """Key, value and headers where there is no record."""
 
 

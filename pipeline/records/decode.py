@@ -73,9 +73,7 @@ class RecordDecoder(Protocol):
 class Decoders:
     """The decoders of a configuration's topics."""
 
-    def __init__(
-        self, source: SourceConfig, limits: LimitsConfig, clock_ms: Callable[[], int] = wall_clock_ms
-    ) -> None:
+    def __init__(self, source: SourceConfig, limits: LimitsConfig, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
         """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions."""
         self._decoders: dict[str, RecordDecoder] = {
             name: TopicDecoder(topic, limits, FORMATS[topic.format](source, topic, limits), clock_ms)

@@ -37,7 +37,8 @@ def split_path(path: str) -> tuple[str, ...]:
 def canonical_key(value: Any, key_type: str) -> str:
     """Returns the one spelling of a key field: `s:` and the string as it is, or `i:` and the decimal integer.
 
-    A topic has keys of one type: 1, "1", 1.0 and true are never taken for one key, nor for four. Strings are compared byte for byte: nothing is trimmed, folded or normalised.
+    A topic has keys of one type: 1, "1", 1.0 and true are never taken for one key, nor for four.
+    Strings are compared byte for byte: nothing is trimmed, folded or normalised.
 
     Raises:
         RecordError: NO_KEY when the value is missing or null, INVALID_KEY when it has another type.

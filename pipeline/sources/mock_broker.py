@@ -17,9 +17,9 @@ API_VERSION = (2, 3)
 class MockBroker:
     """A running mock cluster of one broker, from `start` or `with` until `close`.
 
-    Topics are created by `create_topics`, or by the first client that asks for them. A group of several members may need
-    a minute to settle: the mock refuses a follower's SyncGroup that comes after the leader's, where a broker answers it
-    (librdkafka 2, rdkafka_mock_cgrp.c), and the follower joins again until it is the first.
+    Topics are created by `create_topics`, or by the first client that asks for them. A group of several members may
+    need a minute to settle: the mock refuses a follower's SyncGroup that comes after the leader's, which a broker
+    answers (librdkafka 2, rdkafka_mock_cgrp.c), and the follower joins again until it is the first.
     """
 
     def __init__(self) -> None:

@@ -133,9 +133,7 @@ def bounded_partitions(
     return ranges, str(described.get("topic_id") or topic)
 
 
-def read_partition(
-    config: SourceConfig, decoders: Decoders, place: Partition, begin: int, end: int
-) -> Iterator[Found]:
+def read_partition(config: SourceConfig, decoders: Decoders, place: Partition, begin: int, end: int) -> Iterator[Found]:
     """Yields the records from offset `begin` up to but not including `end`, in order.
 
     Raises TransientError or EnvironmentFault.

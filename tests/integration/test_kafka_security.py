@@ -199,7 +199,7 @@ def test_a_token_reads_and_writes(secured: Broker, ports: dict[str, int], token_
     round_trip(*config_for(secured, ports["SASL_PLAINTEXT"], **security))
     _, refused = config_for(secured, ports["SASL_PLAINTEXT"], **{**security, "oauth_client_secret": "guess"})
     with pytest.raises(EnvironmentFault, match="token endpoint answered 401") as caught:
-        inspect(refused)
+        inspect_cluster(refused)
     assert "guess" not in str(caught.value)
 
 

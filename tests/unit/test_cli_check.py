@@ -210,7 +210,7 @@ def test_people_get_a_wrong_file_as_messages(tmp_path: Path, capsys: pytest.Capt
     assert printed.out == ""
 
 
-def test_a_store_that_cannot_be_inspected_is_still_asked_whether_it_answers(
+def test_a_store_that_does_not_answer_is_a_fault_of_the_store(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Plain:

@@ -1,5 +1,6 @@
 """Bounded decompression gives what the client's own gives, and refuses what is larger without inflating it."""
 
+import dataclasses
 import gzip
 import importlib.util
 import random
@@ -196,7 +197,9 @@ def test_records_of_the_old_format_are_bounded_too() -> None:
 def test_a_source_stops_at_once_and_says_what_to_do(codec: str) -> None:
     group = Group([assign, messages(0), fetched(compressed(codec, 1, bytes(8 * MIB)), offset=1)])
     bound_inflation(64 * MIB)  # of something else in the process
-    group.source._config = group.source._config.model_copy(update={"max_inflated_batch_bytes": MIB})
+    config = group.source._config.model_copy(update={"max_inflated_batch_bytes": MIB})
+    group.source._config = config
+    group.source._member = dataclasses.replace(group.source._member, config=config)
     assert group.poll(2) == [0]
     for _ in range(2):
         with pytest.raises(EnvironmentFault) as fault:

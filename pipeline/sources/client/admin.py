@@ -15,8 +15,8 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.record import Partition
-from pipeline.sources.client.connection import client_settings, connect
 from pipeline.sources.client.broker_errors import error_from_kafka
+from pipeline.sources.client.connection import client_settings, connect
 
 DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
 """Kafka's default of a week may be over before anybody looks."""
@@ -45,7 +45,7 @@ class PartitionLag:
 
 @contextmanager
 def open_admin(config: SourceConfig, doing: str) -> Iterator[Any]:
-    """Connects an admin client, and turns its errors inside into those of `pipeline.errors`; `doing` says what failed."""
+    """Connects an admin client; its errors inside become those of `pipeline.errors`. `doing` says what failed."""
     admin = connect(KafkaAdminClient, client_settings(config, "admin"), config)
     try:
         yield admin

@@ -69,7 +69,7 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def error_from_kafka(error: BaseException, doing: str, config: SourceConfig) -> RefractError:
-    """Returns the error of `pipeline.errors` that a client's error amounts to. `doing` says what failed, as in "reading".
+    """Returns the error of `pipeline.errors` that a client's error amounts to. `doing` says what failed ("reading").
 
     Raise it `from` the original where that adds something. Its message names the brokers, never the data.
     """

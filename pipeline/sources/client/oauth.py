@@ -17,7 +17,7 @@ _MARGIN_S = 30.0
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python ships no types
-    """Fetches OAuth tokens by the client-credentials grant (RFC 6749 §4.4) and keeps each until shortly before it expires.
+    """Fetches tokens by the client-credentials grant (RFC 6749 §4.4) and keeps each until shortly before it expires.
 
     Called by the client's IO thread whenever a connection is made.
     """

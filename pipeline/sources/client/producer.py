@@ -9,8 +9,8 @@ from kafka import KafkaProducer
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, RefractError, TransientError
 from pipeline.records.record import Headers
-from pipeline.sources.client.connection import client_settings, connect
 from pipeline.sources.client.broker_errors import error_from_kafka
+from pipeline.sources.client.connection import client_settings, connect
 
 MAX_UNACKNOWLEDGED = 20_000
 """Records on their way. The client bounds no memory itself; at this bound `send` waits."""
@@ -62,9 +62,7 @@ class RecordProducer:
         if not self._room.acquire(timeout=DELIVERY_TIMEOUT_MS / 1000):
             raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement and none comes")
         try:
-            future = self._producer.send(
-                topic, value=value, key=key, headers=list(headers), partition=partition
-            )
+            future = self._producer.send(topic, value=value, key=key, headers=list(headers), partition=partition)
         except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
             self._room.release()
             raise ConfigError(f"a record for topic {topic!r} cannot be sent: {error}") from error

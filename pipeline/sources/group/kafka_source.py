@@ -20,7 +20,7 @@ from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.group.consumer_internals import commit_on_io_thread, keep_joining, refresh_metadata
 from pipeline.sources.group.held_partitions import HeldPartitions
 from pipeline.sources.group.listener import Listener
-from pipeline.sources.group.member import Member
+from pipeline.sources.group.member import GroupMember
 from pipeline.sources.group.starts import PLACE_TIMEOUT_MS
 
 MAX_REBUILDS = 3
@@ -60,7 +60,7 @@ class KafkaSource:
 
     def __init__(
         self,
-        member: Member,
+        member: GroupMember,
         decoders: Decoders,
         tracker: OffsetTracker,
         *,

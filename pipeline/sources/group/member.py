@@ -18,7 +18,7 @@ _MAX_FETCHES_HELD = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class GroupMember:
     """Ingestor number `instance` of the configured group."""
 
     config: SourceConfig

@@ -71,7 +71,7 @@ def load_witness(metadata: object) -> Witness | None:
 
 
 def without_witness(metadata: str) -> str:
-    """Returns a metadata string that no longer says what the store held: for an offset from which records are re-read."""
+    """Returns a metadata string without what the store held: for an offset from which records are re-read."""
     mark = Mark.load(metadata)
     return metadata if mark is None else mark.dump()
 
@@ -171,6 +171,6 @@ def _check_generation(name: str, config: TopicConfig, mark: Mark, topic: Topic, 
     if mark.num_partitions != topic.num_partitions:
         raise EnvironmentFault(
             f"topic {name!r} has {topic.num_partitions} partitions instead of {mark.num_partitions}: keys may have "
-            f"moved, and offsets of two partitions cannot be compared as versions of one key. Once the old partitions are "
-            f"read to their end, set {place}.generation to {config.generation + 1}, or give it a `version` field"
+            f"moved, and offsets of two partitions are not comparable as versions of one key. Once the old partitions "
+            f"are read to their end, set {place}.generation to {config.generation + 1}, or give it a `version` field"
         )

@@ -13,8 +13,8 @@ from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records.record import DeadLetter
 from pipeline.sources.client.admin import create_dead_letter_topic, open_admin, topic_exists
-from pipeline.sources.client.connection import client_settings, connect
 from pipeline.sources.client.broker_errors import error_from_kafka
+from pipeline.sources.client.connection import client_settings, connect
 
 HEADER = "refract."
 """Begins the headers this package writes. The record's own follow under `original.`."""
@@ -69,7 +69,9 @@ class KafkaDeadLetters:
                         refused = self._send(refused, num_bytes)
             except kafka_errors.KafkaError as error:
                 self._discard()
-                raise error_from_kafka(error, f"writing to the dead-letter topic {self._topic!r}", self._config) from error
+                raise error_from_kafka(
+                    error, f"writing to the dead-letter topic {self._topic!r}", self._config
+                ) from error
         if refused:
             raise EnvironmentFault(
                 f"the dead-letter topic {self._topic!r} refuses even letters of {SHORT_VALUE_BYTES[-1]} bytes; "
