@@ -230,7 +230,7 @@ def _container(value: Any, depth: int) -> bytes:
 
 
 def _version(payload: Mapping[str, qdrant.Value]) -> float:
-    """Returns the version in a stored payload; below every version where there is none the guard compares."""
+    """Returns the version in a stored payload as the guard compares it; UNVERSIONED where it finds no number."""
     value = payload.get(VERSION_FIELD)
     if value is None:
         return UNVERSIONED

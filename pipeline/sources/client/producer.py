@@ -60,7 +60,7 @@ class RecordProducer:
         """
         self._check()
         if not self._room.acquire(timeout=DELIVERY_TIMEOUT_MS / 1000):
-            raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement and none comes")
+            raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement that does not come")
         try:
             future = self._producer.send(topic, value=value, key=key, headers=list(headers), partition=partition)
         except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
