@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,8 @@ class FakeStore:
         self.upserts: list[PointBatch] = []
         self.num_flushes = 0
         self.opened: list[str] = []
+        self._payloads: dict[bytes, Mapping[str, Any]] = {}
+        """Of the last write of each id, whatever the collection."""
         self._lock = Lock()
 
     def open(self, tasks: Iterable[Task]) -> None:
@@ -115,6 +118,7 @@ class FakeStore:
                 stale += stored[0] > version
                 continue
             points[raw.tobytes()] = (version, deleted, None if deleted else rows[row].copy())
+            self._payloads[raw.tobytes()] = batch.payloads[row]
         return stale
 
     def flush(self) -> None:
@@ -122,7 +126,7 @@ class FakeStore:
 
     def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:  # noqa: ARG002
         live = [
-            StoredPoint(point, version, False, {"_key": "s:?"}, rows, float(rows @ vector))
+            StoredPoint(point, version, False, self._payloads[point], rows, float(rows @ vector))
             for point, (version, _, rows) in self.points.get(task.collection, {}).items()
             if rows is not None
         ]

@@ -4,12 +4,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from pipeline.search import Hit
+
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
 Scalar = Annotated[str, StringConstraints(max_length=1024)] | int | float | bool
 
 MAX_FILTERS = 16
 MAX_ANY_OF = 128
-MAX_INPUTS = 256
+MAX_INPUTS = 2_048
+"""As many as OpenAI's API takes."""
 
 AnyOf = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_ANY_OF)]
 
@@ -61,22 +64,12 @@ class SearchRequest(_Request):
         }
 
 
-class HitResponse(BaseModel):
-    """A record that was found."""
-
-    id: str = Field(description="The point's UUID in Qdrant.")
-    key: str = Field(description="The record's key.")
-    score: float = Field(description="Cosine similarity.")
-    version: int
-    payload: dict[str, Any]
-
-
 class SearchResponse(BaseModel):
     """Hits by falling score."""
 
     task: str
     collection: str
-    hits: list[HitResponse]
+    hits: list[Hit]
 
 
 class EmbeddingsRequest(_Request):
@@ -84,7 +77,9 @@ class EmbeddingsRequest(_Request):
 
     model: TaskName = Field(description="A task's name.")
     input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)] = Field(description="Text or texts.")
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: little-endian float32. Absent or null: float, as OpenAI's clients send it."
+    )
     input_type: Literal["query", "document"] = Field("query", description="Which side of a retrieval task.")
     dimensions: int | None = Field(None, description="Must equal the task's dimension if given.")
     user: str | None = Field(None, description="Accepted and ignored.")

@@ -11,7 +11,7 @@ from pipeline.records.record import MAX_VERSION
 MISSING: Any = object()
 """What `field_at` returns where the record has no such field; null is a value."""
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,39}")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,39}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -74,7 +74,7 @@ def canonical_kafka_key(key: bytes | None, key_type: str, *, binary: bool) -> st
         raise RecordError(Reason.INVALID_KEY, "the Kafka key is not UTF-8; set binary_key: true") from None
     if key_type == "string":
         return f"s:{text}"
-    if _INTEGER.fullmatch(text) is None:
+    if INTEGER.fullmatch(text) is None:
         raise RecordError(Reason.INVALID_KEY, "the Kafka key is not a decimal integer, as key_type says")
     return f"i:{text}"
 

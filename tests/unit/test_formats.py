@@ -29,7 +29,7 @@ def test_another_format_needs_its_parser_and_nothing_else(monkeypatch: pytest.Mo
     def make(config: SourceConfig, _topic: object, _limits: object) -> Any:
         return lambda value: {"id": value.decode(), "text": config.group_id}
 
-    monkeypatch.setitem(FORMATS, "json", make)  # type: ignore[arg-type]  # read-only to the product
+    monkeypatch.setitem(FORMATS, "json", make)
     record = decode(b"T-1")
     assert (record.key, record.text) == ("s:T-1", "g")
 

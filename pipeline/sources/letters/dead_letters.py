@@ -8,13 +8,13 @@ from typing import Any
 import kafka.errors as kafka_errors
 from kafka import KafkaProducer
 
-from pipeline import __version__
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records.record import DeadLetter
 from pipeline.sources.client.admin import create_dead_letter_topic, open_admin, topic_exists
 from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.connection import client_settings, connect
+from pipeline.version import __version__
 
 HEADER = "refract."
 """Begins the headers this package writes. The record's own follow under `original.`."""
