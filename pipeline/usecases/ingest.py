@@ -30,10 +30,10 @@ def build_member(
     routes = Routes(config.pipeline, tasks, context.tokenizers(models))
     held = partial(confirm, store, tasks, config.source.group_id)
 
-    member, decoders = GroupMember(config.source, instance), Decoders(config.source, config.limits)
+    decoders = Decoders(config.source, config.limits)
 
     def open_source() -> Source:
-        return KafkaSource(member, decoders, tracker, confirm=held)
+        return KafkaSource(GroupMember(config.source, instance), decoders, tracker, confirm=held)
 
     durability = Durability(store, routes.all_tasks, tracker, held)
     return StreamWorker(open_source, Refractor(routes, ports, tracker), durability, ports.observer, loop), tracker

@@ -1,6 +1,5 @@
 """Bounded decompression gives what the client's own gives, and refuses what is larger without inflating it."""
 
-import dataclasses
 import gzip
 import importlib.util
 import random
@@ -20,6 +19,7 @@ from kafka.record import default_records, legacy_records
 
 from pipeline.errors import EnvironmentFault
 from pipeline.sources.client.inflate import InflatedTooLargeError, bound_inflation
+from pipeline.sources.group.member import GroupMember
 from tests.unit.compressed import CODECS, MIB, compressed, fetched, give_back_client
 from tests.unit.fake_consumer import PLACE, Group, assign, messages
 
@@ -199,7 +199,7 @@ def test_a_source_stops_at_once_and_says_what_to_do(codec: str) -> None:
     bound_inflation(64 * MIB)  # of something else in the process
     config = group.source._config.model_copy(update={"max_inflated_batch_bytes": MIB})
     group.source._config = config
-    group.source._member = dataclasses.replace(group.source._member, config=config)
+    group.source._member = GroupMember(config, make_consumer=group._make_consumer)
     assert group.poll(2) == [0]
     for _ in range(2):
         with pytest.raises(EnvironmentFault) as fault:
