@@ -107,7 +107,7 @@ def bound_tasks(config: Config) -> Mapping[str, Task]:
     from pipeline.engine.load import identify
     from pipeline.tasks import bind_tasks
 
-    return bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
+    return bind_tasks(config, {name: identify(model, config.tasks_of(name)) for name, model in config.models.items()})
 
 
 def print_reports(outcome: Compared) -> None:

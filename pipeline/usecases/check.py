@@ -137,7 +137,7 @@ def _models(config: Config, plan: Plan, *, offline: bool) -> tuple[dict[str, Mod
         if not _tasks_fit(name, model, own, plan, offline=offline):
             continue
         with plan.catching(f"models.{name}"):
-            identities[name] = identify(model)
+            identities[name] = identify(model, own)
             if own:
                 prompters[name] = prompter(model, own)
     return identities, prompters

@@ -79,6 +79,13 @@ def test_price_and_gpu_hours_count_the_embedders_that_took_part(tmp_path: Path) 
     )
 
 
+def test_tasks_that_ask_the_same_share_the_cost_of_one(tmp_path: Path) -> None:
+    found = context(tmp_path)
+    shared = {"one": Tokens(30, 10, 8, 0.0, num_sharing=3), "two": TOKENS["two"]}
+    full = estimate(found.config, list(found.tasks.values()), SIZE, sample(), shared, PACE)
+    assert [part.share for part in full.tasks] == [0.5, 0.5]
+
+
 def test_no_price_without_a_price_per_hour_or_without_gpus(tmp_path: Path) -> None:
     plain = context(tmp_path)
     assert estimate(plain.config, list(plain.tasks.values()), SIZE, sample(), TOKENS, PACE).price is None
