@@ -28,7 +28,7 @@ help:
 	@echo 'make demo    streams a demo set of tickets through the pipeline and searches them'
 	@echo '             on your data: make demo DATA=my.csv TEXT="{title} {body}" KEY=id'
 	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
-	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
+	@echo 'make test    runs every test with coverage; fetches a Kafka broker and two models the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json: about two hours, or BENCHMARKS="live freshness"'
 	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
@@ -83,6 +83,7 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	@echo 'make: Kafka broker';  infra/kafka.sh fetch
+	@echo 'make: real weights';  infra/weights.sh fetch >/dev/null || echo 'make: their tests will be skipped'
 	@$(BIN)/coverage erase
 	@echo 'make: every test';    COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
