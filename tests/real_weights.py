@@ -125,7 +125,9 @@ class OnnxReference:
 
     def __init__(self, model: RealModel, folder: Path, file: Path) -> None:
         self._pooling = model.pooling
-        self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # several spin while they wait, which a busy machine pays for
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_LENGTH)
 

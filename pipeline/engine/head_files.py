@@ -114,7 +114,7 @@ def read_head(head: HeadFiles) -> tuple[Float32, Float32 | None]:
     """
     file = head.weights_file
     try:
-        tensors = dict(deserialize(file.read_bytes()))
+        tensors = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call] # safetensors leaves it bare
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{head.key}: {file} cannot be read as safetensors ({type(error).__name__})") from None
     expected = {_WEIGHT: [head.out_features, head.in_features]} | ({_BIAS: [head.out_features]} if head.bias else {})

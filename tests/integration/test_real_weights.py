@@ -16,7 +16,7 @@ from tests.unit.engine.tiny_models import NASTY_TEXTS, build_head
 
 pytestmark = pytest.mark.timeout(600)  # the download
 
-NUM_TICKETS = 48
+NUM_TICKETS = 24
 
 
 def demo_tickets() -> list[str]:
@@ -50,7 +50,8 @@ def test_vectors_of_real_weights_equal_those_of_onnx_runtime(name: str, jars: Pa
     batch = load_tokenizer(model, tasks).encode(texts, prompts)
     rows = dict(zip(prompts, load_engine(model, tasks).embed(batch), strict=True))
     reference = OnnxReference(real, folder, file)
-    expected = {prompt: reference.rows([prefix + text for text in texts]) for prompt, prefix in real.prefixes.items()}
+    of_prefix = {prefix: reference.rows([prefix + text for text in texts]) for prefix in set(real.prefixes.values())}
+    expected = {prompt: of_prefix[prefix] for prompt, prefix in real.prefixes.items()}
     weights = load_file(head / "model.safetensors")
     values = expected["t"] @ weights["linear.weight"].T + weights["linear.bias"]
     expected["headed"] = values / np.linalg.norm(values, axis=1, keepdims=True)

@@ -106,7 +106,7 @@ def test_a_head_takes_the_vector_of_a_task_without_one(family: str, tmp_path: Pa
 def test_tasks_of_any_dimension_share_a_pass_if_their_prompts_are_equal(
     heads: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say = {"model": "m", "instruction": "Find the topic"}
+    say: Any = {"model": "m", "instruction": "Find the topic"}
     tasks = {
         "headed": TaskConfig(**say, head=heads[0]),
         "plain": TaskConfig(**say),
@@ -190,7 +190,7 @@ def test_heads_stand_behind_merged_and_chosen_adapters(heads: list[Path], tmp_pa
     base = build("bert-max", tmp_path / "base")
     for seed, name in enumerate(("urgency", "topic")):
         write_adapter(base, tmp_path / "adapters" / name, seed)
-    merged = {"adapter": str(tmp_path / "adapters" / "topic"), "overrides": {"instruction_style": "none"}}
+    merged: Any = {"adapter": str(tmp_path / "adapters" / "topic"), "overrides": {"instruction_style": "none"}}
     engine, tokenizer = loaded("bert-max", base, {"t": TaskConfig(model="m")}, **merged)
     (topic,) = engine.embed(tokenizer.encode(FEW, ["t"]))
     tasks = {
@@ -198,7 +198,7 @@ def test_heads_stand_behind_merged_and_chosen_adapters(heads: list[Path], tmp_pa
         for name in ("urgency", "topic")
         for number, head in enumerate(heads[:2])
     }
-    chosen = {"adapter": str(tmp_path / "adapters"), "overrides": {"instruction_style": "none"}}
+    chosen: Any = {"adapter": str(tmp_path / "adapters"), "overrides": {"instruction_style": "none"}}
     engine, tokenizer = loaded("bert-max", base, tasks, **chosen)
     job = engine.begin([tokenizer.encode(FEW, list(tasks))])
     assert job.num_forward_items == 2 * len(FEW)
