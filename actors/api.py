@@ -12,7 +12,7 @@ from actors.reporting import Reporter
 from pipeline.api.app import build_api
 from pipeline.api.service import ApiService
 from pipeline.config.load import ConfigTree
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.metrics import ReplicaReport
 
 
@@ -30,7 +30,7 @@ class Api:
         ingestor: DeploymentHandle[Any],  # noqa: ARG002 - binding it makes Serve deploy it
     ) -> None:
         context = start_context(source)
-        remote: Store = RemoteStore(store) if store is not None else context.open_store()
+        remote: PointReader = RemoteStore(store) if store is not None else context.open_store()
 
         async def reports() -> list[ReplicaReport]:
             latest: list[ReplicaReport] = await monitor.reports.remote()

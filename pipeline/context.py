@@ -10,7 +10,7 @@ from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_tokenizer
 from pipeline.engine.local import LocalEmbedder
 from pipeline.errors import ConfigError, nearest
-from pipeline.interfaces import ComparableStore, Tokenizer
+from pipeline.interfaces import Store, Tokenizer
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
@@ -52,6 +52,6 @@ class Context:
             )
         return self.tasks[name]
 
-    def open_store(self, *, shared: bool = False) -> ComparableStore:
+    def open_store(self, *, shared: bool = False) -> Store:
         """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
         return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)

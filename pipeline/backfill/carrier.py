@@ -15,7 +15,7 @@ from pipeline.backfill.outcome import Counts, Outcome, Reject, counts_of
 from pipeline.backfill.rows import FragmentFault, read_batches
 from pipeline.config.app import Config
 from pipeline.errors import TransientError
-from pipeline.interfaces import Embedder, Store, Tokenizer
+from pipeline.interfaces import Embedder, PointWriter, Tokenizer
 from pipeline.live.observer import IngestObserver
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.refractor import Refractor
@@ -36,7 +36,7 @@ GROWTH = 4
 BATCH_VECTOR_BYTES = 8 << 20
 """Batches grow to so many times `limits.max_batch_records`, or to so many bytes of vectors."""
 
-OpenStore = Callable[[Fragment, Sequence[Task]], Store]
+OpenStore = Callable[[Fragment, Sequence[Task]], PointWriter]
 """Returns where a fragment's points go; flushed when the fragment is through."""
 
 
@@ -91,7 +91,7 @@ class _Passage:
     partition: Partition
     rejects: _Rejects
     embedder: _CountingEmbedder
-    store: Store
+    store: PointWriter
     registry: CollectorRegistry
     start: int
     num_tasks: int

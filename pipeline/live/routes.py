@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
+from pipeline.interfaces import DeadLetters, Embedder, PointWriter, Tokenizer
 from pipeline.live.crashes import Suspects
 from pipeline.live.observer import IngestObserver
 from pipeline.live.retry import Retrier
@@ -32,7 +32,7 @@ class Ports:
     """What a batch is handed to. Every part is thread-safe; the topics of one process share them."""
 
     embedder: Embedder
-    store: Store
+    store: PointWriter
     dead_letters: DeadLetters
     retry: Retrier
     observer: IngestObserver

@@ -11,7 +11,7 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointStore
 from pipeline.live.breaker import WINDOW_RECORDS
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import Record, point_id
@@ -55,7 +55,7 @@ def history(row: int, given: str, expected: str, *polls: list[Step]) -> Case:
     return Case(row, given, expected, see)
 
 
-def _after(place: Place, store: Store, polls: tuple[list[Step], ...]) -> str:
+def _after(place: Place, store: PointStore, polls: tuple[list[Step], ...]) -> str:
     offset = FIRST_OFFSET
     script: list[Any] = [assign]
     for poll in polls:
