@@ -3,8 +3,12 @@
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; what is around it is written by hand.
 """
 
+import ast
+import inspect
+import pkgutil
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +92,7 @@ def metric_families() -> list[tuple[str, str, str, tuple[str, ...], str]]:
 
 def _metrics() -> str:
     rows = (
-        (f"`{name}`", kind, process, ", ".join(labels), text)
-        for process, name, kind, labels, text in metric_families()
+        (f"`{name}`", kind, process, ", ".join(labels), text) for process, name, kind, labels, text in metric_families()
     )
     return table(("metric", "type", "process", "labels", "what it is"), rows)
 
@@ -157,13 +160,86 @@ def _catalogue() -> str:
     return table(("family", "takes", "models"), rows)
 
 
+# Python
+
+REPORTS = ("pipeline.search.Hit",)
+"""What the methods of a session return, beside arrays."""
+
+
+def _session() -> str:
+    from pipeline.session import Session  # noqa: PLC0415 - as a user gets it
+
+    members = [(name, member) for name, member in vars(Session).items() if not name.startswith("_")]
+    return "\n\n".join(_member(name, member) for name, member in members)
+
+
+def _member(name: str, member: Any) -> str:
+    if isinstance(member, property):
+        return f"### refract.{name}\n\n{_docstring(inspect.getdoc(member.fget) or '')}"
+    function = member.__func__ if isinstance(member, classmethod) else member
+    owner = "Session" if isinstance(member, classmethod) else "refract"
+    given = [part for part in inspect.signature(function).parameters.values() if part.name not in {"self", "cls"}]
+    signature = str(inspect.Signature([part.replace(annotation=inspect.Parameter.empty) for part in given]))
+    return f"### {owner}.{name}\n\n`{owner}.{name}{signature}`\n\n{_docstring(inspect.getdoc(function) or '')}"
+
+
+def _docstring(text: str) -> str:
+    """A Google docstring as Markdown: its sections as lists."""
+    prose, *sections = re.split(r"^(Args|Returns|Raises):\n", text, flags=re.MULTILINE)
+    parts = [_joined(prose)]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        lines = textwrap.dedent(body).strip()
+        if title == "Returns":
+            parts.append(f"**Returns** {_joined(lines)}")
+            continue
+        items = (_joined(item) for item in re.split(r"\n(?=\S)", lines))
+        parts.append("\n".join([f"**{title}**", "", *(re.sub(r"^([*\w, ]+?):", r"- `\1`:", i) for i in items)]))
+    return "\n\n".join(parts)
+
+
+def _joined(text: str) -> str:
+    """Paragraphs on a line each."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+
+
+def _reports() -> str:
+    return "\n\n".join(_report(pkgutil.resolve_name(":".join(name.rsplit(".", 1)))) for name in REPORTS)
+
+
+def _report(kind: Any) -> str:
+    """A dataclass with its fields; the string below a field, or its description, says what it is."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    rows = []
+    for node, below in zip(body.body, [*body.body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign):
+            continue
+        found = re.search(r"description=(['\"])(.*?)\1\)", ast.unparse(node.annotation))
+        text = found[2] if found else ""
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            text = _joined(str(below.value.value))
+        kind_of = re.sub(r"Annotated\[(.*?), Field.*", r"\1", ast.unparse(node.annotation))
+        rows.append((f"`{ast.unparse(node.target)}`", f"`{kind_of}`", text))
+    fields = table(("field", "type", "what it is"), rows)
+    return f"### {kind.__name__}\n\n{_docstring(inspect.getdoc(kind) or '')}\n\n{fields}"
+
+
 # Versions
 
 
 def _versions() -> str:
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     kafka = re.search(r"<kafka\.version>(.*?)<", (ROOT / "infra" / "pom.xml").read_text())
-    wanted = ("kafka-python", "ray", "qdrant-edge-py", "qdrant-client", "torch", "transformers", "tokenizers", "pyarrow")
+    wanted = (
+        "kafka-python",
+        "ray",
+        "qdrant-edge-py",
+        "qdrant-client",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "pyarrow",
+    )
     rows = [("Apache Kafka broker, KRaft mode", kafka[1] if kafka else "?"), *((name, pins[name]) for name in wanted)]
     return table(("part", "version"), rows)
 
@@ -190,6 +266,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": _commands,
     "exit_codes": _exit_codes,
     "catalogue": _catalogue,
+    "session": _session,
+    "reports": _reports,
     "versions": _versions,
 }
 

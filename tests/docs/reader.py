@@ -6,7 +6,6 @@ import pty
 import re
 import select
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +45,7 @@ for line in sys.stdin:
 
 
 class Reader:
-    """One reader of one page, in a folder with the checkout's configs, docs and a file of tickets. A context manager."""
+    """One reader of one page, in a folder with the checkout's configs and a file of tickets. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -74,8 +73,12 @@ class Reader:
             self._python.kill()
             self._python.wait()
 
-    def follow(self, block: Block) -> None:
-        """Does what the block says. Fails where it does not work, or where another output is shown than there is."""
+    def follow(self, block: Block) -> dict[str, str]:
+        """Does what the block says; returns the output of each command.
+
+        Fails where it does not work, or where another output is shown than there is.
+        """
+        outputs = {}
         if block.directive == "stop the app":
             self.stop_app()
         if block.directive == "file":
@@ -86,7 +89,9 @@ class Reader:
             self._run_python(block)
         elif block.language == "console":
             for command, shown in block.commands():
-                compare_shapes(shown, self._type(command), block.place)
+                outputs[command] = self._type(command)
+                compare_shapes(shown, outputs[command], block.place)
+        return outputs
 
     def stop_app(self) -> None:
         """Presses Ctrl-C in the terminal of the app, if there is one."""
@@ -195,7 +200,6 @@ class _Terminal:
 
 def _furnish(folder: Path, port: int) -> None:
     """The parts of a checkout that documentation speaks of, and `tickets.csv` as a file of the reader's own."""
-    shutil.copytree(ROOT / "docs", folder / "docs")
     (folder / "configs").mkdir()
     for path in CONFIGS.glob("*.yaml"):
         text = path.read_text(encoding="utf-8").replace(f"port: {_PORT}", f"port: {port}")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.config_trees import ROOT
 from tests.docs.markdown import Block, blocks, pages
-from tests.docs.reader import PATIENCE_S, Reader
+from tests.docs.reader import PATIENCE_S, Reader, compare_shapes
 from tests.e2e.harness import environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
@@ -27,9 +27,18 @@ PAGES = [page for page in pages() if to_follow(page)]
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_reader_gets_what_a_page_says(page: Path, tmp_path: Path) -> None:
+    outputs: dict[str, str] = {}
     with Reader(tmp_path) as reader:
         for block in to_follow(page):
-            reader.follow(block)
+            outputs |= reader.follow(block)
+    if demo := outputs.get("make demo"):
+        [shown] = [block for block in blocks(ROOT / "README.md") if block.text.startswith("$ make demo\n")]
+        compare_shapes(shown.commands()[0][1], demo, shown.place)
+
+
+def test_the_demo_is_followed_somewhere() -> None:
+    commands = [command for page in PAGES for block in to_follow(page) for command, _ in block.commands()]
+    assert "make demo" in commands
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import cast
 
 import orjson
 import pytest
 
+from pipeline.api.app import build_api
+from pipeline.api.service import ApiService
 from pipeline.config.describe import config_keys
 from pipeline.errors import Reason
-from tests.config_trees import CONFIGS, ROOT
-from tests.docs.generate import PARTS, metric_families, parts_of, renewed, verbs
+from tests.config_trees import CONFIGS, ROOT, parsed
+from tests.docs.generate import PARTS, REPORTS, metric_families, parts_of, renewed, verbs
 from tests.docs.markdown import Block, anchors, blocks, links, pages, prose
 from tests.docs.reader import check_yaml, compare_shapes
 
@@ -82,6 +86,30 @@ def test_every_example_configuration_is_named(path: Path) -> None:
     assert f"configs/{path.name}" in read("docs/configuration.md")
 
 
+def test_every_route_of_the_api_is_documented() -> None:
+    service = SimpleNamespace(config=parsed(), metrics=SimpleNamespace(requests=None))
+    routes = build_api(cast("ApiService", service)).openapi()["paths"]
+    page = read("docs/http-api.md")
+    described = [f"`{method.upper()} {path}`" for path, methods in routes.items() for method in methods]
+    assert [route for route in described if route not in page] == []
+    assert len(described) == 7
+
+
+def test_every_error_code_of_the_api_is_documented() -> None:
+    sources = [read("pipeline/search.py"), *(path.read_text() for path in (ROOT / "pipeline/api").glob("*.py"))]
+    found = re.findall(r'(?:QueryError\(\s*|failure\(\d+, |HTTPStatus\.\w+: )"(\w+)"', "\n".join(sources))
+    page = read("docs/http-api.md")
+    assert len(set(found)) > 15
+    assert [code for code in sorted(set(found)) if f"`{code}`" not in page] == []
+
+
+def test_everything_a_session_returns_is_documented() -> None:
+    returned = re.findall(r"-> \"?(?:list\[)?(\w+)", read("pipeline/session.py"))
+    described = {name.rpartition(".")[2] for name in REPORTS}
+    known = {"Self", "None", "Float32", "dict", "Context", "Path"} | described
+    assert [name for name in returned if name not in known] == []
+
+
 # Generated
 
 
@@ -123,11 +151,13 @@ def exists(name: str) -> bool:
     if not (ROOT / path).exists():
         return False
     text = (ROOT / path).read_text(encoding="utf-8") if names else ""
-    return all(re.search(rf"^\s*(?:def|class) {part}\b", text, re.MULTILINE) for part in names)
+    return all(re.search(rf"^\s*(?:(?:def|class) {part}\b|{part} = )", text, re.MULTILINE) for part in names)
 
 
 def test_no_page_shows_a_picture_of_another_host() -> None:
-    assert [t for page in PAGES for t in links(page) if t.startswith("http") and PurePosixPath(t).suffix == ".svg"] == []
+    assert [
+        t for page in PAGES for t in links(page) if t.startswith("http") and PurePosixPath(t).suffix == ".svg"
+    ] == []
 
 
 # Run
@@ -184,7 +214,7 @@ def test_a_block_has_the_comment_above_it_and_no_other(tmp_path: Path) -> None:
 
 
 def test_a_block_that_does_not_end_is_noticed(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="page.md:1"):
+    with pytest.raises(AssertionError, match=r"page\.md:1"):
         blocks(page_of(tmp_path, "```text\n"))
 
 
