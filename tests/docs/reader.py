@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,6 +27,7 @@ from tests.config_trees import CONFIGS, ROOT
 from tests.docs.markdown import Block
 
 PATIENCE_S = 240.0
+NUM_COLUMNS = 120
 PROGRAMS = Path(sys.executable).parent
 ENVIRON = {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "QDRANT_API_KEY": "q", "REFRACT_API_KEY": "r"}
 """What the examples take from the environment."""
@@ -57,7 +59,7 @@ class Reader:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
-            "COLUMNS": "120",
+            "COLUMNS": str(NUM_COLUMNS),
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -155,10 +157,11 @@ class _Terminal:
 
     def __init__(self, command: str, folder: Path, environ: dict[str, str]) -> None:
         self._screen, line = pty.openpty()
+        termios.tcsetwinsize(line, (60, NUM_COLUMNS))
         self._process = subprocess.Popen(  # noqa: S603 - a command of our own documentation
             ["/bin/bash", "-euo", "pipefail", "-c", command],
             cwd=folder,
-            env=environ,
+            env={**environ, "TERM": "xterm"},
             stdin=line,
             stdout=line,
             stderr=line,

@@ -145,6 +145,13 @@ def test_every_file_and_test_that_is_named_exists(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_link_to_a_test_says_the_tests_name(page: Path) -> None:
+    links_to_tests = re.findall(r"\[([^\]]+)\]\((?:\.\./)*(tests/[\w/]+\.py)\)", prose(page))
+    names = [f"{path}::{text if ' ' not in text else 'test_' + text.replace(' ', '_')}" for text, path in links_to_tests]
+    assert [name for name in names if not exists(name)] == []
+
+
 def exists(name: str) -> bool:
     """Whether a file, folder or test (`FILE::NAME`) is there."""
     path, *names = name.split("::")
