@@ -108,7 +108,7 @@ class RunningApp:
             progress("finishing what is in flight")
             self._drain()
         progress("stopping the actors")
-        # Ray forwards its own end as a series of failures, which are none, to either stream.
+        # While Ray ends it prints its own end as a series of failures, on either stream.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             serve.delete(APP_NAME)
             if not self._address:

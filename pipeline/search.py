@@ -137,7 +137,7 @@ class Searcher:
         try:
             num_bytes = len(text.encode())
         except UnicodeEncodeError:
-            raise QueryError("invalid_text", "the text holds a lone surrogate, which is no character") from None
+            raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character") from None
         if not text.strip():
             raise QueryError("empty_text", "the text is empty")
         if num_bytes > self._config.api.max_query_bytes:

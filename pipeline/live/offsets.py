@@ -188,7 +188,7 @@ class OffsetTracker:
         return {partition: number for partition, number in waiting.items() if number}
 
     def watermark_age_s(self) -> float:
-        """Returns how long the oldest unfinished offset has been waiting; 0 when there is none."""
+        """Returns how long the oldest unfinished offset has been waiting; 0 when all are finished."""
         with self._lock:
             oldest = [
                 next((receipt.delivered_s for receipt in assignment.unfinished if not receipt.finished), None)

@@ -14,7 +14,7 @@ class Refractor:
     """Carries batches of one topic from delivery to finished, for all of the topic's tasks at once.
 
     After `process` returns, every delivery of the batch is durable in all collections, proven older,
-    or acknowledged in the dead-letter topic, and its receipt is finished. If it raises, none is.
+    or acknowledged in the dead-letter topic, and its receipt is finished. If it raises, no receipt is finished.
     Thread-safe: batch threads share one instance.
     """
 
@@ -45,7 +45,7 @@ class Refractor:
         lane.count(done, letters)
 
     def failing_s(self) -> float:
-        """Returns for how long a batch has been waiting for a component that is away; 0 when none is."""
+        """Returns for how long a batch has been waiting for a component that is away, else 0."""
         return self._ports.retry.failing_s()
 
     def _current(self, deliveries: Sequence[Delivery]) -> list[Delivery]:

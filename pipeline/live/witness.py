@@ -1,6 +1,6 @@
 """Whether the store still is what the committed offsets stand for.
 
-Offsets are Kafka's and outlive the store: a collection that was dropped and made anew, or restored
+Offsets are Kafka's and outlive the store: a collection that was dropped and recreated, or restored
 from an older snapshot, would silently lack what the group has committed as stored. So each commit
 carries a *witness*, a point that was stored just before; nobody reads on from an offset whose witness
 is gone, and nothing more is committed once the last one is.
@@ -52,6 +52,6 @@ def confirm(
             places = ", ".join(f"{topic}[{number}]" for topic, number in lost)
             raise EnvironmentFault(
                 f"collection {collection!r} lacks what group {group!r} had stored before it committed its offsets of "
-                f"{places}: it was dropped, made anew, or restored from an older state. `refract verify` shows what "
-                f"is missing; stop the app and `refract rewind --to earliest --execute` has it read again"
+                f"{places}: it was dropped, recreated, or restored from an older state. `refract verify` shows what "
+                f"is missing; stop the app and re-read the topics with `refract rewind --to earliest --execute`"
             )

@@ -37,7 +37,7 @@ class Position:
     partition: int
     offset: int
     timestamp_ms: int
-    """Kafka's timestamp; -1 when the broker has none."""
+    """Kafka's timestamp; -1 when the broker does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +145,5 @@ def uuid_text(point: bytes) -> str:
 
 
 def offset_version(generation: int, offset: int) -> int:
-    """Returns the version of a record that carries none: its generation and Kafka offset."""
+    """Returns the version of a record without a version field: its generation and Kafka offset."""
     return (generation << OFFSET_BITS) | offset
