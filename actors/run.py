@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app
 from actors.boot import Progress, start_ray
+from actors.callers import DeploymentCaller
 from actors.cluster import root_cause
 from actors.ingestor import DRAIN_S
 from actors.remote import RemoteStore
@@ -94,7 +95,7 @@ class RunningApp:
     def store(self) -> PointReader:
         """Returns the app's store, for reading: through its owner where it is embedded."""
         if self.config.store.type == "edge":
-            return RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+            return RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
         return open_store(self.config.store, self.config.pipeline, ())
 
     def stop(self, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_errors import edge_errors
 from pipeline.stores.edge_shard import EdgeChunk, EdgeShard
 from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, describe
-from pipeline.stores.points import check_query, check_widths, sendable
+from pipeline.stores.points import check_query, check_widths, checked
 from pipeline.tasks import Task
 
 GUARD_POINTS = 256
@@ -73,9 +73,9 @@ class EdgeStore:
     def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         shards = {name: self._shard(name) for name in batch.vectors}
         check_widths(batch, {name: shard.dimension for name, shard in shards.items()})
-        points = sendable(batch)
+        points = checked(batch)
         self._check_space()
-        stale = dict.fromkeys(shards, points.num_superseded)
+        stale = dict.fromkeys(shards, len(batch) - len(points))
         for start in range(0, len(points), GUARD_POINTS):
             rows = slice(start, start + GUARD_POINTS)
             chunk = EdgeChunk(points, rows, over_equal=over_equal)
