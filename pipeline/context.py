@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +24,11 @@ class Context:
         self.source = source
         self.config: Config = source.load()
         self.registry = CollectorRegistry()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Reads a configuration file. Raises ConfigError."""
+        return cls(ConfigTree.read(path))
 
     @cached_property
     def tasks(self) -> dict[str, Task]:

@@ -70,3 +70,8 @@ def print_error(message: str) -> None:
 def print_note(message: str) -> None:
     """Prints a line on stderr that is no error: progress, advice."""
     typer.echo(printable(message), err=True)
+
+
+def shortened(value: object, max_chars: int) -> object:
+    """Returns the value; a longer text cut to so many characters, an ellipsis included."""
+    return f"{value[: max_chars - 1]}…" if isinstance(value, str) and len(value) > max_chars else value

@@ -10,11 +10,11 @@ import structlog
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.filters import Filters, parse_filters
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_shard import EdgeChunk, EdgeShard, tombstone_guard, translated
-from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, describe
+from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, collection_state
 from pipeline.stores.points import check_query, sendable
 from pipeline.tasks import Task
 
@@ -55,7 +55,7 @@ class EdgeStore:
             self._upkeep = threading.Thread(target=self._optimize, name="edge-optimize", daemon=True)
             self._upkeep.start()
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
         """Returns, by task, what stands where it will write, and creates nothing. Raises like `open`."""
         with self._lock:
             return {task.name: self._inspect(task) for task in tasks}
@@ -170,11 +170,11 @@ class EdgeStore:
                 f"when {needed} are"
             )
 
-    def _inspect(self, task: Task) -> str:
+    def _inspect(self, task: Task) -> CollectionState:
         metadata = self._directory.collections.get(task.collection)
         if metadata is not None:
             check_metadata(task.collection, metadata, task, self._pipeline)
-        return describe(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
+        return collection_state(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
 
     def _open(self, task: Task) -> None:
         name = task.collection

@@ -12,7 +12,7 @@ from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, Reason, RefractError
 from pipeline.filters import Filters, parse_filters
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores import qdrant_filters
 from pipeline.stores.grpc_errors import most_severe
@@ -83,7 +83,7 @@ class QdrantStore:
         for task in tasks:
             self._known[task.collection] = self._collections.open(task)
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
         """Returns, by task, what stands where it will write, and creates nothing. Raises like `open`."""
         return {task.name: self._collections.inspect(task) for task in tasks}
 
