@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_tokenizer
-from pipeline.engine.local import LocalEmbedder
+from pipeline.engine.local import LocalEmbedder, LocalEncoder
 from pipeline.interfaces import ComparableStore, Tokenizer
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
@@ -39,6 +39,11 @@ class Context:
     def embedder(self) -> LocalEmbedder:
         """The models in this process, each loaded when it is first used."""
         return LocalEmbedder(self.config)
+
+    @cached_property
+    def encoder(self) -> LocalEncoder:
+        """Turns texts into vectors in this process, each model loaded when it is first used."""
+        return LocalEncoder(self.config, self.embedder)
 
     def tokenizers(self, models: Iterable[str] | None = None) -> dict[str, Tokenizer]:
         """Returns the tokenizers of some models, of all without a list. Raises ConfigError, TransientError."""

@@ -21,7 +21,7 @@ from pipeline.compare.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest
 from pipeline.compare.report import TaskReport
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import ComparableStore, Progress, RecordRange, StoredPoint
-from pipeline.records.record import Partition, point_id
+from pipeline.records.record import Partition
 from pipeline.tasks import Task
 
 PAGE_POINTS = 1_000
@@ -133,7 +133,7 @@ class SourceFindings:
     """The places of those that the decoder refused."""
 
 
-def note_source(pipeline: str, source: RecordRange, keys: KeySpace, progress: Progress) -> SourceFindings:
+def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> SourceFindings:
     """Reads the whole range into the key space. Raises like the range."""
     noted = SourceFindings()
     letters = source.letters()
@@ -152,7 +152,7 @@ def note_source(pipeline: str, source: RecordRange, keys: KeySpace, progress: Pr
         if reason is not None:
             noted.dead_letters[reason] += 1
         keys.add(
-            point_id(pipeline, record.key),
+            keys.id_of(record.key),
             record.version,
             position,
             deleted=record.deleted,

@@ -1,28 +1,25 @@
 """Reads chosen records of a source again and embeds them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from pipeline.compare.keyspace import Entries, by_partition, places
-from pipeline.interfaces import Embedder, Progress, RecordRange, Tokenizer
-from pipeline.records.batches import Float32, Priority
-from pipeline.records.record import Position, Record, point_id
+from pipeline.compare.keyspace import Entries, KeySpace, by_partition, places
+from pipeline.interfaces import Progress, RecordRange
+from pipeline.records.batches import Float32
+from pipeline.records.record import Position, Record
 from pipeline.tasks import Task
 
 CHUNK_RECORDS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """What turns records into vectors."""
+class Encoder(Protocol):
+    """What turns the texts of records into vectors."""
 
-    pipeline: str
-    """Its name, a part of every point's id."""
-    tokenizers: Mapping[str, Tokenizer]
-    """By model."""
-    embedder: Embedder
+    def encode(self, task: Task, texts: Sequence[str]) -> Float32:
+        """Returns (n, dimension): a row per text, NaN where the model gives no finite vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +46,20 @@ class Chunk:
 class Revisit:
     """A second reading of a source. Use from one thread."""
 
-    def __init__(self, source: RecordRange, topics: Sequence[str], encoder: Encoder, progress: Progress) -> None:
-        """`topics` are the key space's, in its order."""
+    def __init__(self, source: RecordRange, keys: KeySpace, encoder: Encoder, progress: Progress) -> None:
         self._source = source
-        self._topics = topics
+        self._keys = keys
         self._encoder = encoder
         self._progress = progress
 
     def embed(self, choices: Sequence[Chosen], doing: str) -> Iterator[Chunk]:
         """Reads the source once and yields the chosen records in chunks of one task, in no particular order.
 
-        Raises like the range, the tokenizers and the embedder.
+        Raises like the range and the encoder.
         """
         waiting: list[list[Record]] = [[] for _ in choices]
         for record in self._records(choices, doing):
-            identity = point_id(self._encoder.pipeline, record.key)
+            identity = self._keys.id_of(record.key)
             for chosen, records in zip(choices, waiting, strict=True):
                 if self._is_among(chosen.entries, identity, record.position):
                     records.append(record)
@@ -81,7 +77,7 @@ class Revisit:
             return
         wanted = np.concatenate([chosen.entries[["topic", "partition", "offset"]] for chosen in choices])
         num_read = 0
-        for found in self._source.read(by_partition(wanted, self._topics)):
+        for found in self._source.read(by_partition(wanted, self._keys.topics)):
             if found.record is not None:
                 num_read += 1
                 self._progress(doing, num_read, total)
@@ -92,7 +88,7 @@ class Revisit:
         [place], [present] = places(entries["id"], np.array([identity], "S16"))
         return bool(
             present
-            and self._topics[entries["topic"][place]] == position.topic
+            and self._keys.topics[entries["topic"][place]] == position.topic
             and entries["partition"][place] == position.partition
             and entries["offset"][place] == position.offset
         )
@@ -101,9 +97,6 @@ class Revisit:
         rows = np.zeros((len(records), task.dimension), np.float32)
         texts = [record.text for record in records if record.text is not None]
         if texts:
-            model = task.config.model
-            tokens = self._encoder.tokenizers[model].encode(texts, [task.prompt])
             live = [not record.deleted for record in records]
-            [rows[live]] = self._encoder.embedder.embed(model, tokens, Priority.BACKFILL)
-        ids = [point_id(self._encoder.pipeline, record.key) for record in records]
-        return Chunk(task, list(records), ids, rows)
+            rows[live] = self._encoder.encode(task, texts)
+        return Chunk(task, list(records), [self._keys.id_of(record.key) for record in records], rows)

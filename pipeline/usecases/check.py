@@ -175,6 +175,7 @@ def _ask_store(context: Context, tasks: Sequence[Task], report: CheckReport) -> 
     if isinstance(settings, EdgeStoreConfig) and not settings.path.exists():
         report.store = f"Qdrant Edge in {settings.path}, which will be created"
         return {task.name: "new" for task in tasks}
+    states: dict[str, str] = {}
     with report.catching("store"):
         try:
             store = context.open_store()
@@ -185,8 +186,8 @@ def _ask_store(context: Context, tasks: Sequence[Task], report: CheckReport) -> 
             return {}
         with closing(store):
             report.store = store.check()
-            return _inspect(store, tasks, report)
-    return {}
+            states = _inspect(store, tasks, report)
+    return states
 
 
 def _inspect(store: ComparableStore, tasks: Sequence[Task], report: CheckReport) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pipeline.compare.file_range import open_file
 from pipeline.compare.keyspace import KeySpace
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairReport, VerifyReport
-from pipeline.compare.revisit import Encoder, Revisit
+from pipeline.compare.revisit import Revisit
 from pipeline.compare.vector_check import check_vectors
 from pipeline.context import Context
 from pipeline.errors import ConfigError
@@ -105,12 +105,11 @@ def _compared(context: Context, request: CompareRequest, progress: Progress) -> 
     readers = {name: [topic for topic in topics if name in config.source.topics[topic].tasks] for name in config.tasks}
     tasks = [(context.tasks[name], read) for name, read in readers.items() if read]
     with tempfile.TemporaryDirectory(prefix="refract-verify-") as folder, _open_store(context) as store:
-        keys = KeySpace(Path(folder), topics)
-        read = note_source(config.pipeline, source, keys, progress)
+        keys = KeySpace(Path(folder), config.pipeline, topics)
+        read = note_source(source, keys, progress)
         comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
         findings = [comparison.compare(task, names, request.sample) for task, names in tasks]
-        tokenizers = context.tokenizers({task.config.model for task, _ in tasks})
-        revisit = Revisit(source, topics, Encoder(config.pipeline, tokenizers, context.embedder), progress)
+        revisit = Revisit(source, keys, context.encoder, progress)
         check_vectors(findings, revisit, store)
         accounts = account(source, read.undecodable, wait_s=request.wait_s, progress=progress)
         yield _Compared(source, topics, store, revisit, read, findings, accounts)

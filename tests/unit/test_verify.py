@@ -1,6 +1,6 @@
 """Source against store: every kind of difference is found, settled and mended, and nothing else is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,13 @@ from pipeline.compare.comparison import Comparison, TaskFindings, note_source
 from pipeline.compare.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairedTask
-from pipeline.compare.revisit import Encoder, Revisit
+from pipeline.compare.revisit import Revisit
 from pipeline.compare.vector_check import check_vectors
 from pipeline.errors import EnvironmentFault, Reason
 from pipeline.interfaces import CollectionState, Found, Letters, StoredPoint, Written
-from pipeline.records.batches import Int64, PointBatch
+from pipeline.records.batches import Float32, Int64, PointBatch, Priority
 from pipeline.records.record import Partition, Position, Record, point_id
+from pipeline.tasks import Task
 from tests.fakes import DIMENSION, FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
 
 PIPELINE = "p"
@@ -97,14 +98,19 @@ def at(key: str, version: int, offset: int, text: str | None = "hello") -> Recor
     return record(key, version, text, offset=offset)
 
 
+class FakeEncoder:
+    def encode(self, task: Task, texts: Sequence[str]) -> Float32:
+        [rows] = FakeEmbedder().embed("m", FakeTokenizer().encode(texts, [task.prompt]), Priority.BACKFILL)
+        return rows
+
+
 class World:
     """A range and a store that agree until a test damages one of them."""
 
     def __init__(self, directory: Path, records: list[Record | Reason]) -> None:
         self.source = FakeRange(records)
         self.store = ComparableFake()
-        self.keys = KeySpace(directory, ["tickets"])
-        self.encoder = Encoder(PIPELINE, {"m": FakeTokenizer()}, FakeEmbedder())
+        self.keys = KeySpace(directory, PIPELINE, ["tickets"])
         self.wait_s = 0.0
         for item in records:
             if isinstance(item, Record):
@@ -117,7 +123,7 @@ class World:
             self.store.collection[key] = (item.version, item.deleted, row)
 
     def verify(self, sample: int | None = None) -> TaskFindings:
-        self.dead_letters = note_source(PIPELINE, self.source, self.keys, quiet).dead_letters
+        self.dead_letters = note_source(self.source, self.keys, quiet).dead_letters
         self.comparison = Comparison(self.keys, self.source, self.store, wait_s=self.wait_s, progress=quiet)
         found = self.comparison.compare(TASK, ["tickets"], sample)
         check_vectors([found], self.revisit, self.store)
@@ -129,7 +135,7 @@ class World:
 
     @property
     def revisit(self) -> Revisit:
-        return Revisit(self.source, self.keys.topics, self.encoder, quiet)
+        return Revisit(self.source, self.keys, FakeEncoder(), quiet)
 
 
 def quiet(doing: str, done: int, total: int) -> None:
@@ -257,7 +263,7 @@ def test_a_sample_has_its_size(world: World) -> None:
 
 
 def test_runs_hold_every_entry_in_the_order_of_ids(tmp_path: Path) -> None:
-    keys = KeySpace(tmp_path, ["tickets"])
+    keys = KeySpace(tmp_path, PIPELINE, ["tickets"])
     ids = [bytes([n]) + b"\0" * 15 for n in range(256)]
     for point in reversed(ids):
         keys.add(point, 1, Position("tickets", 0, 0, 0), deleted=False)
