@@ -1,19 +1,20 @@
 """Brings up Ray and the app on it, and takes both down again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.boot import start_ray
 from pipeline.config.load import load_config
+from pipeline.usecases.running import Note
 
 if TYPE_CHECKING:
     from actors.run import RunningApp
 
 
 @contextmanager
-def launched(path: Path, address: str | None, note: Callable[[str], None]) -> "Iterator[RunningApp]":
+def launched(path: Path, address: str | None, note: Note) -> "Iterator[RunningApp]":
     """Yields the running app of a configuration file; afterwards it finishes what is in flight and stops.
 
     Args:

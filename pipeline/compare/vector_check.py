@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.compare.comparison import FAULT, Kind, TaskFindings
+from pipeline.compare.findings import FAULT, Kind, TaskFindings
 from pipeline.compare.keyspace import places
 from pipeline.compare.revisit import Chosen, Chunk, Revisit
 from pipeline.interfaces import ComparableStore

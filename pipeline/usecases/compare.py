@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.compare.accounting import Accounts, account, write_missing
-from pipeline.compare.comparison import Comparison, SourceFindings, TaskFindings, note_source
+from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.file_range import open_file
+from pipeline.compare.findings import SourceFindings, TaskFindings
 from pipeline.compare.keyspace import KeySpace
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairReport, VerifyReport

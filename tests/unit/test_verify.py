@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compare.comparison import Comparison, TaskFindings, note_source
+from pipeline.compare.comparison import Comparison, note_source
+from pipeline.compare.findings import TaskFindings
 from pipeline.compare.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairedTask
