@@ -20,7 +20,7 @@ from pipeline.backfill.work import Job, Work
 from pipeline.config.app import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, TransientError
-from pipeline.interfaces import Embedder, Store
+from pipeline.interfaces import Embedder, PointWriter, Store
 from pipeline.tasks import Task
 
 APP_TIMEOUT_S = 30.0
@@ -46,7 +46,7 @@ class CarrierActor:
         self._embedders = embedders
         self._owners = owners
         self._opening = threading.Lock()
-        self._store: Store | None = None
+        self._store: PointWriter | None = None
         self._made: Carrier | None = None
 
     def ready(self) -> None:
@@ -92,10 +92,10 @@ class CarrierActor:
             rest=rest,
         )
 
-    def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:
+    def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> PointWriter:
         config = context.config
         if config.store.type != "edge":
-            store: Store = context.open_store()
+            store: Store | RemoteStore | DividedStore = context.open_store()
         elif self._job.share:
             store = RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
         else:
@@ -103,7 +103,7 @@ class CarrierActor:
         store.open(list(tasks.values()))
         return store
 
-    def _open_store(self, fragment: Fragment, tasks: Sequence[Task]) -> Store:
+    def _open_store(self, fragment: Fragment, tasks: Sequence[Task]) -> PointWriter:
         if self._job.output is not None:
             return FragmentFile(self._job.output, fragment, tasks)
         assert self._store is not None  # noqa: S101 - opened before anything is carried

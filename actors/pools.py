@@ -7,11 +7,10 @@ from typing import Any
 
 import ray
 
-from actors.remote import EMBED_TIMEOUT_S, STORE_TIMEOUT_S, RemoteStore, call
+from actors.remote import EMBED_TIMEOUT_S, STORE_TIMEOUT_S, call
 from pipeline.errors import TransientError
-from pipeline.filters import Filters
-from pipeline.interfaces import StoredPoint, Written
-from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.interfaces import Written
+from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
 from pipeline.tasks import Task
 
 NOBODY_READY_S = 60.0
@@ -50,7 +49,7 @@ class _Answer:
 
 
 class DividedStore:
-    """`pipeline.interfaces.Store` over actors that have some of its collections each. Thread-safe.
+    """`pipeline.interfaces.PointWriter` over actors that have some of its collections each. Thread-safe.
 
     They write their parts of a batch at the same time. When one fails, others may have written theirs: repeating is
     safe, as it always is.
@@ -61,57 +60,28 @@ class DividedStore:
         self._owners = [(PlainHandle(actor), frozenset(collections)) for actor, collections in owners]
 
     def open(self, tasks: Iterable[Task]) -> None:
-        """See Store."""
+        """Lets each actor create or check its collections. Raises like `PointStore.open`."""
         tasks = list(tasks)
         self._all(
             handle.open.remote([task for task in tasks if task.collection in own]) for handle, own in self._owners
         )
 
     def upsert(self, batch: PointBatch) -> Written:
-        """See Store."""
+        """See PointWriter."""
         stale: dict[str, int] = {}
         for written in self._all(handle.upsert.remote(part) for handle, part in self._divided(batch)):
             stale |= written.stale
         return Written(stale)
 
     def flush(self) -> None:
-        """See Store."""
+        """See PointWriter."""
         self._all(handle.flush.remote() for handle, _ in self._owners)
-
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See Store."""
-        return self._owner(task.collection).search(task, vector, limit, filters)
-
-    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See Store."""
-        return self._owner(collection).retrieve(collection, ids, with_vectors=with_vectors)
-
-    def scroll(
-        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
-    ) -> list[StoredPoint]:
-        """See Store."""
-        return self._owner(collection).scroll(collection, after, limit, with_vectors=with_vectors)
-
-    def count(self, collection: str) -> int:
-        """See Store."""
-        return self._owner(collection).count(collection)
-
-    def check(self) -> str:
-        """See Store."""
-        return str(self._all(handle.check.remote() for handle, _ in self._owners)[0])
-
-    def close(self) -> None:
-        """The owners close themselves; this end holds nothing."""
 
     def _divided(self, batch: PointBatch) -> Iterator[tuple["PlainHandle", PointBatch]]:
         for handle, own in self._owners:
             vectors = {name: rows for name, rows in batch.vectors.items() if name in own}
             if vectors:
                 yield handle, replace(batch, vectors=vectors)
-
-    def _owner(self, collection: str) -> RemoteStore:
-        (handle,) = (handle for handle, own in self._owners if collection in own)
-        return RemoteStore(handle)  # type: ignore[arg-type]  # called alike
 
     @staticmethod
     def _all(answers: Iterable["_Answer"]) -> list[Any]:

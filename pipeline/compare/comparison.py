@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
 from pipeline.compare.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import ComparableStore, Progress, RecordRange, StoredPoint
+from pipeline.interfaces import Progress, RecordRange, Store, StoredPoint
 from pipeline.records.record import Partition
 from pipeline.tasks import Task
 
@@ -63,9 +63,7 @@ def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> Sour
 class Comparison:
     """One comparison of a key space with a store. Use from one thread."""
 
-    def __init__(
-        self, keys: KeySpace, source: RecordRange, store: ComparableStore, *, wait_s: float, progress: Progress
-    ) -> None:
+    def __init__(self, keys: KeySpace, source: RecordRange, store: Store, *, wait_s: float, progress: Progress) -> None:
         """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source

@@ -62,7 +62,7 @@ def bench(request: BenchRequest, progress: Progress) -> "Measured":
     check_tasks("bench", config, tasks)
     from pipeline.engine.measure import measure  # torch
 
-    return measure(config, tasks, texts, threads=request.threads, runs=request.runs, step=progress)
+    return measure(config, tasks, texts, request.runs, progress)
 
 
 def _read_texts(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from pipeline.config.store import EdgeStoreConfig
 from pipeline.context import Context
 from pipeline.engine.load import check_tasks, identify
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
-from pipeline.interfaces import ComparableStore
+from pipeline.interfaces import Inspectable
 from pipeline.tasks import ModelIdentity, Task, bind_task
 from pipeline.usecases.prompts import Prompter, load_prompter
 
@@ -164,9 +164,9 @@ def _tasks_fit(
 
 
 def _ask_brokers(config: Config) -> dict[str, Any]:
-    from pipeline.sources.client.admin import inspect  # Kafka, unless offline
+    from pipeline.sources.client.admin import inspect_cluster  # Kafka, unless offline
 
-    return inspect(config.source)
+    return inspect_cluster(config.source)
 
 
 def _ask_store(context: Context, tasks: Sequence[Task], report: CheckReport) -> dict[str, str]:
@@ -190,7 +190,7 @@ def _ask_store(context: Context, tasks: Sequence[Task], report: CheckReport) -> 
     return states
 
 
-def _inspect(store: ComparableStore, tasks: Sequence[Task], report: CheckReport) -> dict[str, str]:
+def _inspect(store: Inspectable, tasks: Sequence[Task], report: CheckReport) -> dict[str, str]:
     states: dict[str, str] = {}
     for task in tasks:
         with report.catching(f"tasks.{task.name}"):

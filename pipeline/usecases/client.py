@@ -34,6 +34,10 @@ class AppClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the connections."""
         self._http.close()
 
     def status(self) -> dict[str, Any]:
@@ -46,7 +50,7 @@ class AppClient:
         task: str,
         *,
         text: str | None = None,
-        key: str | None = None,
+        key: str | int | None = None,
         limit: int = 10,
         filters: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:

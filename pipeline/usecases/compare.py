@@ -18,7 +18,8 @@ from pipeline.compare.revisit import Revisit
 from pipeline.compare.vector_check import check_vectors
 from pipeline.context import Context
 from pipeline.errors import ConfigError
-from pipeline.interfaces import ComparableStore, Progress, RecordRange
+from pipeline.interfaces import Progress, RecordRange, Store
+from pipeline.records.decode import Decoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class _Compared:
 
     source: RecordRange
     topics: Sequence[str]
-    store: ComparableStore
+    store: Store
     revisit: Revisit
     read: SourceFindings
     tasks: Sequence[TaskFindings]
@@ -110,7 +111,7 @@ def _compared(context: Context, request: CompareRequest, progress: Progress) -> 
         read = note_source(source, keys, progress)
         comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
         findings = [comparison.compare(task, names, request.sample) for task, names in tasks]
-        revisit = Revisit(source, keys, context.encoder, progress)
+        revisit = Revisit(source, keys, context, progress)
         check_vectors(findings, revisit, store)
         accounts = account(source, read.undecodable, wait_s=request.wait_s, progress=progress)
         yield _Compared(source, topics, store, revisit, read, findings, accounts)
@@ -126,11 +127,11 @@ def _open_source(context: Context, request: CompareRequest) -> tuple[RecordRange
         raise ConfigError("--topic, --key and --row-number say how to read --input; they need --input")
     from pipeline.sources.ranges import TopicRange  # Kafka
 
-    return TopicRange(config.source, config.limits), list(config.source.topics)
+    return TopicRange(config.source, Decoders(config.source, config.limits)), list(config.source.topics)
 
 
 @contextmanager
-def _open_store(context: Context) -> Iterator[ComparableStore]:
+def _open_store(context: Context) -> Iterator[Store]:
     """Opens the store, unless it is embedded and the running app holds its directory."""
     from pipeline.usecases.client import app_answers  # an HTTP client, for an embedded store only
 

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import Any, Protocol
 
 from pipeline.errors import RefractError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.records.record import point_id
 from pipeline.tasks import Task
 from pipeline.usecases.client import AppClient
@@ -34,7 +34,7 @@ class StoringApp(App, Protocol):
     def tasks(self) -> Mapping[str, Task]:
         """All tasks by name."""
 
-    def store(self) -> Store:
+    def store(self) -> PointReader:
         """Returns the store, for reading."""
 
 

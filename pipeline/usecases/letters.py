@@ -9,6 +9,7 @@ from pipeline.config.app import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, Reason, nearest
 from pipeline.interfaces import Progress
+from pipeline.records.decode import Decoders
 
 if TYPE_CHECKING:
     from pipeline.sources.letters.letter_reader import StoredLetter
@@ -117,7 +118,8 @@ class LetterReplay:
         config = context.config
         _check_choice(config, request.topic, request.reason)
         wanted = Wanted(request.topic, request.reason, request.since_ms, request.until_ms, request.limit)
-        self._replay = Replay(config.source, config.limits, wanted, into_compacted=request.into_compacted)
+        decoders = Decoders(config.source, config.limits)
+        self._replay = Replay(config.source, decoders, wanted, into_compacted=request.into_compacted)
         self._survey: Survey | None = None
 
     def survey(self, progress: Progress) -> ReplayReport:

@@ -16,6 +16,7 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.context import Context
 from pipeline.errors import ConfigError
+from pipeline.session import Session
 from pipeline.usecases.compare import CompareRequest, repair, verify
 from tests.broker import free_port
 
@@ -120,6 +121,9 @@ def test_from_python_the_reports_have_the_fields_that_json_prints(
     assert (repaired.complete, repaired.repaired["topic"].written) == (True, 2)
     assert verify(Context.open(config), request, quiet).tasks["topic"].vectors_checked == 2
 
+    with Session.open(config) as refract:
+        assert refract.verify(request).equal
+
     write_lines(tmp_path / "rows.jsonl", rows(1))
     left = repair(Context.open(config), request, quiet)
     assert (left.complete, left.repaired["topic"].left) == (False, 1)
@@ -127,6 +131,8 @@ def test_from_python_the_reports_have_the_fields_that_json_prints(
     printed = json.loads(capfd.readouterr().out)
     assert printed["repaired"]["topic"] == {"written": 0, "deleted": 1, "left": 0}
     assert printed["letters_written"] == 0
+    with Session.open(config) as refract:
+        assert refract.repair(request, delete_extras=True).complete
 
 
 def test_options_of_a_file_need_a_file(config: Path) -> None:
