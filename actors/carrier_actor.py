@@ -3,15 +3,17 @@
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from actors.app import APP_NAME
-from actors.pools import DividedStore, EmbedderPool
+from actors.callers import ActorCaller, DeploymentCaller, call
+from actors.pools import EmbedderPool
 from actors.process import start_context
-from actors.remote import RemoteEmbedder, RemoteStore, call
+from actors.remote import DividedStore, RemoteEmbedder, RemoteStore
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
@@ -97,9 +99,11 @@ class CarrierActor:
         if config.store.type != "edge":
             store: Store | RemoteStore | DividedStore = context.open_store()
         elif self._job.share:
-            store = RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+            store = RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
         else:
-            store = DividedStore([(owner, [tasks[name].collection for name in names]) for owner, names in self._owners])
+            store = DividedStore(
+                [(ActorCaller(owner), [tasks[name].collection for name in names]) for owner, names in self._owners]
+            )
         store.open(list(tasks.values()))
         return store
 
@@ -129,7 +133,7 @@ def _check_app(handles: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
     theirs: dict[str, str] = {}
     for name, handle in handles.items():
         try:
-            theirs |= call(f"embedder {name}", APP_TIMEOUT_S, handle.fingerprints.remote)
+            theirs |= call(f"embedder {name}", APP_TIMEOUT_S, partial(DeploymentCaller(handle).ask, "fingerprints"))
         except TransientError as error:
             raise ConfigError(
                 f"--share: this cluster runs no app of Refract with a model {name!r} ({error}); start it with this "

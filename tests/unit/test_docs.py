@@ -148,7 +148,9 @@ def test_every_file_and_test_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_link_to_a_test_says_the_tests_name(page: Path) -> None:
     links_to_tests = re.findall(r"\[([^\]]+)\]\((?:\.\./)*(tests/[\w/]+\.py)\)", prose(page))
-    names = [f"{path}::{text if ' ' not in text else 'test_' + text.replace(' ', '_')}" for text, path in links_to_tests]
+    names = [
+        f"{path}::{text if ' ' not in text else 'test_' + text.replace(' ', '_')}" for text, path in links_to_tests
+    ]
     assert [name for name in names if not exists(name)] == []
 
 
