@@ -15,7 +15,7 @@ from pipeline import Session
 
 lines = (files("pipeline.demo") / "tickets.jsonl").read_text(encoding="utf-8").splitlines()
 newest = {row["id"]: row for row in map(json.loads, lines) if row.get("status") == "open"}
-tickets = list(newest.values())[:160]
+tickets = list(newest.values())[:120]
 texts = [f"{ticket['title']}\n\n{ticket['body']}" for ticket in tickets]
 print(len(texts), "tickets:", Counter(ticket["urgency"] for ticket in tickets).most_common())
 

@@ -162,8 +162,15 @@ def _catalogue() -> str:
 
 # Python
 
-REPORTS = ("pipeline.search.Hit",)
-"""What the methods of a session return, beside arrays."""
+REPORTS = (
+    "pipeline.search.Hit",
+    "pipeline.usecases.compare.CompareRequest",
+    "pipeline.compare.report.VerifyReport",
+    "pipeline.compare.report.TaskReport",
+    "pipeline.compare.report.RepairReport",
+    "pipeline.compare.report.RepairedTask",
+)
+"""What the methods of a session take and return, beside arrays."""
 
 
 def _session() -> str:

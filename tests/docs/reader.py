@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import orjson
 import psutil
@@ -247,7 +247,7 @@ def check_yaml(block: Block) -> None:
     parse_config(_merged(read_tree(base), part), environ=ENVIRON, origin=block.place)
 
 
-def _merged(base: object, part: object) -> object:
+def _merged(base: Any, part: Any) -> Any:
     """Sections are merged key by key; a list, a value and another type of store replace what was there."""
     if not isinstance(base, dict) or not isinstance(part, dict):
         return part
