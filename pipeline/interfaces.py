@@ -102,18 +102,8 @@ class StoredPoint:
     score: float = 0.0
 
 
-class Store(Protocol):
-    """Collections of versioned points. Thread-safe.
-
-    The guarantee of `upsert`: for every id the stored version never goes down, whoever writes, in
-    whatever order, however often. Tombstones count as points until they are purged.
-    """
-
-    def open(self, tasks: Iterable[Task]) -> None:
-        """Creates or checks the physical collection and alias of every task.
-
-        Raises EnvironmentFault where a collection exists with another size, distance or fingerprint.
-        """
+class PointWriter(Protocol):
+    """Where a batch of points goes. Thread-safe."""
 
     def upsert(self, batch: PointBatch) -> Written:
         """Writes every point whose version is newer than the stored one, into each collection of the batch.
@@ -128,6 +118,20 @@ class Store(Protocol):
 
     def flush(self) -> None:
         """Returns when everything written so far survives a power loss. Called before offsets may be committed."""
+
+
+class Store(PointWriter, Protocol):
+    """Collections of versioned points. Thread-safe.
+
+    The guarantee of `upsert`: for every id the stored version never goes down, whoever writes, in
+    whatever order, however often. Tombstones count as points until they are purged.
+    """
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """Creates or checks the physical collection and alias of every task.
+
+        Raises EnvironmentFault where a collection exists with another size, distance or fingerprint.
+        """
 
     def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
         """Returns live points by falling cosine similarity, read through the task's alias.

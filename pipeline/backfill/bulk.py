@@ -19,7 +19,7 @@ class BulkStore(Protocol):
         """Puts building off if the task's collection is empty; whether it is put off now."""
 
     def restore_index(self, task: Task) -> bool:
-        """Has it built, if it was put off, whoever did that and whenever; whether it was."""
+        """Starts building if that was put off, by this run or an earlier one; whether it was."""
 
     def is_indexed(self, task: Task) -> bool:
         """Whether nothing is left to build."""
@@ -28,7 +28,7 @@ class BulkStore(Protocol):
 def finish_index(store: object, tasks: Sequence[Task], progress: Progress) -> list[str]:
     """Restores what this run or a crashed one put off, waits until it is built, and returns those tasks' names.
 
-    Raises like the store, except that an answer that does not come while waiting is asked for again.
+    Raises like the store; while it waits, it asks again after a TransientError.
     """
     if not isinstance(store, BulkStore):
         return []

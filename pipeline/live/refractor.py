@@ -10,7 +10,7 @@ import structlog
 from pipeline import failpoints
 from pipeline.clock import WallClock
 from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
-from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
+from pipeline.interfaces import DeadLetters, Embedder, PointWriter, Tokenizer
 from pipeline.live.crashes import PROBE_TEXT, Suspects
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.retry import Retrier
@@ -56,7 +56,7 @@ class Refractor:
         plan: Plan,
         *,
         embedder: Embedder,
-        store: Store,
+        store: PointWriter,
         dead_letters: DeadLetters,
         tracker: OffsetTracker,
         retry: Retrier,
