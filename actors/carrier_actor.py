@@ -10,9 +10,10 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from actors.app import APP_NAME
-from actors.pools import DividedStore, EmbedderPool
+from actors.callers import ActorCaller, DeploymentCaller, call
+from actors.pools import EmbedderPool
 from actors.process import start_context
-from actors.remote import RemoteEmbedder, RemoteStore, call
+from actors.remote import DividedStore, RemoteEmbedder, RemoteStore
 from pipeline.backfill.carrier import Carrier, Manner, Tools
 from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.sharing import check_same_tasks, considerate
@@ -20,7 +21,7 @@ from pipeline.backfill.vectors import FragmentFile
 from pipeline.backfill.work import BackfillJob, Work
 from pipeline.context import Context
 from pipeline.errors import ConfigError, TransientError
-from pipeline.interfaces import Embedder, Store
+from pipeline.interfaces import Embedder, PointWriter, Store
 from pipeline.tasks import Task
 
 APP_TIMEOUT_S = 30.0
@@ -75,13 +76,15 @@ class CarrierActor:
             tools = Tools(context.tokenizers(models), embedder, partial(FragmentFile, job.output))
         return Carrier(config, job.topic, tasks, tools, manner)
 
-    def _open_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:
+    def _open_store(self, context: Context, tasks: Mapping[str, Task]) -> PointWriter:
         if context.config.store.type != "edge":
-            store: Store = context.open_store()
+            store: Store | RemoteStore | DividedStore = context.open_store()
         elif self._job.share:
-            store = RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+            store = RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
         else:
-            store = DividedStore([(owner, [tasks[name].collection for name in names]) for owner, names in self._owners])
+            store = DividedStore(
+                [(ActorCaller(owner), [tasks[name].collection for name in names]) for owner, names in self._owners]
+            )
         store.open(list(tasks.values()))
         return store
 
@@ -97,7 +100,9 @@ def _app_embedder(models: Iterable[str], tasks: Mapping[str, Task]) -> RemoteEmb
         raise ConfigError("--share: no app of Refract runs on this cluster; start it, or leave --share out") from None
     for name, handle in handles.items():
         try:
-            fingerprints |= call(f"embedder {name}", APP_TIMEOUT_S, handle.fingerprints.remote)
+            fingerprints |= call(
+                f"embedder {name}", APP_TIMEOUT_S, partial(DeploymentCaller(handle).ask, "fingerprints")
+            )
         except TransientError as error:
             raise ConfigError(
                 f"--share: this cluster runs no app of Refract with a model {name!r} ({error}); start it with this "

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry
-
 from pipeline.backfill.bounds import BatchSize, Room
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
@@ -19,9 +17,9 @@ from pipeline.config.app import Config
 from pipeline.errors import TransientError
 from pipeline.interfaces import Embedder, PointWriter, Tokenizer
 from pipeline.live.offsets import OffsetTracker
-from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
-from pipeline.metrics import IngestMetrics
+from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Priority
 from pipeline.records.record import Delivery, Partition, Receipt
 from pipeline.tasks import Task
@@ -64,6 +62,7 @@ class _UnderWay:
     """A work under way: which of its rows are finished, and up to where they are durable."""
 
     start: int
+    store: PointWriter
     tally: Tally
     checkpoint: int = field(init=False)
     tracker: OffsetTracker = field(default_factory=OffsetTracker)
@@ -77,9 +76,9 @@ class _UnderWay:
 
     def flush(self) -> bool:
         """Makes what is finished durable; whether that is more than at the last call."""
-        moved = self.tracker.watermarks()
+        moved = self.tracker.advance()
         if moved:
-            self.tally.flush()
+            self.store.flush()
             self.tracker.secure(moved)
             self.checkpoint = moved.offsets[_FRAGMENT]
         return bool(moved)
@@ -117,8 +116,6 @@ class Carrier:
         self._room = Room(config.limits.max_in_flight_bytes, 2 * num_threads)
         row_bytes = 4 * sum(task.dimension for task in tasks.values())
         self._size = BatchSize(config.limits.max_batch_records, row_bytes if self._manner.growing else None)
-        self._metrics = IngestMetrics(CollectorRegistry())
-        """For the refractor, which needs some; nobody reads them."""
         self._lock = threading.Lock()
         self._under_way: dict[str, _UnderWay] = {}
 
@@ -129,9 +126,8 @@ class Carrier:
         again, TransientError after `stop`, another RefractError where a person must help with something else.
         """
         tasks = [self._tasks[name] for name in work.tasks]
-        store = self._tools.open_store(work.fragment, tasks)
-        tally = Tally(work.fragment, len(tasks), self._tools.embedder, store)
-        passing = _UnderWay(max(work.start, work.fragment.begin), tally)
+        store, tally = self._tools.open_store(work.fragment, tasks), Tally(work.fragment, len(tasks))
+        passing = _UnderWay(max(work.start, work.fragment.begin), store, tally)
         refractor = self._refractor(passing, tasks)
         with self._lock:
             self._under_way[work.name] = passing
@@ -140,7 +136,7 @@ class Carrier:
             for batch in self._read(work.fragment, passing):
                 futures.add(self._threads.submit(self._process, passing, refractor, batch, self._room.take(batch)))
                 tally.read(len(batch))
-                passing.tracker.watermarks()  # forgets the receipts below
+                passing.tracker.advance()  # forgets the receipts below
                 futures = _without_finished(futures)
             while futures:
                 wait(futures, return_when=FIRST_COMPLETED)
@@ -182,15 +178,11 @@ class Carrier:
         self._threads.shutdown(wait=True)
 
     def _refractor(self, passing: _UnderWay, tasks: Sequence[Task]) -> Refractor:
+        store, tally = passing.store, passing.tally
+        retry = Retrier(self._stop, tally.retried)
+        ports = Ports(self._tools.embedder, store, tally, retry, tally, Priority.BACKFILL)
         return Refractor(
-            Plan(self._config.pipeline, {self._topic: tasks}, self._tools.tokenizers),
-            embedder=passing.tally,
-            store=passing.tally,
-            dead_letters=passing.tally,
-            tracker=passing.tracker,
-            retry=Retrier(self._stop, passing.tally.retry),
-            metrics=self._metrics,
-            priority=Priority.BACKFILL,
+            Routes(self._config.pipeline, {self._topic: tasks}, self._tools.tokenizers), ports, passing.tracker
         )
 
     def _read(self, fragment: Fragment, passing: _UnderWay) -> Iterator[list[Delivery]]:
@@ -209,7 +201,7 @@ class Carrier:
             if self._stop.is_set():
                 raise TransientError("the backfill is stopped")
             refractor.process(batch)
-        passing.tally.finish(len(batch))
+        passing.tally.finished(len(batch))
         elapsed_s = time.monotonic() - began_s
         self._size.adapt(len(batch), elapsed_s)
         if self._manner.rest:

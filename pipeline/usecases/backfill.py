@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.backfill.bulk import BulkStore, finish_index
+from pipeline.backfill.bulk import finish_index
 from pipeline.backfill.executor import BackfillExecutor, RunState
 from pipeline.backfill.ledger import Ledger, read_progress
 from pipeline.backfill.outcome import Outcome
@@ -20,7 +20,7 @@ from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.context import Context
 from pipeline.engine.load import check_tasks
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import ComparableStore
+from pipeline.interfaces import DeferrableIndex, Store
 from pipeline.tasks import Task
 
 LOCK_WAIT_S = 15.0
@@ -60,7 +60,7 @@ def backfill(
     for text in warnings(context.config, job.topic, fragments):
         watch.note(text)
     if job.output is not None:
-        from pipeline.backfill.vectors import check_output  # noqa: PLC0415 - pyarrow, an optional dependency
+        from pipeline.backfill.vectors import check_output
 
         check_output(job.output, tasks, watch.step)
     began_s = time.monotonic()
@@ -159,7 +159,7 @@ def _prepare_store(context: Context, tasks: Sequence[Task], *, fills: bool) -> N
         if own:
             check_tasks(name, model, own)
     with _opened_store(context, tasks) as store:
-        if fills and isinstance(store, BulkStore):
+        if fills and isinstance(store, DeferrableIndex):
             for task in tasks:
                 store.defer_index(task)
 
@@ -171,7 +171,7 @@ def _finish_index(context: Context, tasks: Sequence[Task], watch: BackfillWatch)
 
 
 @contextmanager
-def _opened_store(context: Context, tasks: Sequence[Task]) -> Iterator[ComparableStore]:
+def _opened_store(context: Context, tasks: Sequence[Task]) -> Iterator[Store]:
     """The store with the tasks' collections. Waits a while for the lock of an embedded one."""
     deadline_s = time.monotonic() + LOCK_WAIT_S
     while True:
