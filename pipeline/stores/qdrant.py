@@ -12,7 +12,7 @@ from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, Reason, RefractError
 from pipeline.filters import Condition
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.records.record import uuid_text
 from pipeline.stores import qdrant_filters
@@ -77,7 +77,7 @@ class QdrantStore:
         for task in tasks:
             self._known[task.collection] = self._collections.open(task)
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
         """See `Inspectable.inspect`."""
         return {task.name: self._collections.inspect(task) for task in tasks}
 
