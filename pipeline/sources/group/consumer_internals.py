@@ -61,7 +61,7 @@ def is_fenced(consumer: Any) -> bool:
     a commit fails, which without new records never happens. In a stable group only a join stops them, too.
     """
     coordinator = consumer._coordinator
-    with coordinator._lock:  # noqa: SLF001 - a join that ends meanwhile would look the same
+    with coordinator._lock:
         stopped = not coordinator._heartbeat_enabled and not coordinator.rejoining
         return stopped and coordinator.state is MemberState.STABLE
 
