@@ -164,11 +164,18 @@ def _catalogue() -> str:
 
 REPORTS = (
     "pipeline.search.Hit",
+    "pipeline.usecases.backfill.BackfillRequest",
+    "pipeline.backfill.report.BackfillReport",
+    "pipeline.usecases.estimate.EstimateRequest",
+    "pipeline.usecases.estimate.EstimateReport",
     "pipeline.usecases.compare.CompareRequest",
     "pipeline.compare.report.VerifyReport",
     "pipeline.compare.report.TaskReport",
     "pipeline.compare.report.RepairReport",
     "pipeline.compare.report.RepairedTask",
+    "pipeline.usecases.check.CheckReport",
+    "pipeline.usecases.produce.ProduceRequest",
+    "pipeline.usecases.produce.ProduceReport",
 )
 """What the methods of a session take and return, beside arrays."""
 

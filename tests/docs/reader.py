@@ -241,9 +241,12 @@ def _shape(line: str) -> str:
 
 
 def check_yaml(block: Block) -> None:
-    """Fails where a YAML block is not a valid part of the configuration that it extends."""
-    base = ROOT / (block.value if block.directive == "onto" else "configs/laptop.yaml")
+    """Fails where a YAML block is neither a configuration of its own nor a valid part of the one that it extends."""
     part = yaml.safe_load(block.text)
+    if block.directive == "file":
+        parse_config(part, environ=ENVIRON, origin=block.place)
+        return
+    base = ROOT / (block.value if block.directive == "onto" else "configs/laptop.yaml")
     parse_config(_merged(read_tree(base), part), environ=ENVIRON, origin=block.place)
 
 

@@ -13,12 +13,13 @@ from tests.e2e.harness import environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
-RUN = {"console", "python", "csv"}
+RUN = {"console", "python"}
 
 
 def to_follow(page: Path) -> list[Block]:
     """Returns the blocks that a reader acts upon, with the files they are given."""
-    return [block for block in blocks(page) if block.language in RUN and not block.tested_by]
+    found = [block for block in blocks(page) if block.language in RUN or block.directive == "file"]
+    return [block for block in found if not block.tested_by]
 
 
 PAGES = [page for page in pages() if to_follow(page)]
@@ -39,6 +40,15 @@ def test_a_reader_gets_what_a_page_says(page: Path, tmp_path: Path) -> None:
 def test_the_demo_is_followed_somewhere() -> None:
     commands = [command for page in PAGES for block in to_follow(page) for command, _ in block.commands()]
     assert "make demo" in commands
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_takes_a_file_of_ones_own(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "quickstart.md"
+    [block] = [block for block in blocks(page) if block.text.startswith("$ make demo DATA=")]
+    with Reader(tmp_path) as reader:
+        reader.follow(block)
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name)
