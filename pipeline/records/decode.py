@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.config.app import LimitsConfig
+from pipeline.config.paths import split_path
 from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.record import MAX_VERSION, Position, Record, offset_version
@@ -20,7 +21,6 @@ from pipeline.records.values import (
     canonical_kafka_key,
     canonical_key,
     field_at,
-    split_path,
     version_of,
 )
 
