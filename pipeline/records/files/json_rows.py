@@ -13,7 +13,11 @@ from pipeline.records.files.streams import BOM, FileFault, Lines, is_whole, too_
 
 _BETWEEN = re.compile(rb"[\s,]*")
 _SCALAR = re.compile(rb"[^\s,\[\]{\"]*")
-_OUTSIDE = re.compile(rb'["{}\[\]]')
+_OUTSIDE = re.compile(
+    rb'(?:[^"{}\[\]]*+"[^"\\\r\n]*+(?:\\.[^"\\\r\n]*+)*+")*+[^"{}\[\]]*+(["{}\[\]])',
+    re.DOTALL,
+)
+"""The next bracket, or the quote of a string that does not end here; whole strings are read over."""
 _INSIDE = re.compile(rb'["\\\r\n]')
 _CLOSING = {b"{": b"}", b"[": b"]"}
 _INDENT = re.compile(rb"[\s,\[]*")
@@ -78,13 +82,16 @@ class _Nesting:
 
     def end(self, block: bytes, place: int) -> int | None:
         """Returns where the value ends, which goes on at `place`; None where it is not in this block."""
+        if not self._closing and not self._in_string:
+            self._take(block[place : place + 1])
+            place += 1
         if self._escaped and place < len(block):
             place, self._escaped = place + 1, False
         while True:
-            found = (_INSIDE if self._in_string else _OUTSIDE).search(block, place)
+            found = _INSIDE.search(block, place) if self._in_string else _OUTSIDE.match(block, place)
             if found is None:
                 return None
-            sign, place = found[0], found.end()
+            sign, place = found[found.lastindex or 0], found.end()
             if sign == b"\\":
                 self._escaped = place == len(block)
                 place += 1
