@@ -3,15 +3,17 @@
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from actors.app import APP_NAME
-from actors.pools import DividedStore, EmbedderPool
+from actors.callers import ActorCaller, DeploymentCaller, call
+from actors.pools import EmbedderPool
 from actors.process import start_context
-from actors.remote import RemoteEmbedder, RemoteStore, call
+from actors.remote import DividedStore, RemoteEmbedder, RemoteStore
 from pipeline.backfill.carrier import Carrier
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
@@ -20,7 +22,7 @@ from pipeline.backfill.work import Job, Work
 from pipeline.config.app import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, TransientError
-from pipeline.interfaces import Embedder, Store
+from pipeline.interfaces import Embedder, PointWriter, Store
 from pipeline.tasks import Task
 
 APP_TIMEOUT_S = 30.0
@@ -46,7 +48,7 @@ class CarrierActor:
         self._embedders = embedders
         self._owners = owners
         self._opening = threading.Lock()
-        self._store: Store | None = None
+        self._store: PointWriter | None = None
         self._made: Carrier | None = None
 
     def ready(self) -> None:
@@ -92,18 +94,20 @@ class CarrierActor:
             rest=rest,
         )
 
-    def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> Store:
+    def _open_own_store(self, context: Context, tasks: Mapping[str, Task]) -> PointWriter:
         config = context.config
         if config.store.type != "edge":
-            store: Store = context.open_store()
+            store: Store | RemoteStore | DividedStore = context.open_store()
         elif self._job.share:
-            store = RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+            store = RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
         else:
-            store = DividedStore([(owner, [tasks[name].collection for name in names]) for owner, names in self._owners])
+            store = DividedStore(
+                [(ActorCaller(owner), [tasks[name].collection for name in names]) for owner, names in self._owners]
+            )
         store.open(list(tasks.values()))
         return store
 
-    def _open_store(self, fragment: Fragment, tasks: Sequence[Task]) -> Store:
+    def _open_store(self, fragment: Fragment, tasks: Sequence[Task]) -> PointWriter:
         if self._job.output is not None:
             return FragmentFile(self._job.output, fragment, tasks)
         assert self._store is not None  # noqa: S101 - opened before anything is carried
@@ -129,7 +133,7 @@ def _check_app(handles: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
     theirs: dict[str, str] = {}
     for name, handle in handles.items():
         try:
-            theirs |= call(f"embedder {name}", APP_TIMEOUT_S, handle.fingerprints.remote)
+            theirs |= call(f"embedder {name}", APP_TIMEOUT_S, partial(DeploymentCaller(handle).ask, "fingerprints"))
         except TransientError as error:
             raise ConfigError(
                 f"--share: this cluster runs no app of Refract with a model {name!r} ({error}); start it with this "

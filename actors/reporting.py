@@ -15,7 +15,7 @@ REPORT_INTERVAL_S = 1.0
 
 
 class Reporter:
-    """Reports until closed. A monitor that is away is no reason for anything to stop."""
+    """Reports until closed. Nothing stops because the monitor is away."""
 
     def __init__(
         self,

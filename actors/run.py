@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app
 from actors.boot import Progress, start_ray
+from actors.callers import DeploymentCaller
 from actors.cluster import root_cause
 from actors.ingestor import DRAIN_S
 from actors.remote import RemoteStore
@@ -23,7 +24,7 @@ from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify
 from pipeline.errors import RefractError, TransientError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.metrics import ReplicaReport
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
@@ -91,10 +92,10 @@ class RunningApp:
         """All tasks by name, with their physical collections."""
         return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
 
-    def store(self) -> Store:
+    def store(self) -> PointReader:
         """Returns the app's store, for reading: through its owner where it is embedded."""
         if self.config.store.type == "edge":
-            return RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+            return RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
         return open_store(self.config.store, self.config.pipeline, ())
 
     def stop(self, progress: Progress) -> None:
@@ -108,7 +109,7 @@ class RunningApp:
             progress("finishing what is in flight")
             self._drain()
         progress("stopping the actors")
-        # Ray forwards its own end as a series of failures, which are none, to either stream.
+        # While Ray ends it prints its own end as a series of failures, on either stream.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             serve.delete(APP_NAME)
             if not self._address:

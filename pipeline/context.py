@@ -9,7 +9,8 @@ from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_tokenizer
 from pipeline.engine.local import LocalEmbedder
-from pipeline.interfaces import ComparableStore, Tokenizer
+from pipeline.errors import ConfigError, nearest
+from pipeline.interfaces import Store, Tokenizer
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
@@ -22,6 +23,7 @@ class Context:
         self.source = source
         self.config: Config = source.load()
         self.registry = CollectorRegistry()
+        self._tokenizers: dict[str, Tokenizer] = {}
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -35,9 +37,21 @@ class Context:
 
     def tokenizers(self, models: Iterable[str] | None = None) -> dict[str, Tokenizer]:
         """Returns the tokenizers of some models, of all without a list. Raises ConfigError, TransientError."""
-        wanted = self.config.models if models is None else models
-        return {name: load_tokenizer(self.config.models[name], self.config.tasks_of(name)) for name in wanted}
+        wanted = list(self.config.models if models is None else models)
+        for name in wanted:
+            if name not in self._tokenizers:
+                self._tokenizers[name] = load_tokenizer(self.config.models[name], self.config.tasks_of(name))
+        return {name: self._tokenizers[name] for name in wanted}
 
-    def open_store(self, *, shared: bool = False) -> ComparableStore:
+    def task(self, name: str) -> Task:
+        """Returns a task by name. Raises ConfigError for one that the configuration does not have."""
+        if name not in self.config.tasks:
+            raise ConfigError(
+                f"no task {name!r} in {self.source.origin}.{nearest(name, self.config.tasks)} "
+                f"Tasks: {', '.join(self.config.tasks)}"
+            )
+        return self.tasks[name]
+
+    def open_store(self, *, shared: bool = False) -> Store:
         """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
         return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)

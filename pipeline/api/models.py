@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from pipeline.errors import ConfigError
-from pipeline.filters import parse_filters
+from pipeline.search import Hit
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
 Scalar = Annotated[str, StringConstraints(max_length=1024)] | int | float | bool
 
 MAX_FILTERS = 16
 MAX_ANY_OF = 128
-MAX_INPUTS = 256
+MAX_INPUTS = 2_048
+"""As many as OpenAI's API takes."""
 
 AnyOf = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_ANY_OF)]
 
@@ -55,31 +55,13 @@ class SearchRequest(_Request):
             raise ValueError("give either text or id")
         return self
 
-    @model_validator(mode="after")
-    def _searchable(self) -> Self:
-        try:
-            parse_filters(self.filters)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return self
-
     @property
     def filters(self) -> dict[str, Any]:
-        """The filter as the store takes it."""
+        """The filter as `pipeline.filters.parse_filters` takes it."""
         return {
             name: condition.model_dump(exclude_none=True) if isinstance(condition, Range) else condition
             for name, condition in self.filter.items()
         }
-
-
-class HitResponse(BaseModel):
-    """A record that was found."""
-
-    id: str = Field(description="The point's UUID in Qdrant.")
-    key: str = Field(description="The record's key.")
-    score: float = Field(description="Cosine similarity.")
-    version: int
-    payload: dict[str, Any]
 
 
 class SearchResponse(BaseModel):
@@ -87,7 +69,7 @@ class SearchResponse(BaseModel):
 
     task: str
     collection: str
-    hits: list[HitResponse]
+    hits: list[Hit]
 
 
 class EmbeddingsRequest(_Request):
@@ -95,7 +77,9 @@ class EmbeddingsRequest(_Request):
 
     model: TaskName = Field(description="A task's name.")
     input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)] = Field(description="Text or texts.")
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: little-endian float32. Absent or null: float, as OpenAI's clients send it."
+    )
     input_type: Literal["query", "document"] = Field("query", description="Which side of a retrieval task.")
     dimensions: int | None = Field(None, description="Must equal the task's dimension if given.")
     user: str | None = Field(None, description="Accepted and ignored.")

@@ -10,11 +10,10 @@ from typing import Any
 import orjson
 
 from pipeline.backfill.fragments import RANGE_BYTES, Fragment, hive_columns
-from pipeline.clock import wall_clock_ms
 from pipeline.config.app import Config, LimitsConfig
 from pipeline.config.source import PLACEHOLDER, TopicConfig
 from pipeline.errors import ConfigError, EnvironmentFault, Reason, RecordError
-from pipeline.records.decode import RecordDecoder, make_decoder
+from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.files.filesystems import is_unchanged, open_filesystem
 from pipeline.records.record import Delivery, Partition, Position, Receipt
 
@@ -112,7 +111,9 @@ def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, rece
 
     place = Partition(topic, fragment.part)
     begin = max(start, fragment.begin)
-    for found in read_partition(config.source, config.limits, place, begin, fragment.begin + fragment.size):
+    for found in read_partition(
+        config.source, Decoders(config.source, config.limits), place, begin, fragment.begin + fragment.size
+    ):
         position = found.position
         yield Delivery(
             receipt(position.offset), position, found.num_bytes, found.record, found.error, detail=found.detail
@@ -122,7 +123,8 @@ def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, rece
 def _file_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
     settings = config.source.topics[topic]
     source = f"{PurePosixPath(fragment.uri).name}#{fragment.part}"
-    decode = _Decode(make_decoder(topic, settings, config.limits, wall_clock_ms), config.limits, source, settings)
+    decoder = Decoders(config.source, config.limits).of(topic)
+    decode = _Decode(decoder, config.limits, source, settings)
     number = 0
     try:
         for number, value in enumerate(_values(fragment, settings, config.limits, start), start=start):

@@ -137,9 +137,10 @@ def checked_fragments(config: Config, topic: str, inputs: Sequence[str]) -> "lis
 
 
 def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "Report":
-    from pipeline.backfill.bulk import BulkStore, finish_index
+    from pipeline.backfill.bulk import finish_index
     from pipeline.backfill.ledger import Ledger
     from pipeline.backfill.outcome import Report
+    from pipeline.interfaces import DeferrableIndex
 
     fragments = checked_fragments(plan.config, plan.topic, inputs)
     if plan.output is not None:
@@ -155,7 +156,7 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
         print_note(f"{len(works)} of {len(fragments)} fragments to do; ledger in {plan.folder}")
         if plan.output is None and not job.share:
             with _store(plan) as store:
-                if works and isinstance(store, BulkStore):
+                if works and isinstance(store, DeferrableIndex):
                     for task in plan.tasks:
                         store.defer_index(task)
         if works:

@@ -17,7 +17,7 @@ from pipeline.compare.keyspace import KeySpace
 from pipeline.compare.revisit import Encoder, Revisit
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RefractError, TransientError
-from pipeline.interfaces import ComparableStore, Embedder, Progress, RecordRange
+from pipeline.interfaces import Embedder, Progress, RecordRange, Store
 from pipeline.tasks import Task
 
 InputFile = Annotated[
@@ -92,9 +92,10 @@ def open_range(
     if file is None:
         if topic or key or row_number:
             raise ConfigError("--topic, --key and --row-number say how to read --input; without it they mean nothing")
+        from pipeline.records.decode import Decoders
         from pipeline.sources.ranges import TopicRange
 
-        return TopicRange(config.source, config.limits), list(config.source.topics)
+        return TopicRange(config.source, Decoders(config.source, config.limits)), list(config.source.topics)
     from pipeline.compare.file_range import open_file
 
     found = open_file(file, config, topic, key, row_number)
@@ -178,7 +179,7 @@ def _named(accounts: Accounts, limit: int) -> list[str]:
 
 
 @contextmanager
-def _backends(config: Config) -> Iterator[tuple[ComparableStore, Embedder]]:
+def _backends(config: Config) -> Iterator[tuple[Store, Embedder]]:
     """Yields store and embedder. Raises ConfigError where a running app holds the embedded store's directory."""
     if config.store.type == "edge" and _app_answers(config):
         raise ConfigError(

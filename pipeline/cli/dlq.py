@@ -84,6 +84,7 @@ def replay_letters(
     record again. Exit code 1: some letters were not replayed.
     """
     from pipeline.config.load import load_config
+    from pipeline.records.decode import Decoders
     from pipeline.sources.letters.replay import Fate, Replay, Wanted
 
     loaded = load_config(config)
@@ -91,7 +92,7 @@ def replay_letters(
     since_ms = None if since is None else unix_ms("--since", since)
     until_ms = None if until is None else unix_ms("--until", until)
     wanted = Wanted(topic, reason, since_ms, until_ms, limit)
-    replay = Replay(loaded.source, loaded.limits, wanted, into_compacted=into_compacted)
+    replay = Replay(loaded.source, Decoders(loaded.source, loaded.limits), wanted, into_compacted=into_compacted)
     num_sent = 0
     with progress() as step:
         survey = replay.survey(step)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pipeline.compare.accounting import Undecodable
 from pipeline.compare.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import ComparableStore, Progress, RecordRange, StoredPoint
+from pipeline.interfaces import Progress, RecordRange, Store, StoredPoint
 from pipeline.records.record import Partition, point_id
 from pipeline.tasks import Task
 
@@ -150,9 +150,7 @@ def note_source(pipeline: str, source: RecordRange, keys: KeySpace, progress: Pr
 class Comparison:
     """One comparison of a key space with a store. Use from one thread."""
 
-    def __init__(
-        self, keys: KeySpace, source: RecordRange, store: ComparableStore, *, wait_s: float, progress: Progress
-    ) -> None:
+    def __init__(self, keys: KeySpace, source: RecordRange, store: Store, *, wait_s: float, progress: Progress) -> None:
         """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source

@@ -9,6 +9,7 @@ from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RecordError
 from pipeline.interfaces import Found
 from pipeline.records.batches import Int64
+from pipeline.records.decode import Decoders
 from pipeline.records.files.record_files import Keys, count_records, keys_of, read_records
 from pipeline.records.record import Partition, Position
 
@@ -24,9 +25,6 @@ class FileRange:
 
         Raises ConfigError for a file that cannot be read, or a topic whose versions are offsets.
         """
-        from pipeline.clock import wall_clock_ms
-        from pipeline.records.decode import make_decoder
-
         settings = config.source.topics[topic]
         if settings.version is None:
             raise ConfigError(
@@ -36,7 +34,7 @@ class FileRange:
         self._path = path
         self.topic = topic
         self._keys = keys
-        self._decoder = make_decoder(topic, settings, config.limits, wall_clock_ms)
+        self._decoder = Decoders(config.source, config.limits).of(topic)
         self.num_records = count_records(path)
         self.begins = self.ends = {}
 

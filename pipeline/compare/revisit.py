@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.compare.comparison import FAULT, Kind, TaskReport
 from pipeline.compare.keyspace import Entries, KeySpace, by_partition, places, raw_ids
-from pipeline.interfaces import ComparableStore, Embedder, Progress, RecordRange, Tokenizer
+from pipeline.interfaces import Embedder, Progress, RecordRange, Store, Tokenizer
 from pipeline.records.batches import Bool, Float32, PointBatch, Priority
 from pipeline.records.record import Record, point_id
 from pipeline.tasks import Task
@@ -41,9 +41,7 @@ class Mended:
 class Revisit:
     """Reads chosen records again and embeds them. Use from one thread."""
 
-    def __init__(
-        self, source: RecordRange, keys: KeySpace, encoder: Encoder, store: ComparableStore, progress: Progress
-    ) -> None:
+    def __init__(self, source: RecordRange, keys: KeySpace, encoder: Encoder, store: Store, progress: Progress) -> None:
         self._source = source
         self._keys = keys
         self._encoder = encoder

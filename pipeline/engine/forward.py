@@ -55,7 +55,7 @@ class Forward:
 
         Args:
             pack: What to compute; items of one length unless `flat`.
-            adapter: The LoRA adapter of all of them, None for none.
+            adapter: The LoRA adapter of all of them, None without one.
         """
         if adapter is not None:
             self._model.set_adapter(adapter)  # type: ignore[operator] # a PEFT model

@@ -56,7 +56,7 @@ def _check_rows(spec: ModelSpec, name: str, rows: Float32) -> None:
 
 def _check_end_token(spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
     if spec.append_eos and not tokenizer.end_tokens:
-        raise _fault(spec, "its family ends every prompt with an end token, and the tokenizer gives none")
+        raise _fault(spec, "its family ends every prompt with an end token, and the tokenizer adds no end token")
 
 
 def _check_direction(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forward) -> None:

@@ -174,7 +174,7 @@ def _plan(
 def _excluded(spec: ModelSpec, raw: RawTokenizer, prompt: Prompt) -> int:
     """Counts as the authors do: the instruction tokenised alone, its end token not counted.
 
-    InstructorEmbedding 1.0.1 masks nothing when that is one token or none.
+    InstructorEmbedding 1.0.1 masks nothing when that has at most one token.
     """
     if not prompt.excluded_head:
         return 0

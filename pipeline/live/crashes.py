@@ -1,9 +1,9 @@
-"""Finds the record that kills whatever computes it, so that it holds up nothing but itself.
+"""Finds the record that kills the process that embeds it, so that it holds up no other record.
 
-A model that is killed by one text (a fault in a kernel, memory that runs out) takes every batch down that is
-computed beside it, and a restart changes nothing. So what was being computed when a process died is computed
-again with nothing beside it, right after a harmless text: where that survives and the batch does not, the batch
-is to blame. It is halved, as any batch that is refused, until the record stands alone.
+One text can kill a model (a fault in a kernel, memory that runs out). Every batch computed at the same time dies with
+it, and a restart changes nothing. So a batch whose process died is computed again with nothing beside it, right
+after a harmless text. If the harmless text survives and the batch does not, the batch is to blame: it is halved, like
+any refused batch, until the record stands alone.
 """
 
 from collections.abc import Callable, Iterator

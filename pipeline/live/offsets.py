@@ -32,7 +32,7 @@ class _Assignment:
     witness: Witness | None = None
 
     def advance(self) -> Watermark | None:
-        """Moves the watermark over everything finished without a gap; returns it where that is more than is durable."""
+        """Moves the watermark over everything finished without a gap; returns it if it is ahead of what is durable."""
         while self.unfinished and self.unfinished[0].finished:
             self.offset = self.unfinished.popleft().offset + 1
         durable = self.durable and self.durable.offset
@@ -45,13 +45,14 @@ class _Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Watermarks:
-    """The watermarks that had moved at one moment, to be made durable and then handed to `OffsetTracker.secure`."""
+    """Watermarks on their way to be durable: taken with `OffsetTracker.advance`, given back to `secure` afterwards."""
 
     offsets: Mapping[Partition, int]
     witnesses: Collection[tuple[Partition, Witness]]
-    """Points that the store must hold for the offsets to stand: those stored last, and those of the last time, since
-    what is newer may be there without them."""
-    _moved: Sequence[tuple[_Assignment, Watermark]]
+    """Points the store must hold before the offsets may be committed: the newest stored one of each partition, and the
+    one committed before it. The older one is asked for too: a store that was restored from an older state and written
+    to since holds the newest, but lacks the older."""
+    moved: Sequence[tuple[_Assignment, Watermark]]
 
     def __bool__(self) -> bool:
         return bool(self.offsets)
@@ -64,7 +65,7 @@ class OffsetTracker:
     delivered is finished. It follows the offsets delivered, so gaps (compaction, aborted
     transactions) need no counting. An offset is committed only when its record is finished for all
     tasks, and so is every earlier one of its partition, and the store has been flushed since: a
-    watermark is taken (`watermarks`), made durable by the caller, and then offered for commit
+    watermark is taken (`advance`), made durable by the caller, and then offered for commit
     (`secure`, `durable`). What finishes between the two waits for the next round.
 
     Each assignment of a partition is an epoch of its own. What was delivered in an earlier epoch may
@@ -114,8 +115,8 @@ class OffsetTracker:
                 if partition in self._held:
                     self._held[partition].witness = witness
 
-    def watermarks(self) -> Watermarks:
-        """Returns the watermark of each held partition that moved since it was last made durable."""
+    def advance(self) -> Watermarks:
+        """Moves every watermark over what is finished; returns those that are ahead of what is durable."""
         with self._lock:
             moved = [(place, held, mark) for place, held in self._held.items() if (mark := held.advance()) is not None]
             return Watermarks(
@@ -135,7 +136,7 @@ class OffsetTracker:
         One thread takes and secures them. Partitions that went meanwhile are skipped, even if they are held again.
         """
         with self._lock:
-            for assignment, mark in watermarks._moved:  # noqa: SLF001 - one class in two halves
+            for assignment, mark in watermarks.moved:
                 assignment.durable = mark
 
     def durable(self) -> dict[Partition, Watermark]:
@@ -177,23 +178,24 @@ class OffsetTracker:
         with self._lock:
             return frozenset(self._held)
 
-    def num_unfinished(self) -> int:
-        """Returns how many delivered offsets the watermarks still wait for."""
+    def unfinished(self) -> dict[Partition, int]:
+        """Returns how many delivered offsets the watermark of each partition still waits for, where it waits at all."""
         with self._lock:
-            return sum(not receipt.finished for assignment in self._held.values() for receipt in assignment.unfinished)
+            waiting = {
+                partition: sum(not receipt.finished for receipt in assignment.unfinished)
+                for partition, assignment in self._held.items()
+            }
+        return {partition: number for partition, number in waiting.items() if number}
 
     def watermark_age_s(self) -> float:
-        """Returns how long the oldest unfinished offset has been waiting; 0 when there is none."""
+        """Returns how long the oldest unfinished offset has been waiting; 0 when all are finished."""
         with self._lock:
-            oldest = min(
-                (
-                    next((receipt.delivered_s for receipt in assignment.unfinished if not receipt.finished), now)
-                    for now in (self._clock(),)
-                    for assignment in self._held.values()
-                ),
-                default=self._clock(),
-            )
-            return max(0.0, self._clock() - oldest)
+            oldest = [
+                next((receipt.delivered_s for receipt in assignment.unfinished if not receipt.finished), None)
+                for assignment in self._held.values()
+            ]
+        now_s = self._clock()
+        return max((now_s - delivered_s for delivered_s in oldest if delivered_s is not None), default=0.0)
 
     @staticmethod
     def _to_commit(assignments: Mapping[Partition, _Assignment]) -> dict[Partition, Watermark]:

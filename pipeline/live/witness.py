@@ -1,6 +1,6 @@
 """Whether the store still is what the committed offsets stand for.
 
-Offsets are Kafka's and outlive the store: a collection that was dropped and made anew, or restored
+Offsets are Kafka's and outlive the store: a collection that was dropped and recreated, or restored
 from an older snapshot, would silently lack what the group has committed as stored. So each commit
 carries a *witness*, a point that was stored just before; nobody reads on from an offset whose witness
 is gone, and nothing more is committed once the last one is.
@@ -9,7 +9,7 @@ is gone, and nothing more is committed once the last one is.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.records.record import Partition, Witness, collection_tag
 from pipeline.tasks import Task
 
@@ -23,7 +23,7 @@ def witness_tags(tasks: Iterable[Task]) -> frozenset[str]:
 
 
 def confirm(
-    store: Store,
+    store: PointReader,
     tasks: Mapping[str, Sequence[Task]],
     group: str,
     witnesses: Collection[tuple[Partition, Witness]],
@@ -34,7 +34,7 @@ def confirm(
 
     Raises:
         EnvironmentFault: a collection has lost what was committed.
-        TransientError: see `Store.retrieve`.
+        TransientError: see `PointReader.retrieve`.
     """
     collections = {
         task.collection: collection_tag(task.collection) for place, _ in witnesses for task in tasks[place.topic]
@@ -52,6 +52,6 @@ def confirm(
             places = ", ".join(f"{topic}[{number}]" for topic, number in lost)
             raise EnvironmentFault(
                 f"collection {collection!r} lacks what group {group!r} had stored before it committed its offsets of "
-                f"{places}: it was dropped, made anew, or restored from an older state. `refract verify` shows what "
-                f"is missing; stop the app and `refract rewind --to earliest --execute` has it read again"
+                f"{places}: it was dropped, recreated, or restored from an older state. `refract verify` shows what "
+                f"is missing; stop the app and re-read the topics with `refract rewind --to earliest --execute`"
             )

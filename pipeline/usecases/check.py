@@ -2,17 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
+from pipeline.interfaces import Inspectable
 from pipeline.tasks import ModelIdentity, Task, bind_task
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -79,14 +80,6 @@ class Plan:
             fault = Fault(kind, f"{what}: {line}" if what else line)
             if fault not in self.faults:
                 self.faults.append(fault)
-
-
-@runtime_checkable
-class _Inspectable(Protocol):
-    """A store that can tell, without creating anything, what stands where a task will write."""
-
-    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
-        """Returns task name -> a few words. Raises EnvironmentFault where the task must not write."""
 
 
 def make_plan(path: Path, *, offline: bool) -> Plan:
@@ -172,9 +165,9 @@ def _tasks_fit(name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], p
 
 
 def _source(config: Config) -> dict[str, Any]:
-    from pipeline.sources.client.admin import inspect
+    from pipeline.sources.client.admin import inspect_cluster
 
-    return inspect(config.source)
+    return inspect_cluster(config.source)
 
 
 def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
@@ -195,14 +188,13 @@ def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
             return {}
         try:
             plan.store = store.check()
-            if isinstance(store, _Inspectable):
-                states = _inspect(store, tasks, plan)
+            states = _inspect(store, tasks, plan)
         finally:
             store.close()
     return states
 
 
-def _inspect(store: _Inspectable, tasks: list[Task], plan: Plan) -> dict[str, str]:
+def _inspect(store: Inspectable, tasks: list[Task], plan: Plan) -> dict[str, str]:
     states: dict[str, str] = {}
     for task in tasks:
         with plan.catching(f"tasks.{task.name}"):

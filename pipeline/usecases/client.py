@@ -32,6 +32,10 @@ class AppClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the connections."""
         self._http.close()
 
     def get(self, path: str) -> Any:

@@ -11,8 +11,8 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.interfaces import Store
-from pipeline.live.worker import DEAD_LETTER_WINDOW
+from pipeline.interfaces import PointStore
+from pipeline.live.breaker import WINDOW_RECORDS
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import Record, point_id
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
@@ -55,7 +55,7 @@ def history(row: int, given: str, expected: str, *polls: list[Step]) -> Case:
     return Case(row, given, expected, see)
 
 
-def _after(place: Place, store: Store, polls: tuple[list[Step], ...]) -> str:
+def _after(place: Place, store: PointStore, polls: tuple[list[Step], ...]) -> str:
     offset = FIRST_OFFSET
     script: list[Any] = [assign]
     for poll in polls:
@@ -140,7 +140,7 @@ def _gap(place: Place) -> str:
 
 
 def _all_bad(place: Place) -> str:
-    bad = [message(b"{", FIRST_OFFSET + number) for number in range(DEAD_LETTER_WINDOW)]
+    bad = [message(b"{", FIRST_OFFSET + number) for number in range(WINDOW_RECORDS)]
     return stops_with(Stream(place, [[assign, {PLACE: bad}]]), num_records=len(bad) + 1)
 
 

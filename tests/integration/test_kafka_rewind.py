@@ -30,7 +30,7 @@ def read_group(broker: Broker) -> SourceConfig:
     config = source_config(broker.bootstrap_servers, topic)
     with RecordProducer(config) as producer:
         for number, (key, value) in enumerate(texts(0, 10)):
-            producer.send(topic, key, value, timestamp_ms=EARLY_MS if number < 5 else LATE_MS)
+            producer._producer.send(topic, value, key, timestamp_ms=EARLY_MS if number < 5 else LATE_MS)
         producer.flush()
     with Reader(config) as reader:
         reader.finish(reader.read(10))

@@ -94,7 +94,7 @@ MUTANTS = (
     ),
     Mutant(
         "in-batch dedupe (refractor)",
-        "pipeline/live/refractor.py",
+        "pipeline/live/lane.py",
         "    return list(newest.values()), [item for item in items if newest[item.id] is not item]\n",
         "    return list(items), []\n",
         (f"{UNIT}/test_refractor.py::test_batch_keeps_only_the_newest_version_of_a_key_in_either_order",),
@@ -111,7 +111,7 @@ MUTANTS = (
     ),
     Mutant(
         "older version behind a dead-lettered one",
-        "pipeline/live/refractor.py",
+        "pipeline/live/lane.py",
         "            waiting = [item for item in older if item.id in refused_ids]\n",
         "            waiting = []\n",
         (SIMULATION,),
@@ -139,9 +139,9 @@ MUTANTS = (
     ),
     Mutant(
         "tombstone filter (Edge)",
-        "pipeline/stores/edge_shard.py",
-        "        must_not=[edge.FieldCondition(STATE_FIELD, match=edge.MatchValue(DELETED))],\n",
-        "",
+        "pipeline/stores/edge_filters.py",
+        "for condition in conditions], must_not=[_dead()])",
+        "for condition in conditions])",
         (f"{_FOUND}[edge]",),
     ),
     Mutant(
@@ -153,14 +153,14 @@ MUTANTS = (
     ),
     Mutant(
         "witness before reading on",
-        "pipeline/sources/group/assignment.py",
+        "pipeline/sources/group/held_partitions.py",
         "        self._confirm_held(starts)\n",
         "",
         (f"{UNIT}/test_witness.py::test_a_partition_whose_witness_is_gone_is_not_read_and_nothing_is_committed",),
     ),
     Mutant(
         "witness before a commit",
-        "pipeline/live/worker.py",
+        "pipeline/live/durability.py",
         "                self._confirm(watermarks.witnesses)\n",
         "                pass\n",
         (f"{_WORKER}::test_nothing_more_is_committed_once_the_store_has_lost_what_was",),
@@ -174,16 +174,16 @@ MUTANTS = (
     ),
     Mutant(
         "flush before a commit",
-        "pipeline/live/worker.py",
+        "pipeline/live/durability.py",
         "            self._store.flush()\n",
         "",
         (f"{_WORKER}::test_last_records_are_flushed_and_committed_before_the_group_is_left",),
     ),
     Mutant(
         "only what was flushed is committed",
-        "pipeline/live/worker.py",
-        "            self._tracker.secure(watermarks)\n",
-        "            self._tracker.secure(self._tracker.watermarks())\n",
+        "pipeline/live/durability.py",
+        "            self.tracker.secure(watermarks)\n",
+        "            self.tracker.secure(self.tracker.advance())\n",
         (f"{_WORKER}::test_what_is_finished_while_the_store_is_flushed_waits_for_the_next_flush",),
     ),
     Mutant(

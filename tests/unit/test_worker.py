@@ -10,12 +10,16 @@ from prometheus_client import CollectorRegistry
 from pipeline.config.app import LimitsConfig
 from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
+from pipeline.live.breaker import DeadLetterBreaker
 from pipeline.live.buffer import DELIVERY_BYTES
+from pipeline.live.durability import Durability
+from pipeline.live.observer import IngestObserver
 from pipeline.live.offsets import OffsetTracker
-from pipeline.live.refractor import Plan, Refractor
+from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports, Routes
 from pipeline.live.witness import witness_tags
-from pipeline.live.worker import DeadLetterBreaker, StreamWorker
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.record import Partition, Witness, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task
@@ -34,28 +38,15 @@ class Rig:
         self.letters = FakeDeadLetters()
         self.embedder = FakeEmbedder()
         self.metrics = IngestMetrics(CollectorRegistry())
-        retry = Retrier(self.stop, lambda component: self.metrics.retries.labels(component).inc())
-        plan = Plan("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
-        refractor = Refractor(
-            plan,
-            embedder=self.embedder,
-            store=self.store,
-            dead_letters=self.letters,
-            tracker=self.tracker,
-            retry=retry,
-            metrics=self.metrics,
-        )
+        self.observer = IngestObserver(self.metrics)
+        ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self.observer.retried), self.observer)
+        routes = Routes("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
         self.worker = StreamWorker(
-            source=self.open_source,
-            tracker=self.tracker,
-            refractor=refractor,
-            store=self.store,
-            confirm=self.confirm,
-            tasks=[URGENCY],
-            limits=limits or LimitsConfig(),
-            commit_interval_s=0.001,
-            metrics=self.metrics,
-            stop=self.stop,
+            self.open_source,
+            Refractor(routes, ports, self.tracker),
+            Durability(self.store, [URGENCY], self.tracker, self.confirm),
+            self.observer,
+            Loop(limits or LimitsConfig(), 0.001, self.stop),
         )
         self.asked: list[set[tuple[Partition, Witness]]] = []
         self.store_says: list[EnvironmentFault] = []
@@ -116,7 +107,7 @@ def test_what_is_finished_while_the_store_is_flushed_waits_for_the_next_flush(
         written_before.append(rig.store.count(URGENCY.collection))
         if len(written_before) == 1:
             rig.source.batches.append([record("b", 1)])
-            rig.until(lambda: rig.tracker.watermarks().offsets == {rig.source.partition: 2})
+            rig.until(lambda: rig.tracker.advance().offsets == {rig.source.partition: 2})
         else:
             rig.until(lambda: rig.source.commits)
 
