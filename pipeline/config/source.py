@@ -57,8 +57,8 @@ class DeleteMarker(Section):
 
     field: FieldPath = Field(description="Path of the field to look at.")
     equals: str | int | float | bool | None = Field(
-        description="The value that means deleted: a text, a number, true, false or null. 1 and 1.0 are one number; of a "
-        "CSV the cells are read as what this is."
+        description="The value that means deleted: a text, a number, true, false or null, and of that type. Cells of a "
+        "CSV are read as what this is."
     )
 
 
@@ -139,7 +139,7 @@ class TopicConfig(Section):
 
     @property
     def watched_paths(self) -> tuple[str, ...]:
-        """Paths that records may lack without an error, so that a misspelt one is found only by never having a value."""
+        """Paths that records may lack without an error: a misspelt one is found only by never having a value."""
         paths = [*self.placeholders, *self.payload_fields.values()]
         if self.delete_when is not None:
             paths.append(self.delete_when.field)

@@ -22,7 +22,6 @@ from pipeline.records.values import (
     canonical_kafka_key,
     canonical_key,
     field_at,
-    is_equal,
     version_of,
 )
 
@@ -47,8 +46,9 @@ class RecordDecoder(Protocol):
 
     @property
     def unresolved(self) -> Sequence[str]:
-        """Paths of the configuration that no record so far had: they may be misspelt. Without those of key and version,
-        whose absence is an error of its own.
+        """Paths of the configuration that no record so far had, and may be misspelt.
+
+        Without those of key and version, whose absence is an error of its own.
         """
 
     def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
@@ -236,7 +236,8 @@ class TopicDecoder:
         if self._marker is None:
             return False
         path, marker = self._marker
-        return is_equal(field_at(fields, path), marker)
+        found = field_at(fields, path)
+        return type(found) is type(marker) and bool(found == marker)
 
     def _check_text(self, text: str, num_value_bytes: int) -> None:
         limit = self._limits.max_text_bytes

@@ -35,14 +35,6 @@ def field_at(fields: dict[str, Any], path: tuple[str, ...]) -> Any:
     return value
 
 
-def is_equal(value: Any, marker: str | float | bool | None) -> bool:  # noqa: FBT001 - a value like the others
-    """Whether a value is of the marker's type and equal to it. 1 and 1.0 are one number; true is none."""
-    numbers = (int, float)
-    if type(marker) in numbers and type(value) in numbers:
-        return bool(value == marker)
-    return type(value) is type(marker) and bool(value == marker)
-
-
 def canonical_key(value: Any, key_type: str) -> str:
     """Returns the one spelling of a key field: `s:` and the string as it is, or `i:` and the decimal integer.
 

@@ -32,14 +32,14 @@ class Meaning(StrEnum):
     INTEGER = "an integer of 64 bits"
     """`key` with `key_type: integer`, `version` with `version_type: integer`, `schema_version.field`: ASCII digits with
     or without a minus, within int64. Anything else is rejected."""
-    INTEGER_OR_TIME = "an integer or a time"
-    """`version` with another `version_type`: digits are an integer; other texts stay, and the topic reads them as
-    times."""
+    INTEGER_OR_TEXT = "an integer or a text"
+    """`version` with another `version_type`, and `delete_when.field` compared with an integer: digits are an integer;
+    other texts stay."""
     BOOLEAN = "true or false"
     """`delete_when.field` compared with true or false: true, t, yes, y, 1 and false, f, no, n, 0, in upper or lower
     case. Anything else is rejected."""
-    NUMBER = "a number"
-    """`delete_when.field` compared with a number: what reads as a number is one; other texts stay."""
+    NUMBER = "a number or a text"
+    """`delete_when.field` compared with a number that is not whole: what reads as a number is one; other texts stay."""
     NULLABLE = "a text or null"
     """`delete_when.field` compared with null."""
 
@@ -61,7 +61,7 @@ def expected_by(topic: TopicConfig) -> Mapping[str, Expected]:
     if topic.schema_version is not None:
         found[flat_name(str(topic.schema_version["field"]))] = Expected(Meaning.INTEGER, Reason.SCHEMA_VERSION)
     if topic.version is not None:
-        meaning = Meaning.INTEGER if topic.version_type == "integer" else Meaning.INTEGER_OR_TIME
+        meaning = Meaning.INTEGER if topic.version_type == "integer" else Meaning.INTEGER_OR_TEXT
         found[flat_name(topic.version)] = Expected(meaning, Reason.INVALID_VERSION)
     if topic.key is not None and topic.key_type == "integer":
         found[flat_name(topic.key)] = Expected(Meaning.INTEGER, Reason.INVALID_KEY)
@@ -76,8 +76,10 @@ def value_of(text: str, expected: Expected) -> Any:
     found: Any = text
     if meaning is Meaning.BOOLEAN:
         found = _BOOLEANS.get(text.lower(), text)
+    elif meaning is Meaning.NUMBER:
+        found = _number(text)
     elif meaning is not Meaning.NULLABLE:
-        found = _number(text, whole=meaning is not Meaning.NUMBER)
+        found = _integer(text)
     if found is text and meaning in {Meaning.INTEGER, Meaning.BOOLEAN}:
         raise RecordError(expected.reason, f"not {meaning}")
     return found
@@ -86,16 +88,25 @@ def value_of(text: str, expected: Expected) -> Any:
 def _of_marker(marker: object) -> Meaning | None:
     if isinstance(marker, bool):
         return Meaning.BOOLEAN
-    if isinstance(marker, int | float):
+    if isinstance(marker, int):
+        return Meaning.INTEGER_OR_TEXT
+    if isinstance(marker, float):
         return Meaning.NUMBER
     return Meaning.NULLABLE if marker is None else None
 
 
-def _number(text: str, *, whole: bool) -> int | float | str:
-    """Returns the number that a text spells, or the text."""
-    integer = _INTEGER.fullmatch(text)
-    if integer is not None and len(integer[2]) <= _MAX_DIGITS and (number := int(integer[1] + integer[2])) in _INT64:
-        return number
-    if not whole and _NUMBER.fullmatch(text) and math.isfinite(value := float(text)):
-        return value
-    return text
+def _integer(text: str) -> int | str:
+    """Returns the integer of 64 bits that a text spells, or the text."""
+    found = _INTEGER.fullmatch(text)
+    if found is None or len(found[2]) > _MAX_DIGITS:
+        return text
+    number = int(found[1] + found[2])
+    return number if number in _INT64 else text
+
+
+def _number(text: str) -> float | str:
+    """Returns the finite number that a text spells, or the text."""
+    if _NUMBER.fullmatch(text) is None:
+        return text
+    number = float(text)
+    return number if math.isfinite(number) else text

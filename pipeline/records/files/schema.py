@@ -147,6 +147,8 @@ def _is_integer_or_time(kind: Any) -> bool:
 def _marked_by(marker: object) -> Any:
     if isinstance(marker, bool):
         return lambda kind: pa.types.is_boolean(kind) or getattr(kind, "extension_name", "") == "arrow.bool8"
-    if isinstance(marker, int | float):
-        return lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if isinstance(marker, int):
+        return _is_integer
+    if isinstance(marker, float):
+        return lambda kind: pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     return is_written_as_text if isinstance(marker, str) else lambda _kind: True
