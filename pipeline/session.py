@@ -5,6 +5,7 @@
     with Session.open("configs/demo.yaml") as refract:
         rows = refract.embed("urgency", ["the server room is on fire"])
         hits = refract.search("urgency", "nobody can log in", limit=5)
+        report = refract.verify()
 
 Nothing is loaded before it is used: opening a session reads the file, `embed` loads the task's model, and `search`
 opens the store.
@@ -18,10 +19,13 @@ from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 
 if TYPE_CHECKING:
+    from pipeline.compare.report import RepairReport, VerifyReport
     from pipeline.context import Context
+    from pipeline.interfaces import Progress
     from pipeline.records.batches import Float32
     from pipeline.search import Hit
     from pipeline.tasks import Task
+    from pipeline.usecases.compare import CompareRequest
     from pipeline.usecases.search import StoreSearch
 
 InputType = Literal["query", "document"]
@@ -119,7 +123,45 @@ class Session:
             self._search = StoreSearch(self.context)
         return self._search.hits(task, text, key, limit, filters)
 
+    def verify(self, request: "CompareRequest | None" = None, *, progress: "Progress | None" = None) -> "VerifyReport":
+        """Compares the store with the source, key by key, and writes nothing.
+
+        Args:
+            request: What to compare with, and how closely; without one: the source topics.
+            progress: Called with what is being done, how much of it is done, and how much there is (0: not known).
+
+        Raises:
+            ConfigError: the request does not fit the configuration, or the running app holds an embedded store.
+            TransientError, EnvironmentFault: brokers or store do not answer, or refuse.
+        """
+        from pipeline.usecases import compare
+
+        self.release_store()
+        return compare.verify(self.context, request or compare.CompareRequest(), progress or _quiet)
+
+    def repair(
+        self,
+        request: "CompareRequest | None" = None,
+        *,
+        delete_extras: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "RepairReport":
+        """Compares as `verify` does and writes what differs; `delete_extras` also deletes points without a record.
+
+        Nothing newer is overwritten. Raises like `verify`.
+        """
+        from pipeline.usecases import compare
+
+        self.release_store()
+        return compare.repair(
+            self.context, request or compare.CompareRequest(), progress or _quiet, delete_extras=delete_extras
+        )
+
     def release_store(self) -> None:
         """Closes the store, so that another process may open an embedded one. The next search opens it again."""
         if self._search is not None:
             self._search.close()
+
+
+def _quiet(_doing: str, _done: int, _total: int) -> None:
+    """Shows nothing."""
