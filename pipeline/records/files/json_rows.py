@@ -128,8 +128,9 @@ class JsonArray:
         self._in_array = False
         self._fault = ""
         self._seek(0, 1)
-        if self._block.startswith(BOM):
-            self._place = len(BOM)
+        while len(self._block) < len(BOM) and (more := next(self._blocks, b"")):
+            self._block += more
+        self._place = len(BOM) if self._block.startswith(BOM) else 0
 
     def __iter__(self) -> Iterator[JsonText]:
         while (sign := self._next_sign()) is not None:

@@ -109,14 +109,19 @@ class RowDecoder:
 
     def record_of(self, row: Row, number: int, position: Position) -> Record:
         """Returns the record of a row with a number, from 1. Raises RecordError for a row that can never be one."""
-        if row.error is not None:
-            raise row.error
         if not self._needs_message and row.num_bytes <= self._max_bytes:
-            fields = row.fields if row.text is None else parse_object(row.text, self._max_depth)
-            if fields is not None and (row.text is None or RAW not in fields):
+            fields = fields_of(row, self._max_depth)
+            if row.text is None or RAW not in fields:
                 return self._decoder.from_fields(fields, row.num_bytes, position)
         message = self._messages.of(row, number)
         return self._decoder.decode(message.key, message.value, position, ())
+
+
+def fields_of(row: Row, max_depth: int) -> dict[str, Any]:
+    """Returns the fields of a row, of JSON as the topic's own parser gives them. Raises RecordError."""
+    if row.error is not None:
+        raise row.error
+    return parse_object(row.text, max_depth) if row.text is not None else row.fields or {}
 
 
 def _bytes(value: Any) -> bytes | None:
