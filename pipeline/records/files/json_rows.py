@@ -23,6 +23,9 @@ _CLOSING = {b"{": b"}", b"[": b"]"}
 _INDENT = re.compile(rb"[\s,\[]*")
 _OBJECT = re.compile(rb"[\s,]*(?=\{)")
 
+_SKIPPED_BYTES = 1 << 14
+"""Held of a line that is skipped."""
+
 _DEEPEST = 1_000
 """Open brackets at which a value is given up: more than `limits.max_depth` may be."""
 
@@ -61,7 +64,7 @@ def read_lines(file: Any, begin: int, end: int | None, max_bytes: int) -> Iterat
 def _skip_line(file: Any, most: int | None) -> int:
     """Moves behind the line, or by `most` bytes or more: no line of the range begins there. Returns how far."""
     skipped = 0
-    while (most is None or skipped < most) and (part := file.readline(1 << 20)):
+    while (most is None or skipped < most) and (part := file.readline(_SKIPPED_BYTES)):
         skipped += len(part)
         if part.endswith(b"\n"):
             break

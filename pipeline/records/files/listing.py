@@ -47,6 +47,11 @@ class FilePart:
         return f"{self.uri}#{self.part}"
 
     @property
+    def begin(self) -> int:
+        """Number of its first row."""
+        return 0
+
+    @property
     def kind(self) -> Kind:
         """What the file holds."""
         return expect_kind(self.uri)

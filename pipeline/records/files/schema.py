@@ -44,7 +44,7 @@ def check_columns(parts: Iterable[FilePart], topic: TopicConfig, extra: Collecti
         extra: Columns that every row gets besides those of its file.
         key: Path of the field that becomes the Kafka message key, where the command line names one.
     """
-    needs = _needs(topic)
+    needs = needs_of(topic)
     if key:
         needs.append(Need(key, "the message key", lambda kind: is_written_as_text(kind) or pa.types.is_integer(kind)))
     for part in {part.uri: part for part in reversed(list(parts))}.values():
@@ -112,7 +112,7 @@ def _separator_hint(names: Sequence[str]) -> str:
     return f" Its header seems to be divided by {signs[0]!r}; CSV is divided by commas." if signs else ""
 
 
-def _needs(topic: TopicConfig) -> list[Need]:
+def needs_of(topic: TopicConfig) -> list[Need]:
     """Returns what the configuration asks of columns."""
     required = [path for path in PLACEHOLDER.findall(topic.text) if not path.endswith("?")]
     optional = [path.removesuffix("?") for path in PLACEHOLDER.findall(topic.text) if path.endswith("?")]
