@@ -80,9 +80,7 @@ class FragmentReader:
             rows = self._kafka_rows(fragment, start, make)
         else:
             rows = self._file_rows(fragment, start, make)
-        wanted = size or (lambda: self._config.limits.max_batch_records)
-        while batch := list(islice(rows, wanted())):
-            yield batch
+        return _batches(rows, size or (lambda: self._config.limits.max_batch_records))
 
     def _kafka_rows(self, fragment: KafkaRange, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
         from pipeline.sources.ranges import read_partition  # noqa: PLC0415 - kafka only where it is read
@@ -112,6 +110,22 @@ class FragmentReader:
                     yield Delivery(receipt(number), position, row.num_bytes, found)
         except FileFault as fault:
             raise FragmentFault(str(fault)) from None
+
+
+def _batches(rows: Iterator[Delivery], size: Callable[[], int]) -> Iterator[list[Delivery]]:
+    """Groups rows; those in front of a fault come before it is raised."""
+    while True:
+        batch: list[Delivery] = []
+        try:
+            for row in islice(rows, size()):
+                batch.append(row)  # noqa: PERF402 - what is there when the next one fails is wanted
+        except FragmentFault:
+            if batch:
+                yield batch
+            raise
+        if not batch:
+            return
+        yield batch
 
 
 def _from_file(record: Record, source: str, *, versioned: bool) -> Record:

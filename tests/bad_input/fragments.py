@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.backfill.inputs import list_inputs
-from pipeline.backfill.rows import FragmentFault, FragmentReader, check_columns
+from pipeline.backfill.rows import FragmentFault, FragmentReader
+from pipeline.backfill.selection import checked_inputs
 from pipeline.errors import ConfigError, Reason
 from pipeline.records.files.filesystems import open_filesystem
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
@@ -37,8 +37,7 @@ def filled(row: int, given: str, expected: str, *writes: Write, meanwhile: Write
         letters: list[str] = []
         num_rows = num_failed = 0
         try:
-            fragments = list_inputs([str(place.folder / "*.parquet")]).fragments
-            check_columns(fragments, config.source.topics["tickets"])
+            fragments = checked_inputs(config, "tickets", [str(place.folder / "*.parquet")], lambda *_: None).fragments
         except ConfigError as error:
             return verdict(REFUSED, [f"{marker} was shown" for marker in leaks(str(error))])
         for fragment in fragments:

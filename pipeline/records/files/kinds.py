@@ -46,6 +46,11 @@ class Kind:
         return self.format in {Format.CSV, Format.TSV, Format.PARQUET}
 
     @property
+    def delimiter(self) -> str:
+        """What is between the fields of CSV."""
+        return "\t" if self.format is Format.TSV else ","
+
+    @property
     def is_text(self) -> bool:
         """Whether the values of its columns are texts, whatever they mean."""
         return self.format in {Format.CSV, Format.TSV}

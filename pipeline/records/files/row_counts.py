@@ -46,7 +46,10 @@ class _Head:
 
 
 def count_rows(parts: Sequence[FilePart]) -> RowCounts:
-    """Counts the rows by footers, and estimates them by bytes where there are none; 0 of what cannot be read."""
+    """Counts the rows by footers, and estimates them by bytes where there are none.
+
+    A Parquet file without a footer has none, another file that cannot be read one row.
+    """
     unknown: dict[Kind, dict[str, FilePart]] = {}
     for part in parts:
         if part.num_rows is None and not is_broken(part):
@@ -82,13 +85,14 @@ def _head(file: FilePart) -> _Head:
             with open_parquet(file) as parquet:
                 return _Head(parquet.metadata.num_rows, file.size, whole=True)
         head, num_bytes = _first_bytes(file)
-    except READ_ERRORS:
-        return _Head(0, 0, whole=False)
-    whole = num_bytes >= file.size
-    if not whole:
-        cut = head.rfind(b"\n") + 1 or len(head)
-        num_bytes, head = num_bytes * cut // len(head), head[:cut]
-    return _Head(_num_rows(head, file.kind), num_bytes, whole)
+        whole = num_bytes >= file.size
+        if not whole:
+            cut = head.rfind(b"\n") + 1 or len(head)
+            num_bytes, head = num_bytes * cut // len(head), head[:cut]
+        num_rows = _num_rows(head, file.kind)
+    except (FileFault, *READ_ERRORS):
+        return _Head(1, file.size, whole=False)
+    return _Head(num_rows, num_bytes, whole=True) if whole else _Head(max(num_rows, 1), num_bytes, whole=False)
 
 
 def _first_bytes(file: FilePart) -> tuple[bytes, int]:
@@ -102,15 +106,10 @@ def _first_bytes(file: FilePart) -> tuple[bytes, int]:
 
 def _num_rows(head: bytes, kind: Kind) -> int:
     blocks = partial(_from, head)
-    try:
-        if kind.is_text:
-            return sum(
-                1 for _ in CsvTable(Lines(blocks, HEAD_BYTES), "\t" if kind.format is Format.TSV else ",", HEAD_BYTES)
-            )
-        if kind.format is Format.JSON:
-            return _num_values(JsonArray(blocks, HEAD_BYTES))
-    except FileFault:
-        return 0
+    if kind.is_text:
+        return sum(1 for _ in CsvTable(Lines(blocks, HEAD_BYTES), kind.delimiter, HEAD_BYTES))
+    if kind.format is Format.JSON:
+        return _num_values(JsonArray(blocks, HEAD_BYTES))
     return sum(1 for line in head.split(b"\n") if line.strip())
 
 

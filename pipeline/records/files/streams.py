@@ -71,7 +71,7 @@ class Lines:
         for block in blocks:
             pieces = (rest + block).splitlines(keepends=True)
             # A CR at the end may be half of a CR LF.
-            rest = b"" if pieces[-1].endswith(b"\n") else pieces.pop()
+            rest = pieces.pop() if pieces and not pieces[-1].endswith(b"\n") else b""
             yield from pieces
             if len(rest) > self._max_bytes:
                 yield rest

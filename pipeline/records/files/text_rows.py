@@ -14,7 +14,6 @@ from pipeline.records.files.csv_rows import CsvRow, CsvTable
 from pipeline.records.files.filesystems import open_filesystem
 from pipeline.records.files.folders import FolderFields
 from pipeline.records.files.json_rows import JsonArray, JsonText, read_lines
-from pipeline.records.files.kinds import Format
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.meaning import value_of
 from pipeline.records.files.reading import Reading, Row
@@ -34,7 +33,7 @@ def csv_rows(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
 def open_table(part: FilePart, max_bytes: int) -> CsvTable:
     """Opens a CSV or TSV file and reads its header. Raises as `csv_rows`."""
     lines = Lines(partial(blocks_from, part.uri, part.kind), max_bytes)
-    return CsvTable(lines, "\t" if part.kind.format is Format.TSV else ",", max_bytes)
+    return CsvTable(lines, part.kind.delimiter, max_bytes)
 
 
 def json_lines(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
