@@ -186,7 +186,13 @@ CASES = [
         "a.json",
         b'[1, "' + MARKED + b'"]',
     ),
-    read(115, "cut short", f"{ACCEPTED}, failed", "a.json", b'[{"id": "1", "text": "a", "v": 1}, {"id": "' + MARKED),
+    read(
+        115,
+        "cut short",
+        f"{ACCEPTED}, {Reason.INVALID_JSON}, failed",
+        "a.json",
+        b'[{"id": "1", "text": "a", "v": 1}, {"id": "' + MARKED,
+    ),
     read(
         115,
         "objects one after another",

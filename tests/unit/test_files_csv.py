@@ -30,9 +30,9 @@ def table(content: bytes, block: int = 7, max_bytes: int = MAX_BYTES, delimiter:
 Seen = tuple[int, Sequence[str] | str]
 
 
-def rows(content: bytes | str, **options: int) -> list[Seen]:
+def rows(content: bytes | str, block: int = 7, max_bytes: int = MAX_BYTES) -> list[Seen]:
     """The rows by line: their values, or why they have none."""
-    found = table(content.encode() if isinstance(content, str) else content, **options)
+    found = table(content.encode() if isinstance(content, str) else content, block, max_bytes)
     return [(row.line, row.values.detail if isinstance(row.values, RecordError) else row.values) for row in found]
 
 
@@ -44,7 +44,7 @@ def rows(content: bytes | str, **options: int) -> list[Seen]:
 )
 def test_what_a_writer_wrote_comes_back(content: list[list[str]], dialect: tuple[str, int], block: int) -> None:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator=dialect[0], quoting=dialect[1])  # type: ignore[call-overload]
+    writer = csv.writer(file, lineterminator=dialect[0], quoting=dialect[1])  # type: ignore[arg-type]  # typed as a literal
     writer.writerows([["first", "second"], *content])
     assert [values for _, values in rows(file.getvalue(), block=block)] == content
 

@@ -130,6 +130,9 @@ class JsonArray:
         self._max_bytes = max_bytes
         self._in_array = False
         self._fault = ""
+        self._block = b""
+        self._place = self._base = self._line_begins = 0
+        self._line = 1
         self._seek(0, 1)
         while len(self._block) < len(BOM) and (more := next(self._blocks, b"")):
             self._block += more
