@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 from pipeline.config.app import Config
 from pipeline.context import Context
@@ -31,7 +32,7 @@ _NAMED = 20
 class ProduceRequest:
     """What to send, and how fast."""
 
-    file: str
+    file: str | Path
     """A file that `refract backfill` reads, a folder or glob of them."""
     topic: str | None = None
     """None for the only one."""
@@ -58,6 +59,8 @@ class ProduceReport:
     """Reason -> rows that cannot be records, and were not sent."""
     failed: Mapping[str, str]
     """Part of a file -> why it cannot be read to its end."""
+    left_out: str = ""
+    """A sentence about the files of a folder that are not read."""
 
     @property
     def ok(self) -> bool:
@@ -65,10 +68,15 @@ class ProduceReport:
         return not self.rejected and not self.failed
 
 
-def produce(context: Context, request: ProduceRequest, progress: Progress, note: Note) -> ProduceReport:
+def _quiet(_text: str) -> None:
+    """Tells nobody."""
+
+
+def produce(context: Context, request: ProduceRequest, progress: Progress, note: Note = _quiet) -> ProduceReport:
     """Sends the records in order and returns when the brokers have them all.
 
-    A row that cannot be a record is not sent, but named and counted; so is a file that cannot be read to its end.
+    A row that cannot be a record is not sent, but counted, and `note` hears where it is; so is a file that cannot be
+    read to its end.
 
     Raises:
         ConfigError: no file matches, its columns cannot make records, or the topic does not exist.
@@ -78,9 +86,9 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
     topic = config.topic_named(request.topic)
     settings = config.source.topics[topic]
     keys = keys_of(topic, settings, request.key, request.row_number)
-    files = TopicFiles([request.file], settings, config.limits, keys, all_columns=True)
-    if words := left_out_words(files.listing):
-        note(words)
+    files = TopicFiles([str(request.file)], settings, config.limits, keys, all_columns=True)
+    if left_out := left_out_words(files.listing):
+        note(left_out)
     total = min(files.count().total, request.limit or sys.maxsize)
     messages = FileMessages(files, keys, config.limits.max_depth, note)
     _ensure_topic(config, topic, request.create)
@@ -88,7 +96,7 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
     sent = pace(islice(messages, request.limit), request.rate)
     num_sent = send_records(config, topic, sent, lambda done: progress("sending", done, total))
     elapsed_s = time.monotonic() - began_s
-    return ProduceReport(topic, num_sent, elapsed_s, dict(messages.rejected), messages.failed)
+    return ProduceReport(topic, num_sent, elapsed_s, dict(messages.rejected), messages.failed, left_out)
 
 
 @dataclass
