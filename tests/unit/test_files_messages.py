@@ -11,9 +11,12 @@ import pytest
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, RecordError
-from pipeline.records.files.messages import Keys, Message, Messages, keys_of
+from pipeline.records.decode import TopicDecoder
+from pipeline.records.files.messages import Keys, Message, Messages, RowDecoder, keys_of
 from pipeline.records.files.streams import FileFault
 from pipeline.records.files.topic_files import TopicFiles, first_value
+from pipeline.records.record import Position
+from pipeline.usecases.demo_setup import DemoRequest, _own_settings
 
 BY_ID = Keys("id")
 
@@ -188,3 +191,18 @@ def test_a_topic_keyed_by_the_message_key_needs_a_column(tmp_path: Path) -> None
 )
 def test_the_first_value_of_a_field_tells_what_it_holds(name: str, content: str, first: Any, tmp_path: Path) -> None:
     assert first_value(str(written(tmp_path, name, content)), "id") == first
+
+
+@pytest.mark.parametrize(("ids", "key_type"), [([1, 2], "integer"), (["1", "2"], None)])
+def test_the_demo_takes_keys_of_either_type(ids: list[Any], key_type: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ids, "title": ["a", "b"], "body": [None, "c"]}), path)
+    request = DemoRequest(data=str(path), text="{title} {body?}", key="id")
+    settings = _own_settings({"tasks": ["one"]}, request)
+    assert settings.get("key_type") == key_type
+    assert settings["payload"] == ["title", "body"]
+    config = TopicConfig.model_validate(settings)
+    decoder = RowDecoder(TopicDecoder(config, LimitsConfig(), lambda _: {}), BY_ID, config, LimitsConfig())
+    rows = TopicFiles([str(path)], config, LimitsConfig(), BY_ID, all_columns=True).rows()
+    position = Position("t", 0, 0, -1)
+    assert [decoder.record_of(row.row, row.number, position).text for row in rows] == ["a", "b c"]

@@ -18,7 +18,7 @@ from pipeline.config.app import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError
 from pipeline.records.files import listing
-from pipeline.records.files.listing import left_out_words, list_files
+from pipeline.records.files.listing import FilePart, left_out_words, list_files
 from pipeline.records.files.reader import read_rows
 from pipeline.records.files.reading import Reading, Row, reading_of
 from pipeline.records.files.streams import FileFault
@@ -271,3 +271,16 @@ def test_a_file_replaced_while_it_is_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(as_csv(ROWS[:3]))
     with pytest.raises(FileFault, match=r"a.csv#0: the file was replaced while it was read"):
         list(rows)
+
+
+def test_a_ledger_of_earlier_versions_still_knows_the_parts(tmp_path: Path) -> None:
+    part = FilePart("/rows/a.jsonl", 10, 1, 2)
+    assert (part.name, part.state) == ("/rows/a.jsonl#2", "10-1")
+    path = put(tmp_path / "a.csv", as_csv(ROWS))
+    assert [part.name for part in list_files([path, str(tmp_path)]).parts] == [f"{path}#0"]
+
+
+def test_an_address_of_this_machine_is_read_like_its_path(tmp_path: Path) -> None:
+    path = put(tmp_path / "team=a" / "rows.csv.gz", gzip.compress(as_csv(ROWS)))
+    assert fields_in(f"file://{path}") == [{"team": "a", **row} for row in ROWS]
+    assert fields_in(f"file://{tmp_path}/*/*.csv.gz") == [{"team": "a", **row} for row in ROWS]
