@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Counts, Reject
 from pipeline.backfill.rows import FragmentFault
 from pipeline.interfaces import Written
@@ -44,6 +44,10 @@ class Tally(Observer):
     def finished(self, num_rows: int) -> None:
         """Counts rows that are written, stale or rejected."""
         self._add(Counts(finished=num_rows))
+
+    def resolved(self, paths: Iterable[str]) -> None:
+        """Counts the paths of the configuration that some record had."""
+        self._add(Counts(resolved=Counter(paths)))
 
     # -- DeadLetters
 

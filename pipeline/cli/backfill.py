@@ -26,7 +26,7 @@ def backfill(
         list[str] | None,
         typer.Argument(
             metavar="INPUT…",
-            help="Parquet, JSONL or CSV: file, folder or glob; or kafka://TOPIC?from=2026-01-01&to=latest",
+            help="CSV, JSON or Parquet: file, folder or glob; or kafka://TOPIC?from=2026-01-01&to=latest",
         ),
     ] = None,
     *,
