@@ -20,13 +20,36 @@ _NAMES = ("from", "to")
 
 @dataclass(frozen=True, slots=True)
 class KafkaRange:
-    """Offsets begin to end, the latter not included, of one partition."""
+    """Offsets of one partition."""
 
     uri: str
-    partition: int
+    """Address of the topic."""
+    part: int
+    """The partition."""
     begin: int
     end: int
+    """One past the last offset."""
     topic_id: str
+    """A topic that was recreated is another input."""
+
+    @property
+    def name(self) -> str:
+        """Names the range, in messages and where progress is kept."""
+        return f"{self.uri}#{self.part}@{self.begin}+{self.size}"
+
+    @property
+    def size(self) -> int:
+        """Offsets in the range: an upper bound of its records."""
+        return self.end - self.begin
+
+    @property
+    def num_rows(self) -> None:
+        """Known only after reading."""
+
+    @property
+    def state(self) -> str:
+        """Changes when the topic does."""
+        return self.topic_id or f"{self.size}-0"
 
 
 def topic_of(uri: str) -> str:
@@ -41,7 +64,7 @@ def list_ranges(uri: str, config: SourceConfig) -> list[KafkaRange]:
     """
     topic = topic_of(uri)
     if topic not in config.topics:
-        raise ConfigError(f"kafka://{topic}: no source topic of this file.{nearest(topic, config.topics)}")
+        raise ConfigError(f"kafka://{topic}: this file has no source topic {topic!r}.{nearest(topic, config.topics)}")
     parts = urlsplit(uri)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in given:
@@ -78,8 +101,8 @@ def _bound(name: str, text: str, topic: str) -> Bound:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"kafka://{topic}: {name}={text!r} is no offset, no date or time (2026-01-01, 2026-01-01T12:00:00+01:00), "
-            "and neither earliest nor latest"
+            f"kafka://{topic}: {name}={text!r}: expected an offset, a date or time (2026-01-01, "
+            "2026-01-01T12:00:00+01:00), earliest or latest"
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
