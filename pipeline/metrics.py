@@ -37,6 +37,9 @@ class IngestMetrics:
         self.conflicts = counter(
             "refract_version_conflicts", "Records of one batch with equal keys and versions and different texts.", TOPIC
         )
+        self.payload_dropped = counter(
+            "refract_payload_values_dropped", "Payload values left out: they do not fit their type.", (*TOPIC, "field")
+        )
         self.embedded = counter("refract_records_embedded", "Records embedded.", TASK)
         self.written = counter("refract_points_written", "Points written, tombstones not counted.", TASK)
         self.deleted = counter("refract_points_deleted", "Tombstones written.", TASK)

@@ -51,6 +51,8 @@ class Record:
     """None means the record deletes its key."""
     payload: Mapping[str, Any]
     position: Position
+    dropped: tuple[str, ...] = ()
+    """Payload fields left out, because their values do not fit their types."""
 
     @property
     def deleted(self) -> bool:

@@ -110,7 +110,7 @@ def check(context: Context, *, offline: bool = False) -> CheckReport:
     report.faults = [Fault(FaultKind.CONFIG, f"{context.source.origin}: {line}") for line in file_faults(config)]
     identities, prompters = _models(config, report, offline=offline)
     bound = {
-        name: bind_task(name, task, identities[task.model])
+        name: bind_task(name, task, identities[task.model], config.payload_of(name))
         for name, task in config.tasks.items()
         if task.model in identities
     }
@@ -194,7 +194,9 @@ def _inspect(store: Inspectable, tasks: Sequence[Task], report: CheckReport) -> 
     states: dict[str, str] = {}
     for task in tasks:
         with report.catching(f"tasks.{task.name}"):
-            states[task.name] = str(store.inspect([task])[task.name])
+            state = store.inspect([task])[task.name]
+            states[task.name] = str(state)
+            report.advice += [f"tasks.{task.name}: {note}" for note in state.notes]
     return states
 
 

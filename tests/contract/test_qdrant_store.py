@@ -22,7 +22,6 @@ from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
-    FILTERABLE,
     PIPELINE,
     QdrantBackend,
     delete,
@@ -201,7 +200,7 @@ def test_a_moved_alias_is_noticed_after_a_moment_and_never_mixes_answers(
     qdrant_backend: QdrantBackend, task: Task
 ) -> None:
     now = [0.0]
-    reader = QdrantStore(qdrant_backend.config, PIPELINE, FILTERABLE, clock=lambda: now[0])
+    reader = QdrantStore(qdrant_backend.config, PIPELINE, clock=lambda: now[0])
     writer = qdrant_backend.connect()
     changed = make_task(task.name, seed="changed")
     writer.open([task, changed])

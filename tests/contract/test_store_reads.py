@@ -90,6 +90,6 @@ def test_filters_keep_the_points_that_meet_all_of_them(
         put("d", 1),
     ]
     store.upsert(make_batch(rows, task))
-    assert {hit.id for hit in store.search(task, unit(1.0), 10, parse_filters(filters))} == {
+    assert {hit.id for hit in store.search(task, unit(1.0), 10, parse_filters(filters, task.payload))} == {
         key_id(key) for key in keys
     }
