@@ -142,7 +142,7 @@ def read_progress(folder: Path) -> list[TaskProgress]:
 def write_rejects(folder: Path, fragment: Fragment, rejects: Sequence[Reject], start: int) -> None:
     """Writes a fragment's rejects of a run that began at row `start` as Parquet, whole or not at all."""
     import pyarrow as pa  # noqa: PLC0415 - an optional dependency
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415 - only where Parquet is written
 
     names = Reject._fields
     columns = dict(zip(names, map(list, zip(*rejects, strict=True)), strict=True))

@@ -72,12 +72,12 @@ class Tally(Observer):
         """See Observer."""
         self._add(Counts(retries=1))
 
-    def embedded(self, topic: str, tasks: Iterable[Task], tokens: TokenBatch) -> None:  # noqa: ARG002
+    def embedded(self, topic: str, tasks: Iterable[Task], tokens: TokenBatch) -> None:  # noqa: ARG002 - an observer takes it
         """See Observer."""
         num_prompts = len(tokens.prompts)
         self._add(Counts(embedded=tokens.num_texts * num_prompts, tokens=tokens.num_tokens * num_prompts))
 
-    def written(self, topic: str, tasks: Iterable[Task], points: PointBatch, written: Written) -> None:  # noqa: ARG002
+    def written(self, topic: str, tasks: Iterable[Task], points: PointBatch, written: Written) -> None:  # noqa: ARG002 - an observer takes it
         """See Observer."""
         num_deleted = int(points.deleted.sum())
         self._add(
@@ -88,11 +88,11 @@ class Tally(Observer):
             )
         )
 
-    def superseded(self, topic: str, tasks: Iterable[Task], num_records: int) -> None:  # noqa: ARG002
+    def superseded(self, topic: str, tasks: Iterable[Task], num_records: int) -> None:  # noqa: ARG002 - an observer takes it
         """See Observer."""
         self._add(Counts(stale=num_records * self._num_tasks))
 
-    def dead_lettered(self, topic: str, letters: Iterable[DeadLetter]) -> None:  # noqa: ARG002
+    def dead_lettered(self, topic: str, letters: Iterable[DeadLetter]) -> None:  # noqa: ARG002 - an observer takes it
         """See Observer."""
         self._add(Counts(rejected=Counter(str(letter.reason) for letter in letters)))
 
