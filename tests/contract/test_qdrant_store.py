@@ -22,6 +22,7 @@ from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
+    FIELDS,
     PIPELINE,
     QdrantBackend,
     delete,
@@ -154,7 +155,8 @@ def test_a_new_collection_says_what_it_holds_and_indexes_what_is_filtered(
     assert (params.size, params.distance) == (DIMENSION, qdrant.Distance.Cosine)
     assert info.config.metadata["fingerprint"].string_value == task.fingerprint
     assert info.config.metadata["pipeline"].string_value == PIPELINE
-    assert set(info.payload_schema) == {"_state", FILTERABLE[0], f'"{FILTERABLE[1]}"'}
+    assert set(info.payload_schema) == {"_state", *(payload_path(name) for name in FIELDS)}
+    assert "customer.name" not in info.payload_schema  # a path of two names; ours is one, quoted
     assert "_version" not in info.payload_schema
 
 
