@@ -43,6 +43,8 @@ class Counts:
     """Rows by reason."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Payload values that were left out because they do not fit their type, by field."""
+    resolved: Counter[str] = field(default_factory=Counter)
+    """Fragments by path of the configuration: those by whose end some record had a value there."""
 
     def add(self, other: "Counts") -> None:
         """Adds another's counts."""

@@ -34,6 +34,8 @@ class BackfillReport:
     """Stored field -> values left out because they do not fit its type."""
     failed: dict[str, str] = field(default_factory=dict)
     """Fragment -> why it could not be finished."""
+    unresolved_paths: Sequence[str] = ()
+    """Paths of the topic's configuration that no row of this run had; a misspelt one, perhaps."""
 
     @property
     def ok(self) -> bool:
@@ -81,6 +83,7 @@ class BackfillReport:
             "rejected_by_reason": dict(self.rejected_by_reason),
             "payload_values_dropped": dict(self.payload_values_dropped),
             "failed": self.failed,
+            "unresolved_paths": list(self.unresolved_paths),
         }
 
 

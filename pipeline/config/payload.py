@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from pipeline.config.base import FieldPath, Section
+from pipeline.config.paths import flat_name
 from pipeline.errors import nearest
 
 PayloadKind = Literal["keyword", "uuid", "integer", "float", "bool", "datetime", "text"]
@@ -26,7 +27,9 @@ class PayloadField(Section):
 
     path: FieldPath | None = Field(None, description="Path of the field in the record. Absent: the stored name.")
     type: PayloadType | None = Field(None, description="What its values are. Absent: anything, matched as text.")
-    tenant: bool = Field(False, description="Nearly every search filters on this field: the server groups points by it.")
+    tenant: bool = Field(
+        False, description="Nearly every search filters on this field: the server groups points by it."
+    )
     on_disk: bool = Field(False, description="Keeps the index of this field on the server's disk.")
 
     @model_validator(mode="after")
@@ -58,7 +61,7 @@ def long_forms(value: Any) -> Any:
     else is returned as it is, for the models to refuse.
     """
     if isinstance(value, list) and all(isinstance(path, str) for path in value):
-        return {path: {"path": path} for path in value}
+        return {flat_name(path): {"path": path} for path in value}
     if isinstance(value, dict):
         return {name: _long_form(name, field) for name, field in value.items()}
     return value

@@ -56,7 +56,10 @@ class DeleteMarker(Section):
     """A record whose field has this value deletes its key, as a record with a null value does."""
 
     field: FieldPath = Field(description="Path of the field to look at.")
-    equals: str | int | bool = Field(description="The value that means deleted.")
+    equals: str | int | float | bool | None = Field(
+        description="The value that means deleted: a text, a number, true, false or null, and of that type. Cells of a "
+        "CSV are read as what this is."
+    )
 
 
 class TopicConfig(Section):
@@ -142,6 +145,16 @@ class TopicConfig(Section):
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
         return long_forms(value)
+
+    @property
+    def watched_paths(self) -> tuple[str, ...]:
+        """Paths that records may lack without an error: a misspelt one is found only by never having a value."""
+        paths = [*self.placeholders, *self.payload_fields.values()]
+        if self.delete_when is not None:
+            paths.append(self.delete_when.field)
+        if self.schema_version is not None:
+            paths.append(str(self.schema_version["field"]))
+        return tuple(dict.fromkeys(paths))
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

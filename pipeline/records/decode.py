@@ -4,11 +4,12 @@ Pure: no network, no state between records. `pipeline.records.formats` turns a v
 everything here works on fields, whatever their format was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pipeline.clock import wall_clock_ms
 from pipeline.config.app import LimitsConfig
+from pipeline.config.paths import split_path
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.formats import FORMATS, Parser
@@ -21,7 +22,6 @@ from pipeline.records.values import (
     canonical_kafka_key,
     canonical_key,
     field_at,
-    split_path,
     version_of,
 )
 
@@ -31,9 +31,19 @@ VERSION_HEADER = "refract-version"
 REPLAYED_VERSION_HEADER = "refract-replayed-version"
 """Header in which `refract dlq replay` keeps the version of a record whose offset was its version."""
 
+_MAX_GROWTH = 5
+"""The longest a value gets as text, compared with its JSON."""
+
 
 class RecordDecoder(Protocol):
-    """Turns keys and values of one topic into records. Thread-safe, and keeps nothing between records."""
+    """Turns keys and values of one topic into records. Thread-safe; keeps of records only which paths they had."""
+
+    @property
+    def unresolved(self) -> Sequence[str]:
+        """Paths of the configuration that no record so far had, and may be misspelt.
+
+        Without those of key and version, whose absence is an error of its own.
+        """
 
     def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
         """Returns the record of a message.
@@ -106,6 +116,12 @@ class TopicDecoder:
         self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
         schema = config.schema_version
         self._schema = (split_path(str(schema["field"])), int(schema["max"])) if schema else None
+        self._unseen = tuple((path, split_path(path)) for path in config.watched_paths)
+
+    @property
+    def unresolved(self) -> Sequence[str]:
+        """See `RecordDecoder.unresolved`."""
+        return [path for path, _ in self._unseen]
 
     def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
         """See `RecordDecoder.decode`."""
@@ -130,6 +146,8 @@ class TopicDecoder:
         headers: Headers = (),
     ) -> Record:
         """See `RecordDecoder.from_fields`."""
+        if self._unseen:
+            self._unseen = tuple(each for each in self._unseen if field_at(fields, each[1]) is MISSING)
         self._check_schema(fields)
         canonical = self._check_key(self._key(key, fields))
         version = self._version(fields, position, headers)
@@ -218,8 +236,9 @@ class TopicDecoder:
 
     def _check_text(self, text: str, num_value_bytes: int) -> None:
         limit = self._limits.max_text_bytes
-        # JSON spells a character with at least its UTF-8 bytes, so a small value needs no second look.
-        if num_value_bytes * self._template.num_fields + self._template.num_literal_bytes <= limit:
+        # JSON spells a character with at least its UTF-8 bytes, so a small value needs no second look. A number may
+        # grow: 1e15 is stored as 1000000000000000.0.
+        if num_value_bytes * self._template.num_fields * _MAX_GROWTH + self._template.num_literal_bytes <= limit:
             return
         num_bytes = len(text.encode())
         if num_bytes > limit:

@@ -9,13 +9,14 @@ from uuid import UUID
 import orjson
 
 from pipeline.config.app import LimitsConfig
+from pipeline.config.paths import split_path
 from pipeline.config.payload import PayloadKind
 from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.headers import carried, decimal
 from pipeline.records.record import Headers, Position
 from pipeline.records.times import moment
-from pipeline.records.values import INTEGER, MISSING, field_at, split_path
+from pipeline.records.values import INTEGER, MISSING, field_at
 
 REPLAYED_TIMESTAMP_HEADER = "refract-replayed-timestamp"
 """Header in which `refract dlq replay` keeps Kafka's timestamp where the payload holds it, as decimal milliseconds."""
@@ -143,15 +144,13 @@ def _uuid(value: Any) -> Any:
 def _integer(value: Any) -> Any:
     if type(value) is str and INTEGER.fullmatch(value):
         value = int(value)
-    elif type(value) is float and value.is_integer() and abs(value) <= _EXACT:
+    if type(value) is float and value.is_integer() and abs(value) <= _EXACT:
         value = int(value)
     return value if type(value) is int and -_TWO_63 <= value < _TWO_63 else MISSING
 
 
 def _float(value: Any) -> Any:
-    if type(value) is str and _NUMBER.fullmatch(value):
-        value = float(value)
-    elif type(value) is int and abs(value) <= _EXACT:
+    if (type(value) is str and _NUMBER.fullmatch(value)) or (type(value) is int and abs(value) <= _EXACT):
         value = float(value)
     return value if type(value) is float and math.isfinite(value) else MISSING
 

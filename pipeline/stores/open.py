@@ -5,9 +5,7 @@ from pipeline.errors import ConfigError
 from pipeline.interfaces import Store
 
 
-def open_store(
-    config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, *, shared: bool = False
-) -> Store:
+def open_store(config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, *, shared: bool = False) -> Store:
     """Returns the store, with no collection opened yet.
 
     With `shared` several processes may open an embedded store's directory, each for collections of its own; on a

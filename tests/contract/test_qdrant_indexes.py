@@ -72,7 +72,9 @@ def test_missing_indexes_are_built_and_changed_ones_rebuilt_when_a_collection_is
         "payload field 'team' has an index of kind keyword, its type is keyword for tenants now",
     ]
     store.open([after])
-    kinds = {path: qdrant.PayloadSchemaType.Name(info.data_type) for path, info in schema(qdrant_backend, after).items()}
+    kinds = {
+        path: qdrant.PayloadSchemaType.Name(info.data_type) for path, info in schema(qdrant_backend, after).items()
+    }
     assert kinds == {"_state": "Keyword", "size": "Integer", "team": "Keyword", "created": "Datetime"}
     assert store.inspect([after])[after.name].notes == ()
     hits = store.search(after, unit(1.0), 5, parse_filters({"size": {"gte": 2}}, after.payload))

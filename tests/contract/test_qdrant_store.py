@@ -17,6 +17,7 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault
+from pipeline.filters import payload_path
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.tasks import Task

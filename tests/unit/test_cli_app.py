@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from pipeline.cli.exits import ExitCode
-from pipeline.cli.main import invoke
 from pipeline.cli.filter_options import parse_filter_options
+from pipeline.cli.main import invoke
 from pipeline.config.payload import PayloadField
 from pipeline.errors import ConfigError
 from pipeline.usecases.client import AppClient

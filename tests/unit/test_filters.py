@@ -1,4 +1,4 @@
-"""What a filter may say of a field of each type; what the stores make of it is in tests/contract/test_store_reads.py."""
+"""What a filter may say of a field of each type; the stores' side is in tests/contract/test_store_reads.py."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -85,7 +85,10 @@ UUID_TEXT = "6f7a1c9e-2f0b-5a43-9a55-7be6a2f5c0de"
         *(("bool", value, True) for value in (True, "true", "True", 1)),
         *(("bool", value, False) for value in (False, "false", "FALSE", 0)),
         *(("bool", value, BAD) for value in ("yes", 2, 1.0, [True])),
-        *(("datetime", value, value) for value in ("2026-01-31T08:00:00Z", "2026-01-31 08:00:00.5+01:00", "2026-01-31")),
+        *(
+            ("datetime", value, value)
+            for value in ("2026-01-31T08:00:00Z", "2026-01-31 08:00:00.5+01:00", "2026-01-31")
+        ),
         *(("datetime", value, BAD) for value in ("2026-01-31T08:00:00", "2026-02-30", 1767225600000, "soon")),
         ("keyword[]", ["a", 1], ["a", "1"]),
         ("keyword[]", "a", ["a"]),
