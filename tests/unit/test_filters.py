@@ -10,7 +10,7 @@ from pipeline.config.payload import TYPES, PayloadField
 from pipeline.errors import ConfigError
 from pipeline.filters import AnyOf, Between, Condition, During, Equals, HasWords, IsNull, parse_filters
 
-FIELDS = {kind: PayloadField(type=kind) for kind in TYPES}
+FIELDS: Mapping[str, PayloadField] = {str(kind): PayloadField(type=kind) for kind in TYPES}
 NUMBER = "6f7a1c9e-2f0b-5a43-9a55-7be6a2f5c0de"
 EIGHT = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
