@@ -4,29 +4,33 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_FUNCTION_WORDS = frozenset(
-    "a an and are as at be based by can do does for from given has have how i if in into is it its me my of on or our "
-    "please should so than that the their them there these they this those to us was we what when where which who "
-    "whose why will with you your".split()  # noqa: SIM905 - words read better in a row
-)
+_FUNCTION_WORDS = """
+    a an and are as at be based by can do does for from given has have how i if in into is it its me my of on or our
+    please should so than that the their them there these they this those to us was we what when where which who whose
+    why will with you your
+"""
 """Say nothing of their own."""
 
-_GENERIC_WORDS = frozenset(
-    # what is done
-    "analyse analyze apply assign classification classify cluster clustering compute create decide detect determine "
-    "embed embedding encode encoding extract find generate get give group grouping identify instruct instruction label "
-    "labelling labeling look predict prediction produce query read recognise recognize represent representation "
-    "retrieval retrieve return search select sort task tell use "
-    # to what
-    "content contents data document documents entry entries example examples input inputs item items object objects "
-    "paragraph paragraphs passage passages record records row rows sample samples sentence sentences string strings "
-    "text texts thing things "
-    # by what
-    "best category categories class classes clusters correct group groups kind kinds labels meaning meaningful nearest "
-    "relevant right same semantic semantically semantics similar similarity sort sorts suitable type types useful "
-    "vector vectors".split()  # noqa: SIM905
-)
-"""Fit every text and every question."""
+_GENERIC_ACTS = """
+    analyse analyze apply assign classification classify cluster clustering compute create decide detect determine
+    embed embedding encode encoding extract find generate get give group grouping identify instruct instruction label
+    labeling labelling look predict prediction produce query read recognise recognize represent representation
+    retrieval retrieve return search select sort task tell use
+"""
+_GENERIC_THINGS = """
+    content contents data document documents entry entries example examples input inputs item items object objects
+    paragraph paragraphs passage passages record records row rows sample samples sentence sentences string strings
+    text texts thing things
+"""
+_GENERIC_ASPECTS = """
+    best category categories class classes clusters correct groups kind kinds labels meaning meaningful nearest
+    relevant right same semantic semantically semantics similar similarity sorts suitable type types useful vector
+    vectors
+"""
+
+_SILENT = frozenset(_FUNCTION_WORDS.split())
+_FITS_EVERYTHING = _SILENT | frozenset(f"{_GENERIC_ACTS} {_GENERIC_THINGS} {_GENERIC_ASPECTS}".split())
+"""Words that fit every text and every question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def instruction_advice(tasks: Iterable[Asked]) -> list[str]:
 
 def is_vague(instruction: str) -> bool:
     """Whether an instruction names neither an aspect nor the kind of text: all its words fit every task."""
-    return not _words(instruction) - _FUNCTION_WORDS - _GENERIC_WORDS
+    return not _words(instruction) - _FITS_EVERYTHING
 
 
 def _vague(tasks: Sequence[Asked]) -> list[str]:
@@ -93,7 +97,7 @@ def _meaning(task: Asked) -> tuple[object, ...]:
 
 
 def _asked(instruction: str | None) -> frozenset[str]:
-    return frozenset(_words(instruction or "") - _FUNCTION_WORDS)
+    return frozenset(_words(instruction or "") - _SILENT)
 
 
 def _words(text: str) -> set[str]:

@@ -72,7 +72,7 @@ class Resampler:
         Returns:
             (num_replicates,)
         """
-        return self._sums(values, np.zeros(len(rows), np.int64), rows, 1)[0]
+        return self._sums(values, np.zeros(len(rows), np.int64), rows, 1).ravel()
 
     def counts(self, rows: Int64, codes: Int64, num_codes: int) -> Float64:
         """Returns how many texts of each replicate have each code.
