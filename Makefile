@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-compile -c constraints.txt
 
 # The watermark and both stores' version guards: what a wrong line would turn into lost or stale records.
-PROMISE := pipeline/offsets.py,pipeline/stores/wire.py,pipeline/stores/edge_shard.py
+PROMISE := pipeline/live/offsets.py,pipeline/stores/wire.py,pipeline/stores/edge_shard.py
 
 # What `make demo` can be told; passed on through the environment, so that quoting survives.
 export DATA TEXT KEY BOOTSTRAP_SERVERS

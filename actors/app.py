@@ -9,11 +9,11 @@ from typing import Any
 from ray import serve
 
 from actors.api import Api
-from actors.context import ConfigTree
 from actors.embedder import Embedder
 from actors.ingestor import DRAIN_S, Ingestor
 from actors.monitor import Monitor
 from actors.store_owner import StoreOwner
+from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 

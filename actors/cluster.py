@@ -82,7 +82,7 @@ def required_resources(config: Config) -> dict[str, float]:
 
 
 def check_resources(needed: Mapping[str, float], keys: str) -> None:
-    """Refuses what the cluster will never have, rather than waiting for ever: raises ConfigError.
+    """Refuses what the cluster will never have, instead of waiting without end: raises ConfigError.
 
     `keys` tells which of the configuration add up to it, with {resource} for num_cpus or num_gpus.
     """
@@ -109,12 +109,12 @@ def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) ->
         check_resources(needed, "models.*.{resource}, one of each actor")
         yield
     finally:
-        # Ray forwards its own end as a series of failures, which are none, to either stream.
+        # While Ray ends it prints its own end as a series of failures, on either stream.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             ray.shutdown()
 
 
 def root_cause(message: str) -> str:
-    """Returns the line of an actor's failure that names our error; all of it where none does."""
+    """Returns the line of an actor's failure that names our error; the whole text where no line does."""
     lines = [line.strip() for line in message.splitlines() if "pipeline.errors." in line]
     return lines[-1].split("pipeline.errors.", 1)[-1] if lines else message.strip()

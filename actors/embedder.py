@@ -7,13 +7,14 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from actors.context import ConfigTree, Context
+from actors.process import start_context
 from actors.reporting import Reporter
-from pipeline.config.model import TaskConfig
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.engine.load import load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.metrics import EmbedMetrics
-from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 HANG_S = 120.0
 """A forward batch takes milliseconds to seconds; one that takes so long will not come back."""
@@ -22,7 +23,7 @@ HANG_S = 120.0
 def start_scheduler(context: Context, name: str, *, shared: bool) -> EmbedScheduler:
     """Loads a model and returns what queues before it. Raises ConfigError, EnvironmentFault, TransientError."""
     model = context.config.models[name]
-    tasks = _tasks_of(context, name)
+    tasks = context.config.tasks_of(name)
     threads = model.threads or (int(model.num_cpus) if model.num_cpus >= 1 else None)
     # What torch and transformers import stays for good: a million objects for the collector to look through in vain.
     gc.disable()
@@ -34,16 +35,12 @@ def start_scheduler(context: Context, name: str, *, shared: bool) -> EmbedSchedu
     return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows, shared=shared)
 
 
-def _tasks_of(context: Context, name: str) -> dict[str, TaskConfig]:
-    return {task: settings for task, settings in context.config.tasks.items() if settings.model == name}
-
-
 class Embedder:
     """A Serve replica around an engine. Serve replaces it when a forward batch hangs."""
 
     def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:
-        context = Context(source)
-        self._fingerprints = {task: context.tasks[task].fingerprint for task in _tasks_of(context, name)}
+        context = start_context(source)
+        self._fingerprints = {task: context.tasks[task].fingerprint for task in context.config.tasks_of(name)}
         self._scheduler = start_scheduler(context, name, shared=True)
         self._reporter = Reporter("embedder", monitor, context.registry, lambda: (True, ""))
 

@@ -1,7 +1,6 @@
 """One member of the consumer group: the core loop in a thread, its health seen by Serve."""
 
 import time
-from functools import partial
 from threading import Event, Thread
 from typing import Any
 
@@ -9,20 +8,19 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from actors.context import ConfigTree, Context
+from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
-from pipeline.engine.load import load_tokenizer
-from pipeline.interfaces import Source, Store
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
+from pipeline.interfaces import PointStore
+from pipeline.live.observer import IngestObserver
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.kafka_source import KafkaSource
-from pipeline.stores.open import open_store
-from pipeline.witness import confirm
-from pipeline.worker import StreamWorker
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
+from pipeline.usecases.ingest import build_member
 
 STALL_S = 120.0
 """A loop that has not turned for so long hangs; polls take a fraction of a second, repeated calls report in between."""
@@ -42,15 +40,10 @@ class Ingestor:
         store: DeploymentHandle[Any] | None,
         monitor: DeploymentHandle[Any],
     ) -> None:
-        context = Context(source)
+        context = start_context(source)
         self._error: BaseException | None = None
         self._stop = Event()
-        self._metrics = IngestMetrics(context.registry)
-        self._store: Store = (
-            RemoteStore(store)
-            if store is not None
-            else open_store(context.config.store, context.config.pipeline, context.filterable)
-        )
+        self._store: PointStore = RemoteStore(store) if store is not None else context.open_store()
         self._worker = self._build(context, RemoteEmbedder(embedders))
         self._thread = Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
@@ -71,43 +64,12 @@ class Ingestor:
 
     def _build(self, context: Context, embedder: RemoteEmbedder) -> StreamWorker:
         config = context.config
-        tracker = OffsetTracker()
-        used = {name: [context.tasks[task] for task in topic.tasks] for name, topic in config.source.topics.items()}
-        tasks = list({task.name: task for tasks in used.values() for task in tasks}.values())
-        tokenizers = {
-            model: load_tokenizer(
-                config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
-            )
-            for model in {task.config.model for task in tasks}
-        }
+        observer = IngestObserver(IngestMetrics(context.registry))
         self._dead_letters = KafkaDeadLetters(config.source, config.pipeline)
-        refractor = Refractor(
-            Plan(config.pipeline, used, tokenizers),
-            embedder=embedder,
-            store=self._store,
-            dead_letters=self._dead_letters,
-            tracker=tracker,
-            retry=Retrier(self._stop, lambda component: self._metrics.retries.labels(component).inc()),
-            metrics=self._metrics,
-        )
-        instance = serve.get_replica_context().rank.rank
-        held = partial(confirm, self._store, used, config.source.group_id)
-
-        def open_source() -> Source:
-            return KafkaSource(config.source, config.limits, tracker, instance=instance, confirm=held)
-
-        return StreamWorker(
-            source=open_source,
-            tracker=tracker,
-            refractor=refractor,
-            store=self._store,
-            confirm=held,
-            tasks=tasks,
-            limits=config.limits,
-            commit_interval_s=config.source.commit_interval_s,
-            metrics=self._metrics,
-            stop=self._stop,
-        )
+        ports = Ports(embedder, self._store, self._dead_letters, Retrier(self._stop, observer.retried), observer)
+        loop = Loop(config.limits, config.source.commit_interval_s, self._stop)
+        worker, _ = build_member(context, self._store, ports, loop, serve.get_replica_context().rank.rank)
+        return worker
 
     def _run(self) -> None:
         try:

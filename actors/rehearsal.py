@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from actors.backfill import BackfillRun, Progress, needed_resources
-from actors.carrier import Job, Work
+from actors.backfill_run import BackfillRun, Progress, needed_resources
 from actors.cluster import cluster
-from actors.context import ConfigTree
 from pipeline.backfill.estimate import Pace
 from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.work import Job, Work
+from pipeline.config.load import ConfigTree
 from pipeline.engine.null import is_null
 from pipeline.errors import EnvironmentFault
 

@@ -11,8 +11,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from pipeline.errors import DiedError, EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.records import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.filters import Condition
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.tasks import Task
 
 STORE_TIMEOUT_S = 60.0
@@ -58,33 +59,33 @@ async def call_async(what: str, remote: Callable[[], Any]) -> Any:
 
 
 class RemoteStore:
-    """`pipeline.interfaces.Store` over the actor that owns an embedded store's directory."""
+    """`pipeline.interfaces.PointStore` over the actor that owns an embedded store's directory."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     def open(self, tasks: Iterable[Task]) -> None:
-        """See Store."""
+        """See PointStore."""
         call("store", STORE_TIMEOUT_S, lambda: self._handle.open.remote(list(tasks)))
 
     def upsert(self, batch: PointBatch) -> Written:
-        """See Store."""
+        """See PointStore."""
         written: Written = call("store", STORE_TIMEOUT_S, lambda: self._handle.upsert.remote(batch))
         return written
 
     def flush(self) -> None:
-        """See Store."""
+        """See PointStore."""
         call("store", STORE_TIMEOUT_S, self._handle.flush.remote)
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See Store."""
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:
+        """See PointStore."""
         found: list[StoredPoint] = call(
-            "store", STORE_TIMEOUT_S, lambda: self._handle.search.remote(task, vector, limit, dict(filters))
+            "store", STORE_TIMEOUT_S, lambda: self._handle.search.remote(task, vector, limit, list(conditions))
         )
         return found
 
     def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See Store."""
+        """See PointStore."""
         found: list[StoredPoint] = call(
             "store",
             STORE_TIMEOUT_S,
@@ -95,7 +96,7 @@ class RemoteStore:
     def scroll(
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
-        """See Store."""
+        """See PointStore."""
         found: list[StoredPoint] = call(
             "store",
             STORE_TIMEOUT_S,
@@ -104,12 +105,8 @@ class RemoteStore:
         return found
 
     def count(self, collection: str) -> int:
-        """See Store."""
+        """See PointStore."""
         return int(call("store", STORE_TIMEOUT_S, lambda: self._handle.count.remote(collection)))
-
-    def check(self) -> str:
-        """See Store."""
-        return str(call("store", STORE_TIMEOUT_S, self._handle.check.remote))
 
     def close(self) -> None:
         """The owner closes itself; this end holds nothing."""

@@ -9,14 +9,13 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from actors.monitor import Report
-from pipeline.metrics import snapshot
+from pipeline.metrics import ReplicaReport, snapshot
 
 REPORT_INTERVAL_S = 1.0
 
 
 class Reporter:
-    """Reports until closed. A monitor that is away is no reason for anything to stop."""
+    """Reports until closed. Nothing stops because the monitor is away."""
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class Reporter:
         ready, detail = self._state()
         taken = snapshot(self._process, self._replica, self._started_s, self._registry)
         try:
-            draining = self._monitor.report.remote(Report(taken, ready, detail, drained)).result(timeout_s=5)
+            draining = self._monitor.report.remote(ReplicaReport(taken, ready, detail, drained)).result(timeout_s=5)
         except Exception:  # noqa: BLE001 - observability must not stop what it observes
             return
         if draining:

@@ -14,17 +14,17 @@ from ray.serve.context import _get_global_client  # the only place that knows th
 from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app
+from actors.boot import Progress, start_ray
 from actors.cluster import root_cause
-from actors.context import ConfigTree
 from actors.ingestor import DRAIN_S
-from actors.monitor import Report
 from actors.remote import RemoteStore
-from actors.start import Progress, start_ray
-from actors.status import readiness, status
+from pipeline.api.status import readiness, status
 from pipeline.config.app import Config
+from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify
 from pipeline.errors import RefractError, TransientError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
+from pipeline.metrics import ReplicaReport
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
@@ -91,7 +91,7 @@ class RunningApp:
         """All tasks by name, with their physical collections."""
         return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
 
-    def store(self) -> Store:
+    def store(self) -> PointReader:
         """Returns the app's store, for reading: through its owner where it is embedded."""
         if self.config.store.type == "edge":
             return RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
@@ -108,7 +108,7 @@ class RunningApp:
             progress("finishing what is in flight")
             self._drain()
         progress("stopping the actors")
-        # Ray forwards its own end as a series of failures, which are none, to either stream.
+        # While Ray ends it prints its own end as a series of failures, on either stream.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             serve.delete(APP_NAME)
             if not self._address:
@@ -123,11 +123,11 @@ class RunningApp:
             progress(f"Serve listens at {url} already; api.host and api.port ({self.url}) are not used")
             self.url = url
 
-    def _reports(self) -> list[Report]:
+    def _reports(self) -> list[ReplicaReport]:
         if self._monitor is None:
             return []
         try:
-            reports: list[Report] = self._monitor.reports.remote().result(timeout_s=5)
+            reports: list[ReplicaReport] = self._monitor.reports.remote().result(timeout_s=5)
         except Exception as error:  # noqa: BLE001 - Serve is restarting it, or the cluster is gone: time tells
             now_s = time.monotonic()
             self._silent_since_s = self._silent_since_s or now_s

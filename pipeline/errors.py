@@ -9,7 +9,7 @@
     ├── OwnershipError         the partition belongs to somebody else now -> drop its work, commit nothing
     └── EnvironmentFault       something a person must mend -> stop loudly, readiness red, offsets stay open
 
-The seventh class, *stale*, is no exception: a write that loses against a newer version did what it
+The seventh class, *stale*, is not an exception: a write that loses against a newer version did what it
 should. The store counts it, and the offset is finished.
 """
 
@@ -132,6 +132,6 @@ def action_for(error: BaseException) -> Action:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the closest valid name, or an empty string when none is close."""
+    """Returns " Did you mean 'x'?" for the closest valid name, or an empty string when no name is close."""
     close = get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""

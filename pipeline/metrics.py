@@ -171,3 +171,14 @@ def quantile(snapshots: Iterable[Snapshot], name: str, q: float, **labels: str) 
             return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
         lower, below = bound, cumulative[bound]
     return lower
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica says of itself, about once a second."""
+
+    snapshot: Snapshot
+    ready: bool
+    detail: str = ""
+    """Why it is not ready."""
+    drained: bool = False

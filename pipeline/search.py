@@ -1,19 +1,26 @@
 """A query on its way to hits: the task's own prompt, one embedding, one search of the task's collection."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 
+from pipeline.config.app import Config
+from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError
-from pipeline.interfaces import Embedder, Filters, Store, StoredPoint, Tokenizer
-from pipeline.records import Float32, Priority, point_id
-from pipeline.stores.filters import parse_filters
+from pipeline.filters import Condition, Filters, parse_filters
+from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
+from pipeline.records.batches import Float32, Priority
+from pipeline.records.record import point_id, uuid_text
+from pipeline.records.values import INTEGER
 from pipeline.tasks import Task
 
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 RESERVED = "_"
-"""Payload names that begin so are the pipeline's own."""
+"""Payload names that begin with it are the pipeline's own."""
 
 
 class QueryError(RefractError):
@@ -26,14 +33,13 @@ class QueryError(RefractError):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A live point and how similar it is."""
+    """A record that was found. What the HTTP API answers, field by field."""
 
-    id: str
-    """The point's UUID."""
-    key: str
-    score: float
+    id: Annotated[str, Field(description="The point's UUID in Qdrant.")]
+    key: Annotated[str | int, Field(description="The record's key; an integer under `key_type: integer`.")]
+    score: Annotated[float, Field(description="Cosine similarity.")]
     version: int
-    payload: Mapping[str, Any]
+    payload: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +61,46 @@ class Searcher:
 
     def __init__(
         self,
-        pipeline: str,
+        config: Config,
         tasks: Mapping[str, Task],
-        *,
         tokenizers: Mapping[str, Tokenizer],
         embedder: Embedder,
-        store: Store,
-        filterable: Sequence[str],
-        max_query_bytes: int,
+        store: PointReader,
     ) -> None:
-        self._pipeline = pipeline
+        self._config = config
         self._tasks = tasks
         self._tokenizers = tokenizers
         self._embedder = embedder
         self._store = store
-        self._filterable = frozenset(filterable)
-        self._max_query_bytes = max_query_bytes
+        self._filterable = frozenset(config.filterable)
+
+    @classmethod
+    def of(cls, context: Context, embedder: Embedder, store: PointReader) -> Self:
+        """Returns a searcher of every task of a configuration."""
+        return cls(context.config, context.tasks, context.tokenizers(), embedder, store)
 
     def by_text(self, task_name: str, text: str, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a text, by falling score."""
         task = self.task(task_name)
-        self._check_filters(filters)
+        conditions = self._conditions(filters)
         row = self.embed(task_name, [text]).rows[0]
-        return [_hit(point) for point in self._store.search(task, row, limit, filters)]
+        return [_hit(point) for point in self._store.search(task, row, limit, conditions)]
 
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
-        """Returns the records most similar to a stored one, without that one. An int is another key than its text."""
+        """Returns the records most similar to a stored one, without that one.
+
+        The key is read as the task's topics spell theirs: `17` finds the integer 17 where `key_type` says so, and hex
+        digits find a binary key.
+        """
         task = self.task(task_name)
-        self._check_filters(filters)
-        own = point_id(self._pipeline, f"i:{key}" if isinstance(key, int) else f"s:{key}")
-        found = self._store.retrieve(task.collection, [own], with_vectors=True)
-        if not found or found[0].deleted or found[0].vector is None:
+        conditions = self._conditions(filters)
+        own = [point_id(self._config.pipeline, spelled) for spelled in self._spellings(task_name, key)]
+        stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
+        found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
+        if found is None or found.vector is None:
             raise QueryError("unknown_record", "no live record has this id in this task's collection")
-        neighbours = self._store.search(task, found[0].vector, limit + 1, filters)
-        return [_hit(point) for point in neighbours if point.id != own][:limit]
+        neighbours = self._store.search(task, found.vector, limit + 1, conditions)
+        return [_hit(point) for point in neighbours if point.id != found.id][:limit]
 
     def embed(self, task_name: str, texts: Sequence[str], *, as_records: bool = False) -> Embedded:
         """Returns the texts' vectors under a task: its query side, or its record side if asked."""
@@ -108,32 +120,43 @@ class Searcher:
             raise QueryError("unknown_task", "there is no such task")
         return self._tasks[name]
 
+    def _spellings(self, task_name: str, key: str | int) -> list[str]:
+        """Returns the canonical keys that a given key may stand for in the topics of a task, the likeliest first."""
+        topics = [topic for topic in self._config.source.topics.values() if task_name in topic.tasks]
+        spellings = [f"i:{key}"] if isinstance(key, int) else []
+        for topic in topics:
+            if topic.binary_key and _HEX.fullmatch(str(key)):
+                spellings.append(f"b:{str(key).lower()}")
+            elif topic.key_type == "integer" and INTEGER.fullmatch(str(key)):
+                spellings.append(f"i:{key}")
+            elif isinstance(key, str):
+                spellings.append(f"s:{key}")
+        return list(dict.fromkeys(spellings))
+
     def _check_text(self, text: str) -> None:
         try:
             num_bytes = len(text.encode())
         except UnicodeEncodeError:
-            raise QueryError("invalid_text", "the text holds a lone surrogate, which is no character") from None
+            raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character") from None
         if not text.strip():
             raise QueryError("empty_text", "the text is empty")
-        if num_bytes > self._max_query_bytes:
-            raise QueryError("text_too_large", f"the text has {num_bytes} bytes, more than {self._max_query_bytes}")
+        if num_bytes > self._config.api.max_query_bytes:
+            raise QueryError(
+                "text_too_large", f"the text has {num_bytes} bytes, more than {self._config.api.max_query_bytes}"
+            )
 
-    def _check_filters(self, filters: Filters) -> None:
+    def _conditions(self, filters: Filters) -> list[Condition]:
+        try:
+            conditions = parse_filters(filters)
+        except ConfigError as error:
+            raise QueryError("invalid_filter", str(error)) from None
         for name in filters:
             if name not in self._filterable or name.startswith(RESERVED):
                 raise QueryError("unknown_filter", f"no payload field {name[:64]!r} to filter on")
-        try:
-            parse_filters(filters)
-        except ConfigError as error:
-            raise QueryError("invalid_filter", str(error)) from None
+        return conditions
 
 
 def _hit(point: StoredPoint) -> Hit:
     shown = {name: value for name, value in point.payload.items() if not name.startswith(RESERVED)}
-    key = str(point.payload.get("_key", ""))
-    return Hit(_uuid(point.id), key.split(":", 1)[-1], point.score, point.version, shown)
-
-
-def _uuid(raw: bytes) -> str:
-    digits = raw.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    kind, _, text = str(point.payload.get("_key", "")).partition(":")
+    return Hit(uuid_text(point.id), int(text) if kind == "i" else text, point.score, point.version, shown)

@@ -4,25 +4,17 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from pipeline.config.model import TaskConfig
 from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.offsets import OffsetTracker
-from pipeline.records import (
-    DeadLetter,
-    Delivery,
-    Embeddings,
-    Float32,
-    Partition,
-    PointBatch,
-    Position,
-    Priority,
-    Record,
-    TokenBatch,
-)
+from pipeline.filters import Condition
+from pipeline.interfaces import StoredPoint, Written
+from pipeline.live.offsets import OffsetTracker
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.records.record import DeadLetter, Delivery, Partition, Position, Record
 from pipeline.tasks import ModelIdentity, Task, bind_task
 
 DIMENSION = 8
@@ -97,6 +89,8 @@ class FakeStore:
         self.upserts: list[PointBatch] = []
         self.num_flushes = 0
         self.opened: list[str] = []
+        self._payloads: dict[bytes, Mapping[str, Any]] = {}
+        """Of the last write of each id, whatever the collection."""
         self._lock = Lock()
 
     def open(self, tasks: Iterable[Task]) -> None:
@@ -124,14 +118,15 @@ class FakeStore:
                 stale += stored[0] > version
                 continue
             points[raw.tobytes()] = (version, deleted, None if deleted else rows[row].copy())
+            self._payloads[raw.tobytes()] = batch.payloads[row]
         return stale
 
     def flush(self) -> None:
         self.num_flushes += 1
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:  # noqa: ARG002
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:  # noqa: ARG002
         live = [
-            StoredPoint(point, version, False, {"_key": "s:?"}, rows, float(rows @ vector))
+            StoredPoint(point, version, False, self._payloads[point], rows, float(rows @ vector))
             for point, (version, _, rows) in self.points.get(task.collection, {}).items()
             if rows is not None
         ]

@@ -15,12 +15,15 @@ from pipeline.backfill.outcome import Counts, Outcome, Reject, counts_of
 from pipeline.backfill.rows import FragmentFault, read_batches
 from pipeline.config.app import Config
 from pipeline.errors import TransientError
-from pipeline.interfaces import Embedder, Store, Tokenizer
+from pipeline.interfaces import Embedder, PointWriter, Tokenizer
+from pipeline.live.observer import IngestObserver
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports, Routes
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.records import DeadLetter, Delivery, Embeddings, Partition, Priority, Receipt, TokenBatch
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.records.record import DeadLetter, Delivery, Partition, Receipt
 from pipeline.tasks import Task
 
 MAX_REJECTS = 100_000
@@ -33,7 +36,7 @@ GROWTH = 4
 BATCH_VECTOR_BYTES = 8 << 20
 """Batches grow to so many times `limits.max_batch_records`, or to so many bytes of vectors."""
 
-OpenStore = Callable[[Fragment, Sequence[Task]], Store]
+OpenStore = Callable[[Fragment, Sequence[Task]], PointWriter]
 """Returns where a fragment's points go; flushed when the fragment is through."""
 
 
@@ -88,7 +91,7 @@ class _Passage:
     partition: Partition
     rejects: _Rejects
     embedder: _CountingEmbedder
-    store: Store
+    store: PointWriter
     registry: CollectorRegistry
     start: int
     num_tasks: int
@@ -107,7 +110,7 @@ class _Passage:
 
     def flush(self) -> bool:
         """Makes what is finished durable; whether that is more than at the last call."""
-        moved = self.tracker.watermarks()
+        moved = self.tracker.advance()
         if moved:
             self.store.flush()
             self.tracker.secure(moved)
@@ -175,7 +178,7 @@ class Carrier:
             for batch in self._read(fragment, passage):
                 under_way.add(self._threads.submit(self._process, passage, refractor, batch, self._room.take(batch)))
                 passage.num_rows += len(batch)
-                passage.tracker.watermarks()  # forgets the receipts below
+                passage.tracker.advance()  # forgets the receipts below
                 under_way = _without_finished(under_way)
             while under_way:
                 wait(under_way, return_when=FIRST_COMPLETED)
@@ -226,17 +229,11 @@ class Carrier:
             start,
             len(tasks),
         )
-        refractor = Refractor(
-            Plan(self._config.pipeline, {self._topic: tasks}, self._tokenizers),
-            embedder=passage.embedder,
-            store=passage.store,
-            dead_letters=passage.rejects,
-            tracker=tracker,
-            retry=Retrier(self._stop, lambda component: metrics.retries.labels(component).inc()),
-            metrics=metrics,
-            priority=Priority.BACKFILL,
-        )
-        return passage, refractor
+        observer = IngestObserver(metrics)
+        retry = Retrier(self._stop, observer.retried)
+        ports = Ports(passage.embedder, passage.store, passage.rejects, retry, observer, Priority.BACKFILL)
+        routes = Routes(self._config.pipeline, {self._topic: tasks}, self._tokenizers)
+        return passage, Refractor(routes, ports, tracker)
 
     def _read(self, fragment: Fragment, passage: _Passage) -> Iterator[list[Delivery]]:
         def receipt(number: int) -> Receipt:

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from pipeline.backfill.filesystems import open_filesystem, scheme_of
 from pipeline.backfill.kafka_ranges import SCHEME as KAFKA
 from pipeline.backfill.kafka_ranges import list_ranges
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, EnvironmentFault, nearest
+from pipeline.records.files.filesystems import open_filesystem, scheme_of
 
 RANGE_BYTES = 16 << 20
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".csv")

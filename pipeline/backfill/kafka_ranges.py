@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, nearest
-from pipeline.sources.range_reader import Bound, bounded_partitions
+from pipeline.sources.ranges import Bound, bounded_partitions
 
 SCHEME = "kafka://"
 RANGE_OFFSETS = 50_000

@@ -9,14 +9,13 @@ from typing import Any
 
 import orjson
 
-from pipeline.backfill.filesystems import is_unchanged, open_filesystem
 from pipeline.backfill.fragments import RANGE_BYTES, Fragment, hive_columns
 from pipeline.config.app import Config, LimitsConfig
 from pipeline.config.source import PLACEHOLDER, TopicConfig
 from pipeline.errors import ConfigError, EnvironmentFault, Reason, RecordError
-from pipeline.records import Delivery, Partition, Position, Receipt
-from pipeline.sources.decode import RecordDecoder, make_decoder
-from pipeline.sources.kafka_source import wall_clock_ms
+from pipeline.records.decode import Decoders, RecordDecoder
+from pipeline.records.files.filesystems import is_unchanged, open_filesystem
+from pipeline.records.record import Delivery, Partition, Position, Receipt
 
 LOWEST_VERSION = 0
 """Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
@@ -48,7 +47,7 @@ def check_topic(name: str, topic: TopicConfig) -> None:
 
 def check_columns(fragments: Iterable[Fragment], topic: TopicConfig) -> None:
     """Raises ConfigError for a Parquet or CSV file whose columns cannot make records. Files that do not open pass."""
-    from pipeline.backfill.columns import check_schema  # noqa: PLC0415 - pyarrow
+    from pipeline.records.files.columns import check_schema  # noqa: PLC0415 - pyarrow
 
     for fragment in {fragment.uri: fragment for fragment in fragments if fragment.part == 0}.values():
         if fragment.suffix not in {".parquet", ".csv"} or fragment.is_kafka:
@@ -108,11 +107,13 @@ def columns_of(topic: TopicConfig) -> set[str]:
 
 
 def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
-    from pipeline.sources.range_reader import read_partition  # noqa: PLC0415 - kafka only where it is read
+    from pipeline.sources.ranges import read_partition  # noqa: PLC0415 - kafka only where it is read
 
     place = Partition(topic, fragment.part)
     begin = max(start, fragment.begin)
-    for found in read_partition(config.source, config.limits, place, begin, fragment.begin + fragment.size):
+    for found in read_partition(
+        config.source, Decoders(config.source, config.limits), place, begin, fragment.begin + fragment.size
+    ):
         position = found.position
         yield Delivery(
             receipt(position.offset), position, found.num_bytes, found.record, found.error, detail=found.detail
@@ -122,7 +123,8 @@ def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, rece
 def _file_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
     settings = config.source.topics[topic]
     source = f"{PurePosixPath(fragment.uri).name}#{fragment.part}"
-    decode = _Decode(make_decoder(topic, settings, config.limits, wall_clock_ms), config.limits, source, settings)
+    decoder = Decoders(config.source, config.limits).of(topic)
+    decode = _Decode(decoder, config.limits, source, settings)
     number = 0
     try:
         for number, value in enumerate(_values(fragment, settings, config.limits, start), start=start):
@@ -178,7 +180,7 @@ def _values(fragment: Fragment, topic: TopicConfig, limits: LimitsConfig, start:
     if fragment.suffix in {".jsonl", ".ndjson"}:
         yield from islice(_lines(fragment, limits.max_record_bytes), start, None)
         return
-    from pipeline.backfill.columns import rows_of  # noqa: PLC0415 - pyarrow
+    from pipeline.records.files.columns import rows_of  # noqa: PLC0415 - pyarrow
 
     constants = hive_columns(fragment.uri)
     batches = _parquet_batches if fragment.suffix == ".parquet" else _csv_batches

@@ -10,14 +10,14 @@ from itertools import chain, islice
 import numpy as np
 import orjson
 
-from pipeline.backfill.filesystems import open_filesystem
 from pipeline.backfill.fragments import RANGE_BYTES, Fragment
 from pipeline.backfill.rows import FragmentFault, read_batches
 from pipeline.config.app import Config
 from pipeline.engine.items import assemble
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.interfaces import Tokenizer
-from pipeline.records import Delivery, Record
+from pipeline.records.files.filesystems import open_filesystem
+from pipeline.records.record import Delivery, Record
 
 NUM_PLACES = 16
 """Places in the input at which rows are taken, evenly spread: files are often sorted."""

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from pipeline.backfill.fragments import Fragment
 from pipeline.errors import ConfigError, EnvironmentFault
-from pipeline.interfaces import Filters, StoredPoint, Written
-from pipeline.record_range import Progress
-from pipeline.records import Float32, PointBatch
+from pipeline.filters import Filters
+from pipeline.interfaces import Progress, StoredPoint, Written
+from pipeline.records.batches import Float32, PointBatch
 from pipeline.tasks import Task
 
 GROUP_ROWS = 8_192

@@ -20,10 +20,10 @@ from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, nearest
 
 if TYPE_CHECKING:
-    from actors.carrier import Work
     from pipeline.backfill.fragments import Fragment
     from pipeline.backfill.ledger import Ledger
     from pipeline.backfill.outcome import Outcome, Report
+    from pipeline.backfill.work import Work
     from pipeline.interfaces import Store
     from pipeline.tasks import Task
 
@@ -71,7 +71,8 @@ def backfill(
     Versions decide, so it may run before, after and beside live traffic. An embedded store belongs to one process: stop
     the app first, or use --share.
     """
-    from actors.context import ConfigTree, Context
+    from pipeline.config.load import ConfigTree
+    from pipeline.context import Context
 
     source = ConfigTree.read(config)
     context = Context(source)
@@ -87,7 +88,7 @@ def backfill(
         raise ConfigError("name at least one INPUT, or --status")
     if share and not (address or context.config.ray.address):
         raise ConfigError("--share needs the running app's cluster: --address HOST:PORT, or auto on a machine of it")
-    from actors.carrier import Job
+    from pipeline.backfill.work import Job
 
     job = Job(source, name, [task.name for task in chosen], output, share)
     report = _run(plan, job, inputs, address or context.config.ray.address)
@@ -136,9 +137,10 @@ def checked_fragments(config: Config, topic: str, inputs: Sequence[str]) -> "lis
 
 
 def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "Report":
-    from pipeline.backfill.bulk import BulkStore, finish_index
+    from pipeline.backfill.bulk import finish_index
     from pipeline.backfill.ledger import Ledger
     from pipeline.backfill.outcome import Report
+    from pipeline.interfaces import DeferrableIndex
 
     fragments = checked_fragments(plan.config, plan.topic, inputs)
     if plan.output is not None:
@@ -154,7 +156,7 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
         print_note(f"{len(works)} of {len(fragments)} fragments to do; ledger in {plan.folder}")
         if plan.output is None and not job.share:
             with _store(plan) as store:
-                if works and isinstance(store, BulkStore):
+                if works and isinstance(store, DeferrableIndex):
                     for task in plan.tasks:
                         store.defer_index(task)
         if works:
@@ -170,7 +172,7 @@ def _run(plan: _Plan, job: Any, inputs: Sequence[str], address: str | None) -> "
 
 
 def _pending(ledger: "Ledger", fragments: "Sequence[Fragment]", tasks: "Sequence[Task]") -> "list[Work]":
-    from actors.carrier import Work
+    from pipeline.backfill.work import Work
 
     works, num_changed = [], 0
     for fragment in fragments:
@@ -186,7 +188,7 @@ def _pending(ledger: "Ledger", fragments: "Sequence[Fragment]", tasks: "Sequence
 def _carry(
     plan: _Plan, job: Any, works: "Sequence[Work]", ledger: "Ledger", report: "Report", address: str | None
 ) -> None:
-    from actors.backfill import BackfillRun, needed_resources
+    from actors.backfill_run import BackfillRun, needed_resources
     from actors.cluster import cluster
 
     bound = plan.context.tasks
@@ -226,7 +228,7 @@ def _store(plan: _Plan) -> "Iterator[Store]":
     deadline_s = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
-            store = open_store(plan.config.store, plan.config.pipeline, plan.context.filterable)
+            store = open_store(plan.config.store, plan.config.pipeline, plan.config.filterable)
             break
         except EnvironmentFault:
             if time.monotonic() > deadline_s:
@@ -243,18 +245,12 @@ def chosen_topic(config: Config, name: str | None, inputs: Sequence[str]) -> str
     """Returns the topic whose rules the inputs follow. Raises ConfigError."""
     from pipeline.backfill.kafka_ranges import SCHEME, topic_of
 
-    topics = config.source.topics
     named = {topic_of(given) for given in inputs if given.startswith(SCHEME)}
     if name is not None:
         named.add(name)
     if len(named) > 1:
         raise ConfigError(f"one run follows one topic's rules; these are several: {', '.join(sorted(named))}")
-    if not named and len(topics) > 1:
-        raise ConfigError(f"choose the topic whose rules the rows follow with --topic: {', '.join(topics)}")
-    chosen = named.pop() if named else next(iter(topics))
-    if chosen not in topics:
-        raise ConfigError(f"--topic: {chosen!r} is no source topic of this file.{nearest(chosen, topics)}")
-    return chosen
+    return config.topic_named(named.pop() if named else None)
 
 
 def chosen_tasks(known: list[str], wanted: str | None) -> list[str]:

@@ -13,9 +13,9 @@ import typer
 from pipeline.cli.output import print_json, print_note, print_table
 
 if TYPE_CHECKING:
-    from actors.backfill import Progress
-    from actors.carrier import Work
+    from actors.backfill_run import Progress
     from pipeline.backfill.outcome import Report
+    from pipeline.backfill.work import Work
     from pipeline.tasks import Task
 
 _WATCHED_S = 0.5

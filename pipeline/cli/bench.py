@@ -56,7 +56,7 @@ def bench(
     from pipeline.engine.measure import measure
 
     with progress() as step:
-        found = measure(config, tasks, lines, threads=threads, runs=runs, step=step)
+        found = measure(config, tasks, lines, runs, step)
     if as_json:
         print_json(asdict(found))
         return

@@ -8,8 +8,8 @@ import typer
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_error, print_json, print_note, print_table
-from pipeline.cli.resolved_plan import FaultKind, Plan, make_plan
 from pipeline.errors import ConfigError
+from pipeline.usecases.check import FaultKind, Plan, make_plan
 
 
 def check(

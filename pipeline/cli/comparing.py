@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.accounting import Accounts, account
 from pipeline.cli.output import print_note, print_table
+from pipeline.compare.accounting import Accounts, account
+from pipeline.compare.comparison import Comparison, Kind, SourceReport, TaskReport, note_source
+from pipeline.compare.keyspace import KeySpace
+from pipeline.compare.revisit import Encoder, Revisit
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RefractError, TransientError
-from pipeline.interfaces import Embedder
-from pipeline.keyspace import KeySpace
-from pipeline.record_range import ComparableStore, Progress, RecordRange
-from pipeline.repair import Encoder, Revisit
+from pipeline.interfaces import Embedder, Progress, RecordRange, Store
 from pipeline.tasks import Task
-from pipeline.verify import Comparison, Kind, SourceReport, TaskReport, note_source
 
 InputFile = Annotated[
     Path | None,
@@ -93,10 +92,11 @@ def open_range(
     if file is None:
         if topic or key or row_number:
             raise ConfigError("--topic, --key and --row-number say how to read --input; without it they mean nothing")
-        from pipeline.sources.range_reader import TopicRange
+        from pipeline.records.decode import Decoders
+        from pipeline.sources.ranges import TopicRange
 
-        return TopicRange(config.source, config.limits), list(config.source.topics)
-    from pipeline.cli.file_range import open_file
+        return TopicRange(config.source, Decoders(config.source, config.limits)), list(config.source.topics)
+    from pipeline.compare.file_range import open_file
 
     found = open_file(file, config, topic, key, row_number)
     return found, [found.topic]
@@ -179,7 +179,7 @@ def _named(accounts: Accounts, limit: int) -> list[str]:
 
 
 @contextmanager
-def _backends(config: Config) -> Iterator[tuple[ComparableStore, Embedder]]:
+def _backends(config: Config) -> Iterator[tuple[Store, Embedder]]:
     """Yields store and embedder. Raises ConfigError where a running app holds the embedded store's directory."""
     if config.store.type == "edge" and _app_answers(config):
         raise ConfigError(
@@ -189,8 +189,7 @@ def _backends(config: Config) -> Iterator[tuple[ComparableStore, Embedder]]:
     from pipeline.engine.local import LocalEmbedder
     from pipeline.stores.open import open_store
 
-    filterable = {name: None for topic in config.source.topics.values() for name in topic.payload_fields}
-    store = open_store(config.store, config.pipeline, list(filterable))
+    store = open_store(config.store, config.pipeline, config.filterable)
     try:
         yield store, LocalEmbedder(config)
     finally:
@@ -199,7 +198,7 @@ def _backends(config: Config) -> Iterator[tuple[ComparableStore, Embedder]]:
 
 def _app_answers(config: Config) -> bool:
     """Whether something of this configuration runs: it then holds the store's directory."""
-    from pipeline.cli.client import AppClient
+    from pipeline.usecases.client import AppClient
 
     try:
         with AppClient(config) as app:
@@ -214,12 +213,7 @@ def _app_answers(config: Config) -> bool:
 def _tokenizers(config: Config, models: set[str]) -> dict[str, Any]:
     from pipeline.engine.load import load_tokenizer
 
-    return {
-        model: load_tokenizer(
-            config.models[model], {name: task for name, task in config.tasks.items() if task.model == model}
-        )
-        for model in models
-    }
+    return {model: load_tokenizer(config.models[model], config.tasks_of(model)) for model in models}
 
 
 def _sample_size(sample: str) -> int | None:

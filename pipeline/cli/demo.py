@@ -117,7 +117,7 @@ def _finished(state: dict[str, Any], prepared: "Demo") -> bool:
 
 def _present(app: "RunningApp", prepared: "Demo") -> None:
     from pipeline.cli import demo_view
-    from pipeline.cli.client import AppClient
+    from pipeline.usecases.client import AppClient
 
     with AppClient(app.config) as client:
         demo_view.show_searches(client, app.config, prepared)

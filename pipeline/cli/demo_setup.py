@@ -14,10 +14,10 @@ import orjson
 import yaml
 
 from pipeline.cli.output import print_note
-from pipeline.cli.record_files import FileRecord, Keys, count_records, keys_of, read_records
 from pipeline.config.app import Config
 from pipeline.config.load import load_config, read_tree
 from pipeline.errors import ConfigError
+from pipeline.records.files.record_files import FileRecord, Keys, count_records, keys_of, read_records
 
 WORK = Path("var/demo")
 OWN_DATA_GROUP = "refract-demo-own"
@@ -40,7 +40,7 @@ class Demo:
 
     def send(self, rate: float | None, stop: threading.Event) -> None:
         """Sends every record of the file. Raises like RecordProducer."""
-        from pipeline.sources.producer import RecordProducer
+        from pipeline.sources.client.producer import RecordProducer
 
         with RecordProducer(self.config.source) as producer:
             for record in self._paced(rate, stop):
@@ -107,7 +107,7 @@ def prepare(
 def _demo(path: Path, topic: str, data: Path | None, key: str | None, *, create: bool) -> Demo:
     config = load_config(path)
     if create:
-        from pipeline.sources.admin import create_topics
+        from pipeline.sources.client.admin import create_topics
 
         create_topics(config.source, 4)
     file = data or _demo_data()

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.cli.client import AppClient
 from pipeline.cli.demo_setup import Demo
 from pipeline.cli.output import print_table
 from pipeline.config.app import Config
 from pipeline.errors import RefractError
-from pipeline.records import point_id
+from pipeline.records.record import point_id
+from pipeline.usecases.client import AppClient
 
 if TYPE_CHECKING:
     from actors.run import RunningApp
@@ -40,7 +40,7 @@ def show_neighbours(client: AppClient, config: Config, demo: Demo) -> None:
 
 def show_proof(app: "RunningApp", demo: Demo) -> None:
     """Compares every record sent with what each collection holds now. Raises RefractError when they differ."""
-    from pipeline.sources.letter_reader import read_dead_letters
+    from pipeline.sources.letters.letter_reader import read_dead_letters
 
     if demo.newest:
         rows = [_compare(app, demo, task) for task in _tasks(app.config, demo)]

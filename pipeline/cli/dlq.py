@@ -13,9 +13,9 @@ from pipeline.cli.times import unix_ms
 from pipeline.errors import ConfigError, Reason, nearest
 
 if TYPE_CHECKING:
-    from pipeline.config.source import SourceConfig
-    from pipeline.sources.letter_reader import StoredLetter
-    from pipeline.sources.replay import Survey
+    from pipeline.config.app import Config
+    from pipeline.sources.letters.letter_reader import StoredLetter
+    from pipeline.sources.letters.replay import Survey
 
 dlq_app = typer.Typer(help="The dead-letter topic.", no_args_is_help=False)
 
@@ -39,10 +39,10 @@ def list_letters(
 ) -> None:
     """List dead letters, newest last: where each record was, why it was refused, by which task."""
     from pipeline.config.load import load_config
-    from pipeline.sources.letter_reader import read_dead_letters
+    from pipeline.sources.letters.letter_reader import read_dead_letters
 
     loaded = load_config(config)
-    _check_choice(topic, reason, loaded.source)
+    _check_choice(topic, reason, loaded)
     letters = list(read_dead_letters(loaded.source, topic=topic, reason=reason, limit=limit))
     facts = [letter_facts(letter, values=values) for letter in letters]
     if as_json:
@@ -84,14 +84,15 @@ def replay_letters(
     record again. Exit code 1: some letters were not replayed.
     """
     from pipeline.config.load import load_config
-    from pipeline.sources.replay import Fate, Replay, Wanted
+    from pipeline.records.decode import Decoders
+    from pipeline.sources.letters.replay import Fate, Replay, Wanted
 
     loaded = load_config(config)
-    _check_choice(topic, reason, loaded.source)
+    _check_choice(topic, reason, loaded)
     since_ms = None if since is None else unix_ms("--since", since)
     until_ms = None if until is None else unix_ms("--until", until)
     wanted = Wanted(topic, reason, since_ms, until_ms, limit)
-    replay = Replay(loaded.source, loaded.limits, wanted, into_compacted=into_compacted)
+    replay = Replay(loaded.source, Decoders(loaded.source, loaded.limits), wanted, into_compacted=into_compacted)
     num_sent = 0
     with progress() as step:
         survey = replay.survey(step)
@@ -111,7 +112,7 @@ def replay_letters(
 
 
 def _survey_facts(survey: "Survey") -> dict[str, Any]:
-    from pipeline.sources.replay import Fate
+    from pipeline.sources.letters.replay import Fate
 
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (topic, reason, fate), count in sorted(survey.counts.items()):
@@ -121,7 +122,7 @@ def _survey_facts(survey: "Survey") -> dict[str, Any]:
 
 
 def _print_survey(survey: "Survey") -> None:
-    from pipeline.sources.replay import Fate
+    from pipeline.sources.letters.replay import Fate
 
     facts = _survey_facts(survey)
     if not facts["letters"]:
@@ -142,12 +143,12 @@ def _print_survey(survey: "Survey") -> None:
         print_note("value lost: the letter keeps a part of the value, and the source topic does not retain the record")
 
 
-def _check_choice(topic: str | None, reason: str | None, source: "SourceConfig") -> None:
+def _check_choice(topic: str | None, reason: str | None, config: "Config") -> None:
     reasons = [str(known) for known in Reason]
     if reason is not None and reason not in reasons:
         raise ConfigError(f"--reason: no reason {reason!r}.{nearest(reason, reasons)} Reasons: {', '.join(reasons)}")
-    if topic is not None and topic not in source.topics:
-        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, source.topics)}")
+    if topic is not None:
+        config.topic_named(topic)
 
 
 def letter_facts(letter: "StoredLetter", *, values: bool) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from pipeline import __version__
 from pipeline.cli.backfill import backfill
 from pipeline.cli.bench import bench
 from pipeline.cli.check import check
@@ -28,6 +27,7 @@ from pipeline.cli.status import status
 from pipeline.cli.tasks import tasks
 from pipeline.cli.verify import verify
 from pipeline.errors import ConfigError, RefractError, TransientError
+from pipeline.version import __version__
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANINGS.items())
 

@@ -48,10 +48,11 @@ def plan(
     A sample of the input is read, and the first rows are embedded for some seconds by the real path on this cluster,
     into a store that is thrown away.
     """
-    from actors.context import ConfigTree, Context
     from actors.rehearsal import rehearse
     from pipeline.backfill.estimate import estimate
     from pipeline.backfill.sample import measure_size, take_sample
+    from pipeline.config.load import ConfigTree
+    from pipeline.context import Context
 
     source = ConfigTree.read(config)
     context = Context(source)

@@ -12,9 +12,9 @@ import typer
 
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note
-from pipeline.cli.record_files import FileRecord, count_records, keys_of, read_records
 from pipeline.config.app import Config
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError
+from pipeline.records.files.record_files import FileRecord, count_records, keys_of, read_records
 
 _LINE_S = 5.0
 """Between two progress lines where no terminal shows a bar."""
@@ -62,7 +62,7 @@ def produce(
     from pipeline.config.load import load_config
 
     loaded = load_config(config)
-    name = _topic(loaded, topic)
+    name = loaded.topic_named(topic)
     total = min(count_records(file), limit or sys.maxsize)
     records = islice(read_records(file, keys_of(name, loaded.source.topics[name], key, row_number)), limit)
     _ensure_topic(loaded, name, create)
@@ -95,20 +95,9 @@ def pace(
         yield record
 
 
-def _topic(config: Config, topic: str | None) -> str:
-    topics = config.source.topics
-    if topic is None:
-        if len(topics) > 1:
-            raise ConfigError(f"choose one of the source topics with --topic: {', '.join(topics)}")
-        return next(iter(topics))
-    if topic not in topics:
-        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, topics)}")
-    return topic
-
-
 def _ensure_topic(config: Config, topic: str, partitions: int | None) -> None:
     """A producer would wait a minute for a topic that does not exist."""
-    from pipeline.sources.admin import create_topics, open_admin, topic_exists
+    from pipeline.sources.client.admin import create_topics, open_admin, topic_exists
 
     if partitions is not None:
         create_topics(config.source, partitions)
@@ -118,7 +107,7 @@ def _ensure_topic(config: Config, topic: str, partitions: int | None) -> None:
 
 
 def _send(config: Config, topic: str, records: Iterator[FileRecord], total: int) -> int:
-    from pipeline.sources.producer import RecordProducer
+    from pipeline.sources.client.producer import RecordProducer
 
     num_sent = 0
     with RecordProducer(config.source) as producer, _progress(total) as advance:

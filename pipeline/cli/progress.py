@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.cli.output import print_note
-from pipeline.record_range import Progress
+from pipeline.interfaces import Progress
 
 _QUIET_S = 2.0
 """What is over sooner shows nothing."""

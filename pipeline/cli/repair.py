@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline.accounting import Accounts
 from pipeline.cli.comparing import (
     InputFile,
     KeyField,
@@ -21,8 +20,9 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note, print_table
 from pipeline.cli.progress import progress
+from pipeline.compare.accounting import Accounts
 from pipeline.config.app import Config
-from pipeline.record_range import Progress, RecordRange
+from pipeline.interfaces import Progress, RecordRange
 
 
 def repair(
@@ -73,8 +73,8 @@ def repair(
 
 
 def _write_letters(config: Config, source: RecordRange, accounts: Accounts, step: Progress) -> int:
-    from pipeline.accounting import write_missing
-    from pipeline.sources.dead_letters import KafkaDeadLetters
+    from pipeline.compare.accounting import write_missing
+    from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 
     if not accounts.num_missing:
         return 0

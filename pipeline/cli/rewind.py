@@ -33,14 +33,12 @@ def rewind(
     per record and task.
     """
     from pipeline.config.load import load_config
-    from pipeline.sources.rewind import members_of, plan_rewind
-    from pipeline.sources.rewind import rewind as move_offsets
+    from pipeline.sources.group.rewinding import members_of, plan_rewind
+    from pipeline.sources.group.rewinding import rewind as move_offsets
 
     loaded = load_config(config)
     topics = loaded.source.topics
-    if topic is not None and topic not in topics:
-        raise ConfigError(f"--topic: {topic!r} is no source topic of this file.{nearest(topic, topics)}")
-    moves = plan_rewind(loaded.source, [topic] if topic else list(topics), _since_ms(to))
+    moves = plan_rewind(loaded.source, [loaded.topic_named(topic)] if topic else list(topics), _since_ms(to))
     num_offsets = sum(move.num_offsets for move in moves.values())
     num_embeddings = sum(move.num_offsets * len(topics[place.topic].tasks) for place, move in moves.items())
     members = members_of(loaded.source)

@@ -36,7 +36,7 @@ def run(
     On a signal it finishes what is in flight, commits and leaves the consumer group. A second signal
     stops at once, which loses nothing: what was unfinished is read again.
     """
-    from actors.start import start_ray
+    from actors.boot import start_ray
     from pipeline.config.load import load_config
 
     begun_s = time.monotonic()

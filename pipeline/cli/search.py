@@ -27,8 +27,8 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the running app under one task."""
-    from pipeline.cli.client import AppClient
     from pipeline.config.load import load_config
+    from pipeline.usecases.client import AppClient
 
     loaded = load_config(config)
     if task not in loaded.tasks:

@@ -21,8 +21,8 @@ def status(
     ] = False,
 ) -> None:
     """Show lag, writes, dead letters, freshness and embedders of the running app."""
-    from pipeline.cli.client import AppClient
     from pipeline.config.load import load_config
+    from pipeline.usecases.client import AppClient
 
     with AppClient(load_config(config)) as app:
         if not watch:

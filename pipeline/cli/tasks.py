@@ -40,10 +40,10 @@ def tasks(
 
 def prompts(config: Config, text: str) -> Iterator[dict[str, Any]]:
     """Yields what each task's model sees for a text, for records and, where they differ, for queries."""
-    from pipeline.cli.resolved_plan import prompter
+    from pipeline.usecases.check import prompter
 
     for model_name, model in config.models.items():
-        own = {name: task for name, task in config.tasks.items() if task.model == model_name}
+        own = config.tasks_of(model_name)
         if not own:
             continue
         shown = prompter(model, own)

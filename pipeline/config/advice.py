@@ -23,7 +23,7 @@ def file_faults(config: Config) -> list[str]:
 
 
 def advice(config: Config, *, ray_token: bool) -> list[str]:
-    """Returns a line for everything that is allowed and still worth a word.
+    """Returns a line for everything that is allowed but worth a warning.
 
     Args:
         config: The validated file.
@@ -61,7 +61,7 @@ def _authority_faults(place: str, path: Path | None) -> list[str]:
     except OSError as error:
         return [f"{place}: {path} cannot be read ({error.strerror})"]
     ends = [str(certificate["notAfter"]) for certificate in context.get_ca_certs()]
-    # Bundles carry old authorities along; only when none is left can nothing be verified.
+    # Bundles carry old authorities along; only when every one has expired can nothing be verified.
     return [f"{place}: {path} expired on {ends[0]}"] if ends and all(map(_is_past, ends)) else []
 
 
@@ -78,7 +78,7 @@ def _pair_faults(security: SecurityConfig) -> list[str]:
         return [f"source.security.cert_file, key_file: {security.cert_file} and {security.key_file}: {reason}"]
     except OSError as error:
         return [f"source.security.cert_file, key_file: cannot be read ({error.strerror})"]
-    # The standard library has no public reader of a certificate that is no authority.
+    # The standard library has no public function that reads a certificate that is not an authority.
     certificate: Mapping[str, Any] = ssl._ssl._test_decode_cert(security.cert_file)  # type: ignore[attr-defined]  # noqa: SLF001
     if _is_past(certificate["notAfter"]):
         return [f"source.security.cert_file: {security.cert_file} expired on {certificate['notAfter']}"]

@@ -8,7 +8,7 @@ from pipeline.config.base import Name, Secret, Section
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.source import SourceConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
-from pipeline.errors import nearest
+from pipeline.errors import ConfigError, nearest
 
 
 class ApiConfig(Section):
@@ -112,8 +112,8 @@ class LimitsConfig(Section):
         0.5,
         gt=0,
         le=1.0,
-        description="Above this share of dead letters over the last 1,000 records the ingestor stops: that is no bad "
-        "record but a wrong configuration. Raising it forgives worse input; 1.0 never stops.",
+        description="Above this share of dead letters over the last 1,000 records the ingestor stops: then the "
+        "configuration is wrong, not the records. Raising it forgives worse input; 1.0 never stops.",
     )
 
 
@@ -181,3 +181,28 @@ class Config(Section):
                     f"must never share a collection; give one of them another `collection`"
                 )
         return self
+
+    def tasks_of(self, model: str) -> dict[str, TaskConfig]:
+        """Returns the tasks of a model, by name."""
+        return {name: task for name, task in self.tasks.items() if task.model == model}
+
+    @property
+    def filterable(self) -> tuple[str, ...]:
+        """Payload fields that searches may filter on: those of every topic, each once."""
+        names = (name for topic in self.source.topics.values() for name in topic.payload_fields)
+        return tuple(dict.fromkeys(names))
+
+    def topic_named(self, name: str | None, option: str = "--topic") -> str:
+        """Returns the name of a source topic: the given one, or the only one.
+
+        Raises ConfigError for an unknown topic, and where no name is given and there are several; `option` says in
+        the message where the name came from.
+        """
+        topics = self.source.topics
+        if name is None:
+            if len(topics) > 1:
+                raise ConfigError(f"choose one of the source topics with {option}: {', '.join(topics)}")
+            return next(iter(topics))
+        if name not in topics:
+            raise ConfigError(f"{option}: this file has no source topic {name!r}.{nearest(name, topics)}")
+        return name

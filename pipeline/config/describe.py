@@ -21,7 +21,7 @@ class KeyDoc:
     """Dotted, with `<topic>`, `<model>` and `<task>` where a name of the user's stands."""
     type: str
     default: str
-    """As written in YAML; `required` where there is none."""
+    """As written in YAML; `required` where it has no default."""
     description: str
 
 

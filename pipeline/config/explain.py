@@ -44,7 +44,7 @@ def explain(origin: str, detail: Mapping[str, Any]) -> str:
 
 
 def fields_at(location: Sequence[int | str]) -> set[str]:
-    """Returns the valid keys of the section at a pydantic location; empty where none is known."""
+    """Returns the valid keys of the section at a pydantic location; empty where no keys are known."""
     section: Any = Config
     steps = [str(part) for part in location]
     if steps[:1] == ["store"] and len(steps) > 1:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,24 @@ def _expand(value: Any, environ: Mapping[str, str], place: str, missing: list[st
         return found or ""
 
     return VARIABLE.sub(replace, value)
+
+
+@dataclass(frozen=True)
+class ConfigTree:
+    """A configuration on its way to an actor: as written, with `${NAME}` still standing for secrets.
+
+    Each actor fills in the variables from its own environment. So no secret is ever an actor's
+    argument, where Ray's state API and dashboard would show it.
+    """
+
+    tree: Mapping[str, Any]
+    origin: str
+
+    @classmethod
+    def read(cls, path: Path) -> "ConfigTree":
+        """Reads the file. Raises ConfigError."""
+        return cls(read_tree(path), str(path))
+
+    def load(self) -> Config:
+        """Returns the validated configuration. Raises ConfigError."""
+        return parse_config(self.tree, environ=os.environ, origin=self.origin)

@@ -249,11 +249,11 @@ class SourceConfig(Section):
         if self.dead_letter_topic in self.topics:
             raise ValueError(
                 f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
-                f"would circle for ever"
+                f"would go round in circles"
             )
         for topic in (*self.topics, self.dead_letter_topic):
             if topic.startswith("__"):
                 raise ValueError(f"topic {topic!r} is internal to Kafka")
             if topic in {".", ".."}:
-                raise ValueError(f"{topic!r} is no topic name")
+                raise ValueError(f"{topic!r} is not a valid topic name")
         return self

@@ -16,7 +16,7 @@ from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.engine.weights import load_transformer, pick_device, pick_dtype
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 
 _PROBE_TOKENS = 1_024
 

@@ -1,9 +1,9 @@
 """What oneDNN does faster on a CPU than the modules of transformers: packed weights, GELU in its linear layer, int8.
 
-Packed: weights in bfloat16 are laid out once as its kernels read them, which else happens anew in every call.
+Packed: weights in bfloat16 are laid out once as its kernels read them, which otherwise happens in every call.
 
-int8: weights per output channel, activations per token and anew for each, so that a token's result does not depend
-on its batch. Both run on the instructions for 8-bit products (VNNI), which take unsigned activations: without
+int8: weights per output channel, activations per token, each scaled on its own, so that a token's result does not
+depend on its batch. Both run on the instructions for 8-bit products (VNNI), which take unsigned activations: without
 them, and with signed ones, oneDNN falls back to reference code a thousand times slower.
 """
 
@@ -108,18 +108,35 @@ def _replace_linear(model: nn.Module, replacement: Callable[[nn.Linear], nn.Modu
                 setattr(module, name, replacement(child))
 
 
-class _Quantised(local):
-    """The activations quantised last, per thread: query, key and value layers take the same ones."""
+class _Activations(local):
+    """Activations that the linear layers of one module share, per thread: query, key and value take the same ones.
 
-    states: Tensor | None = None
-    values: Tensor | None = None
-    scales: Tensor | None = None
+    Each layer may take them once. Kept any longer, a tensor that is changed in place would be read as it was before.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        self._num_layers = num_layers
+        self._states: Tensor | None = None
+        self._quantised: tuple[Tensor, Tensor] | None = None
+        self._num_left = 0
+
+    def quantise(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns 8-bit values and their scales, (…, width) and (…, 1)."""
+        if self._states is not states or self._quantised is None:
+            steps = _STEPS / states.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
+            values = (states * steps).round_().add_(_ZERO_POINT).to(torch.uint8)
+            self._states, self._quantised, self._num_left = states, (values, steps.reciprocal()), self._num_layers
+        quantised = self._quantised
+        self._num_left -= 1
+        if not self._num_left:
+            self._states = self._quantised = None
+        return quantised
 
 
 class Int8Linear(nn.Module):
     """A linear layer over 8-bit weights and activations; the result has the activations' precision."""
 
-    def __init__(self, linear: nn.Linear, last: _Quantised) -> None:
+    def __init__(self, linear: nn.Linear, shared: _Activations) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         scales = weight.abs().amax(1).clamp_(min=_SMALLEST).div_(_WEIGHT_STEPS)
@@ -129,26 +146,24 @@ class Int8Linear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self._scales = scales
         self._zeros = torch.zeros(len(scales), dtype=torch.int64)
-        self._last = last
+        self._shared = shared
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns states @ weight.T + bias, nearly."""
-        last = self._last
-        if last.states is not states or last.values is None or last.scales is None:
-            steps = _STEPS / states.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
-            last.values = (states * steps).round_().add_(_ZERO_POINT).to(torch.uint8)
-            last.scales = steps.reciprocal()
-            last.states = states
+        values, scales = self._shared.quantise(states)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            last.values, 1.0, _ZERO_POINT, self.weight, self._scales, self._zeros, None, 1.0, 0, states.dtype,
+            values, 1.0, _ZERO_POINT, self.weight, self._scales, self._zeros, None, 1.0, 0, states.dtype,
             "none", [], "",
         )  # fmt: skip
         if self.bias is None:
-            return product.mul_(last.scales)
-        return torch.addcmul(self.bias, product, last.scales)
+            return product.mul_(scales)
+        return torch.addcmul(self.bias, product, scales)
 
 
 def quantise(model: nn.Module) -> None:
     """Replaces every linear layer in place."""
-    last = _Quantised()
-    _replace_linear(model, lambda linear: Int8Linear(linear, last))
+    for module in list(model.modules()):
+        layers = [(name, child) for name, child in module.named_children() if type(child) is nn.Linear]
+        shared = _Activations(len(layers))
+        for name, layer in layers:
+            setattr(module, name, Int8Linear(layer, shared))

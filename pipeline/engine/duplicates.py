@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.errors import BatchShapeError, RecordError, RefractError
-from pipeline.records import Float32, TokenBatch
+from pipeline.records.batches import Float32, TokenBatch
 
 _KEY_BYTES = 16
 """Of BLAKE2b: among a billion rows, two that differ meet with a probability of 1e-21."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import RefractError
-from pipeline.records import Embeddings, TokenBatch
+from pipeline.records.batches import Embeddings, TokenBatch
 
 MERGED_ITEMS = 1_024
 """Items of one job: enough to pack by length, few enough that the first batch of a job does not wait long."""

@@ -37,7 +37,7 @@ class ModelFiles:
     """Commit of a hub snapshot; None for a folder, which is known by its hashes."""
 
     def read_json(self, path: str) -> Any:
-        """Returns the parsed file, or None when there is none. Raises ConfigError when it is no JSON."""
+        """Returns the parsed file, or None when it does not exist. Raises ConfigError when it is not JSON."""
         file = self.folder / path
         if not file.is_file():
             return None
@@ -47,7 +47,7 @@ class ModelFiles:
             raise ConfigError(f"{file}: is not valid JSON ({type(error).__name__})") from None
 
     def weight_files(self) -> list[Path]:
-        """Returns the safetensors files of the transformer. Raises ConfigError when there is none."""
+        """Returns the safetensors files of the transformer. Raises ConfigError when there are no such files."""
         index = self.read_json("model.safetensors.index.json")
         names = sorted(set(index["weight_map"].values())) if index else ["model.safetensors"]
         files = [self.folder / name for name in names]
@@ -85,7 +85,7 @@ def find_model(config: ModelConfig, *, weights: bool) -> ModelFiles:
 
 
 def find_adapter(config: ModelConfig, *, weights: bool) -> ModelFiles | None:
-    """Returns the files of the configured LoRA adapter, None when there is none. Raises as `find_model`."""
+    """Returns the files of the configured LoRA adapter, None when no adapter is configured. Raises as `find_model`."""
     if config.adapter is None:
         return None
     as_model = config.model_copy(update={"model": config.adapter, "revision": config.adapter_revision})

@@ -15,7 +15,7 @@ from pipeline.engine.attention import NAME
 from pipeline.engine.forward import Forward
 from pipeline.engine.layout import Pack, pack_of
 from pipeline.engine.spec import ENCODER_TYPES, OFFSET_POSITIONS
-from pipeline.records import Int32
+from pipeline.records.batches import Int32
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
 from pipeline.engine.spec import ModelSpec
-from pipeline.records import Int64
+from pipeline.records.batches import Int64
 
 _PROBE_LENGTHS = (16, 32, 48)
 _MATRIX_SIZE = {"cpu": 1_536, "cuda": 8_192}

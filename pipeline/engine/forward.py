@@ -15,7 +15,7 @@ from pipeline.engine.pooling import pool
 from pipeline.engine.spec import ENCODER_TYPES, OFFSET_POSITIONS, ModelSpec
 from pipeline.engine.st_files import Dense
 from pipeline.engine.weights import load_dense
-from pipeline.records import Float32, Int32
+from pipeline.records.batches import Float32, Int32
 
 
 class Forward:
@@ -55,7 +55,7 @@ class Forward:
 
         Args:
             pack: What to compute; items of one length unless `flat`.
-            adapter: The LoRA adapter of all of them, None for none.
+            adapter: The LoRA adapter of all of them, None without one.
         """
         if adapter is not None:
             self._model.set_adapter(adapter)  # type: ignore[operator] # a PEFT model

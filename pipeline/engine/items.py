@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pipeline.engine.layout import Pack
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import ConfigError, nearest
-from pipeline.records import Int32, Int64, TokenBatch
+from pipeline.records.batches import Int32, Int64, TokenBatch
 
 Indices = npt.NDArray[np.intp]
 
@@ -98,8 +98,8 @@ def assemble(batches: Sequence[TokenBatch], prompts: Mapping[str, PromptIds]) ->
         rows.append((first, count))
         first += count
     if not columns:
-        none = np.empty(0, np.int32)
-        return Items(batches, plans, none, none, np.empty(0, np.int64), none, none, rows)
+        empty = np.empty(0, np.int32)
+        return Items(batches, plans, empty, empty, np.empty(0, np.int64), empty, empty, rows)
     batch_of, plan_of, start, kept, lengths = (np.concatenate(column) for column in zip(*columns, strict=True))
     return Items(batches, plans, batch_of, plan_of, start, kept, lengths, rows)
 

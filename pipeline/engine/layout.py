@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.records import Int32, Int64
+from pipeline.records.batches import Int32, Int64
 
 
 class Run(NamedTuple):
@@ -91,5 +91,5 @@ class Pack:
 def pack_of(rows: Sequence[Int32], excluded: Sequence[int] | None = None) -> Pack:
     """Returns a pack of whole prompts."""
     lengths = np.array([len(row) for row in rows], np.int32)
-    none = np.zeros(len(rows), np.int32)
-    return Pack(np.concatenate(rows), lengths, none if excluded is None else np.array(excluded, np.int32))
+    zeros = np.zeros(len(rows), np.int32)
+    return Pack(np.concatenate(rows), lengths, zeros if excluded is None else np.array(excluded, np.int32))

@@ -20,7 +20,7 @@ from pipeline.tasks import ModelIdentity
 def identify(model: ModelConfig) -> ModelIdentity:
     """Returns what decides this model's vectors, from its files alone: no weights are loaded.
 
-    A hub model is known by its commit, a folder by the sha256 of its weights. Precision is left out but for int8:
+    A hub model is known by its commit, a folder by the sha256 of its weights. Precision is left out, except int8:
     bfloat16 and float32 vectors of one model may share a collection.
 
     Raises:

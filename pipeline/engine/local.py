@@ -3,7 +3,7 @@
 from pipeline.config.app import Config
 from pipeline.engine.engine import Engine
 from pipeline.engine.load import load_engine
-from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 
 class LocalEmbedder:
@@ -16,6 +16,5 @@ class LocalEmbedder:
     def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:  # noqa: ARG002 - nobody waits
         """See Embedder."""
         if model not in self._engines:
-            tasks = {name: task for name, task in self._config.tasks.items() if task.model == model}
-            self._engines[model] = load_engine(self._config.models[model], tasks, threads=None)
+            self._engines[model] = load_engine(self._config.models[model], self._config.tasks_of(model), threads=None)
         return self._engines[model].embed(batch)

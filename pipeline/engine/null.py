@@ -15,7 +15,7 @@ from pipeline import failpoints
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.errors import ConfigError, nearest
-from pipeline.records import Float32, TokenBatch
+from pipeline.records.batches import Float32, TokenBatch
 from pipeline.tasks import ModelIdentity
 
 _NAME = re.compile(r"^null:([1-9][0-9]{0,4})$")
@@ -29,7 +29,7 @@ def is_null(model: ModelConfig) -> bool:
 
 
 def null_dimension(model: ModelConfig) -> int:
-    """Returns the dimension of `null:<dimension>`. Raises ConfigError when it is none or an override is unknown."""
+    """Returns the dimension of `null:<dimension>`. Raises ConfigError when it is not one, or an override is unknown."""
     match = _NAME.match(model.model)
     if match is None or not 2 <= int(match[1]) <= 65_536:  # noqa: PLR2004 - the range of TaskConfig.dimension
         raise ConfigError(f"model {model.model!r}: expected null:<dimension> with a dimension of 2 to 65536")
@@ -88,7 +88,7 @@ class NullTokenizer:
         )
 
     def show(self, prompt: str, text: str) -> tuple[str, list[int]]:
-        """Returns the text, for there is no prompt, and its ids."""
+        """Returns the text itself, as the null model has no prompts, and its ids."""
         return text, self.encode([text], [prompt]).ids.tolist()
 
 

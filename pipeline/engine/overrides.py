@@ -35,7 +35,7 @@ OVERRIDES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
 
 
 def check_overrides(config: ModelConfig) -> None:
-    """Refuses an override that is none, or of another type. Raises ConfigError."""
+    """Refuses an unknown override, or one of the wrong type. Raises ConfigError."""
     for name, value in config.overrides.items():
         if name not in OVERRIDES:
             raise ConfigError(
@@ -49,10 +49,10 @@ def check_overrides(config: ModelConfig) -> None:
 
 
 def catalogue_entry(config: ModelConfig) -> CatalogueEntry | None:
-    """Returns the entry that holds for the model, None when there is none.
+    """Returns the entry that holds for the model, None when no entry does.
 
     Found by `like`, by hub id, by the packaged model's id, or by a folder named owner/name, owner_name or
-    owner--name. Raises ConfigError when `like` names none.
+    owner--name. Raises ConfigError when `like` names no entry.
     """
     entries = catalogue()
     like = config.overrides.get("like")

@@ -155,7 +155,9 @@ def _refuse_instruction(spec: ModelSpec, place: str, instruction: str | None) ->
             f"{place}: {spec.files.name} was trained with fixed prefixes and takes no instruction; in a symmetric task "
             f"`instruction` may only be one of {', '.join(_SIDES)}.{nearest(instruction, _SIDES)}{_suggestion()}"
         )
-    raise ConfigError(f"{place}: {spec.files.name} was trained without instructions and takes none.{_suggestion()}")
+    raise ConfigError(
+        f"{place}: {spec.files.name} was trained without instructions and cannot take one.{_suggestion()}"
+    )
 
 
 def _suggestion() -> str:

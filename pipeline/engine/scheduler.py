@@ -12,7 +12,7 @@ from pipeline.engine.duplicates import DeduplicatedJob, DeduplicatingEngine
 from pipeline.engine.engine import MERGED_ITEMS, Engine
 from pipeline.errors import RefractError
 from pipeline.metrics import EmbedMetrics
-from pipeline.records import Embeddings, Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 WINDOW_S = 2.0
 
@@ -94,7 +94,7 @@ class EmbedScheduler:
             self._serve(below=None)
 
     def _serve(self, below: Priority | None) -> bool:
-        """Computes one job of the highest priority that waits, if it is higher than `below`; False if none is."""
+        """Computes one job of the highest priority that waits, if it is higher than `below`; else returns False."""
         taken, priority = self._take(below)
         if not taken:
             return False

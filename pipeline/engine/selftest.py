@@ -12,7 +12,7 @@ from pipeline.engine.spec import ENCODER_TYPES, ModelSpec
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.errors import ConfigError
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 
 PROBE_TEXTS = (
     "The printer on the second floor does not answer.",
@@ -56,7 +56,7 @@ def _check_rows(spec: ModelSpec, name: str, rows: Float32) -> None:
 
 def _check_end_token(spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
     if spec.append_eos and not tokenizer.end_tokens:
-        raise _fault(spec, "its family ends every prompt with an end token, and the tokenizer gives none")
+        raise _fault(spec, "its family ends every prompt with an end token, and the tokenizer adds no end token")
 
 
 def _check_direction(spec: ModelSpec, tokenizer: PromptTokenizer, forward: Forward) -> None:

@@ -78,7 +78,7 @@ def resolve(config: ModelConfig, *, weights: bool = False) -> ModelSpec:
         weights: Whether the weights must be there too.
 
     Raises:
-        ConfigError: no such model, an override that is none, a field no layer knows, files that need remote code.
+        ConfigError: no such model, an invalid override, a field no layer knows, files that need remote code.
         TransientError: the hub does not answer and nothing is cached.
     """
     check_overrides(config)

@@ -1,7 +1,7 @@
 """Several forward batches at a time on a CPU, a thread each, instead of several threads in one batch.
 
-Threads that share a batch wait for each other several times a layer, and all of them for the one that the
-machine took away; batches beside each other wait only at the end. A batch that is alone still gets all threads.
+Threads that share a batch wait for each other several times a layer, and all of them for one that lost its processor;
+batches beside each other wait only at the end. A single batch still gets all threads.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ class Streams:
         if count == 1:
             return
         self._pool = ThreadPoolExecutor(count, "stream")
-        ready = Barrier(count)
-        for started in [self._pool.submit(_alone, ready) for _ in range(count)]:
+        everybody = Barrier(count)
+        for started in [self._pool.submit(_use_one_thread, everybody) for _ in range(count)]:
             started.result()
-        torch.set_num_threads(count)  # what the last thread said became the default of new ones
+        torch.set_num_threads(count)  # what a worker sets also becomes the default of threads that start later
 
     def run(self, functions: Sequence[Callable[[], T]]) -> list[T | BaseException]:
         """Returns what each function returned or raised, once all have."""
@@ -39,7 +39,7 @@ class Streams:
         return [future.result() for future in waiting]
 
     def share(self, num_tokens: int, longest: int, budget: int) -> int:
-        """Returns the tokens of one batch, so that a job's batches come out even: `count` at a time, none left over.
+        """Returns the tokens of one batch, so that a job's batches come out even: `count` at a time, without a rest.
 
         Args:
             num_tokens: Of the whole job.
@@ -50,14 +50,15 @@ class Streams:
         return min(budget, max(-(-num_tokens // num_batches) + longest, SMALLEST))
 
 
-def _alone(ready: Barrier) -> None:
-    """One thread of torch in this one; the barrier makes every worker of the pool run it once.
+def _use_one_thread(everybody: Barrier) -> None:
+    """Makes torch compute with one thread in the pool's worker that runs this.
 
-    Whoever asks first in a thread gets the default of all; only after that does a number of its own last.
+    A worker waits at the barrier until all have come, so that each runs this once. torch copies the process's default
+    into a thread at its first call there, so that call must come before the setting, or it would undo it.
     """
     torch.get_num_threads()
     torch.set_num_threads(1)
-    ready.wait()
+    everybody.wait()
 
 
 def _result(function: Callable[[], T]) -> T | BaseException:

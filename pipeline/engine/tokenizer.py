@@ -12,7 +12,7 @@ from pipeline.engine.joins import Cut, Join, Joiner
 from pipeline.engine.prompts import Prompt, build_prompts
 from pipeline.engine.spec import ModelSpec
 from pipeline.errors import ConfigError, nearest
-from pipeline.records import Int32, TokenBatch
+from pipeline.records.batches import Int32, TokenBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _plan(
 def _excluded(spec: ModelSpec, raw: RawTokenizer, prompt: Prompt) -> int:
     """Counts as the authors do: the instruction tokenised alone, its end token not counted.
 
-    InstructorEmbedding 1.0.1 masks nothing when that is one token or none.
+    InstructorEmbedding 1.0.1 masks nothing when that has at most one token.
     """
     if not prompt.excluded_head:
         return 0

@@ -8,7 +8,7 @@ import numpy as np
 import structlog
 import torch
 
-from pipeline.batching import Indices, exact_length_groups, flat_packs, halves
+from pipeline.engine.batching import Indices, exact_length_groups, flat_packs, halves
 from pipeline.engine.budget import TokenBudget
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.engine.forward import Forward, HostCopy, finish
@@ -17,7 +17,7 @@ from pipeline.engine.spec import ModelSpec
 from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
-from pipeline.records import Bool, Float32, TokenBatch
+from pipeline.records.batches import Bool, Float32, TokenBatch
 
 log = structlog.get_logger(__name__)
 

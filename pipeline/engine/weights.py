@@ -54,7 +54,7 @@ def _check_int8(spec: ModelSpec, device: torch.device) -> None:
         raise ConfigError(f"{spec.files.name}: dtype int8 runs on a CPU only, and the device is {device.type}")
     if not cpu_computes_in_int8():
         raise ConfigError(
-            f"{spec.files.name}: dtype is int8, but this processor has none of avx512_vnni, avx_vnni and amx_int8; "
+            f"{spec.files.name}: dtype is int8, but this processor has neither avx512_vnni nor avx_vnni nor amx_int8; "
             "use auto"
         )
 

@@ -1,4 +1,4 @@
-"""What both stores agree on: the system fields of a payload, ids as bytes, and which points may be sent at all."""
+"""What all stores share: the system fields of a payload, ids as bytes, and which points may be sent at all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
 from pipeline.interfaces import StoredPoint
-from pipeline.records import MAX_VERSION, Float32, PointBatch
+from pipeline.records.batches import Float32, PointBatch
+from pipeline.records.record import MAX_VERSION
 
 VERSION_FIELD = "_version"
 """Payload field the guard compares. Not indexed: an index makes the guard slower (measured on Qdrant 1.19)."""
@@ -45,10 +46,18 @@ class SendableBatch:
         return len(self.ids)
 
 
+def check_widths(batch: PointBatch, dimensions: Mapping[str, int]) -> None:
+    """Raises EnvironmentFault for vectors of another width than their collection's, given by collection."""
+    for collection, vectors in batch.vectors.items():
+        expected, found = dimensions[collection], vectors.shape[-1]
+        if found != expected:
+            raise EnvironmentFault(f"collection {collection!r} holds vectors of {expected} values, got {found}")
+
+
 def sendable(batch: PointBatch) -> SendableBatch:
     """Returns the batch without superseded rows, after checking what no store can be trusted to refuse.
 
-    Qdrant stores NaN, infinity and zero vectors without a word, and among points of one id it keeps the
+    Qdrant accepts NaN, infinity and zero vectors silently, and among points of one id it keeps the
     last in the list, not the newest.
 
     Raises:
@@ -90,14 +99,8 @@ def ids_of(ids: npt.NDArray[np.uint8]) -> list[bytes]:
     return [raw[start : start + 16] for start in range(0, len(raw), 16)]
 
 
-def uuid_text(point: bytes) -> str:
-    """Returns the id as Qdrant writes it, with dashes. Three times as fast as by way of a UUID object."""
-    digits = point.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 def id_bytes(point: object) -> bytes:
-    """Returns the 16 bytes of an id as a store returned it: a UUID, its text, or an integer of somebody else's."""
+    """Returns the 16 bytes of an id as a store returned it: a UUID, its text, or an integer (not written by us)."""
     if isinstance(point, UUID):
         return point.bytes
     if isinstance(point, int):
@@ -105,21 +108,22 @@ def id_bytes(point: object) -> bytes:
     return UUID(str(point)).bytes
 
 
-def stored_version(payload: Mapping[str, Any]) -> int:
-    """Returns the version in a stored payload, UNVERSIONED where the guard would find no number."""
+def stored_version(payload: Mapping[str, Any]) -> float:
+    """Returns the version in a stored payload as the guard compares it: UNVERSIONED where it is not a number.
+
+    A float only where somebody else wrote the point.
+    """
     version = payload.get(VERSION_FIELD)
-    if isinstance(version, bool) or not isinstance(version, (int, float)):
-        return UNVERSIONED
-    return int(version)
+    return UNVERSIONED if isinstance(version, bool) or not isinstance(version, (int, float)) else version
 
 
 def stored_point(
     point: object, payload: Mapping[str, Any], vector: Float32 | None = None, score: float = 0.0
 ) -> StoredPoint:
-    """Returns a point as read back; its payload keeps `_key` and loses the two fields the point itself shows."""
+    """Returns a point as read back; its payload keeps `_key` and loses the two fields that the point itself shows."""
     return StoredPoint(
         id_bytes(point),
-        stored_version(payload),
+        int(stored_version(payload)),
         payload.get(STATE_FIELD) == DELETED,
         {name: value for name, value in payload.items() if name not in {VERSION_FIELD, STATE_FIELD}},
         vector,
@@ -128,7 +132,7 @@ def stored_point(
 
 
 def check_query(collection: str, dimension: int, vector: Float32) -> None:
-    """Raises EnvironmentFault for a query of another width, RecordError for one that has no direction."""
+    """Raises EnvironmentFault for a query of another width, RecordError for a vector without a direction."""
     if vector.shape != (dimension,):
         raise EnvironmentFault(
             f"collection {collection!r} holds vectors of {dimension} values, the query has shape {vector.shape}"
@@ -138,7 +142,7 @@ def check_query(collection: str, dimension: int, vector: Float32) -> None:
 
 
 def refused(num_points: int, reason: Reason, detail: str) -> RecordError | BatchShapeError:
-    """Returns the error for points a store can never take: final for one, a reason to halve for several."""
+    """Returns the error for points a store can never take: final for one point, a reason to halve several."""
     if num_points == 1:
         return RecordError(reason, detail)
     return BatchShapeError(f"{reason}: {detail}")

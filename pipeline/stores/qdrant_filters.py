@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from qdrant_client import grpc as qdrant
 
-from pipeline.stores.filters import AnyOf, Condition, Equals, payload_path
+from pipeline.filters import AnyOf, Condition, Equals, payload_path
 from pipeline.stores.points import DELETED, STATE_FIELD, VERSION_FIELD
 
 

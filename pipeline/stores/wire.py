@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from qdrant_client import grpc as qdrant
 
-from pipeline.records import Float32
-from pipeline.stores.points import UNVERSIONED, VERSION_FIELD, SendableBatch, uuid_text
+from pipeline.records.batches import Float32
+from pipeline.records.record import uuid_text
+from pipeline.stores.points import UNVERSIONED, VERSION_FIELD, SendableBatch
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 """Protobuf wire types."""
@@ -225,11 +226,11 @@ def _container(value: Any, depth: int) -> bytes:
         return _sized(_STRUCT, _map(_FIELDS, value, depth))
     if isinstance(value, (list, tuple)):
         return _sized(_LIST, b"".join([_sized(_VALUES, _value(item, depth + 1)) for item in value]))
-    raise TypeError(f"a {type(value).__name__} is no JSON value")
+    raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
 def _version(payload: Mapping[str, qdrant.Value]) -> float:
-    """Returns the version in a stored payload; below every version where there is none the guard compares."""
+    """Returns the version in a stored payload as the guard compares it; UNVERSIONED where it finds no number."""
     value = payload.get(VERSION_FIELD)
     if value is None:
         return UNVERSIONED

@@ -8,8 +8,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.cli.record_files import Keys, read_records
 from pipeline.errors import ConfigError, Reason, RefractError
+from pipeline.records.files.record_files import Keys, read_records
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.bad_input.stream import FIRST_OFFSET, URGENCY, Stream, everything_logged, good, message
 from tests.unit.fake_consumer import PLACE, assign

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.backfill.filesystems import open_filesystem
 from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.rows import FragmentFault, check_columns, read_batches
 from pipeline.errors import ConfigError, Reason
+from pipeline.records.files.filesystems import open_filesystem
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.unit.test_backfill import config_of
 

@@ -11,13 +11,14 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.interfaces import Store
-from pipeline.records import PointBatch, Record, point_id
-from pipeline.sources.dead_letters import KafkaDeadLetters
+from pipeline.interfaces import PointStore
+from pipeline.live.breaker import WINDOW_RECORDS
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import Record, point_id
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.points import sendable
 from pipeline.stores.wire import WireChunk, upsert_head
-from pipeline.worker import DEAD_LETTER_WINDOW
 from tests.bad_input.case import MARKER_TEXT, Case, Place, verdict
 from tests.bad_input.stream import FIRST_OFFSET, PIPELINE, URGENCY, Stream, body, good, message, stops_with
 from tests.fakes import FakeStore, vector
@@ -54,7 +55,7 @@ def history(row: int, given: str, expected: str, *polls: list[Step]) -> Case:
     return Case(row, given, expected, see)
 
 
-def _after(place: Place, store: Store, polls: tuple[list[Step], ...]) -> str:
+def _after(place: Place, store: PointStore, polls: tuple[list[Step], ...]) -> str:
     offset = FIRST_OFFSET
     script: list[Any] = [assign]
     for poll in polls:
@@ -139,7 +140,7 @@ def _gap(place: Place) -> str:
 
 
 def _all_bad(place: Place) -> str:
-    bad = [message(b"{", FIRST_OFFSET + number) for number in range(DEAD_LETTER_WINDOW)]
+    bad = [message(b"{", FIRST_OFFSET + number) for number in range(WINDOW_RECORDS)]
     return stops_with(Stream(place, [[assign, {PLACE: bad}]]), num_records=len(bad) + 1)
 
 

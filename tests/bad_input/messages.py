@@ -4,7 +4,7 @@ import pickle
 from typing import Any
 
 from pipeline.errors import Reason
-from pipeline.records import MAX_VERSION, Record
+from pipeline.records.record import MAX_VERSION, Record
 from tests.bad_input.case import MARKER_TEXT, Case, Place
 from tests.bad_input.stream import FIRST_OFFSET, PLANTED, Stream, body, message, outcome_of
 from tests.unit.decoding import NOW_MS

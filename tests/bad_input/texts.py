@@ -8,7 +8,7 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import load_tokenizer
 from pipeline.engine.spec import resolve
 from pipeline.interfaces import Tokenizer
-from pipeline.records import TokenBatch
+from pipeline.records.batches import TokenBatch
 from tests.bad_input.case import Case, Place
 
 MODEL = ModelConfig(model="packaged:all-MiniLM-L6-v2")

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 
 BATCH_SIZE = 32
 MODEL = "packaged:all-MiniLM-L6-v2"

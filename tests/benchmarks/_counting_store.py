@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from actors.context import ConfigTree
+from pipeline.config.load import ConfigTree
 from pipeline.interfaces import Written
-from pipeline.records import PointBatch
+from pipeline.records.batches import PointBatch
 from pipeline.tasks import Task
 
 

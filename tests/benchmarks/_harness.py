@@ -21,8 +21,8 @@ import psutil
 import yaml
 
 from actors.run import RunningApp
-from pipeline.sources.admin import create_topics
-from pipeline.sources.producer import RecordProducer
+from pipeline.sources.client.admin import create_topics
+from pipeline.sources.client.producer import RecordProducer
 
 ROOT = Path(__file__).parents[2]
 TASKS = {

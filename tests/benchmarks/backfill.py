@@ -25,17 +25,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.backfill import BackfillRun, Progress, needed_resources
-from actors.carrier import Job, Work
+from actors.backfill_run import BackfillRun, Progress, needed_resources
 from actors.cluster import cluster
-from actors.context import ConfigTree, Context
 from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.ledger import Ledger
-from pipeline.config.load import load_config
+from pipeline.backfill.work import Job, Work
+from pipeline.config.load import ConfigTree, load_config
 from pipeline.config.model import ModelConfig
+from pipeline.context import Context
 from pipeline.engine.cpu_kernels import cpu_computes_in_bfloat16
 from pipeline.engine.spec import resolve
-from pipeline.records import PointBatch, point_id
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import point_id
 from pipeline.stores.open import open_store
 from tests.benchmarks import _harness as harness
 from tests.benchmarks.live import ENGINE_ALONE

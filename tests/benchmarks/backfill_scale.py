@@ -26,13 +26,14 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-import actors.backfill
-from actors.backfill import BackfillRun, Progress, needed_resources
-from actors.carrier import Job, Work
+import actors.backfill_run
+from actors.backfill_run import BackfillRun, Progress, needed_resources
 from actors.cluster import cluster
-from actors.context import ConfigTree, Context
 from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.ledger import Ledger
+from pipeline.backfill.work import Job, Work
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from tests.benchmarks import _harness as harness
 from tests.benchmarks._counting_store import CountingOwner
 from tests.benchmarks.backfill import write_rows
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--cost-rows", type=int, default=120_000, help="rows of each short run")
     parser.add_argument("--only", choices=("memory", "cost"))
     given = parser.parse_args()
-    vars(actors.backfill)["StoreOwner"] = CountingOwner  # for this process's runs
+    vars(actors.backfill_run)["StoreOwner"] = CountingOwner  # for this process's runs
     figures: dict[str, Any] = {}
     settings: dict[str, Any] = {"rows": given.rows, "cost_rows": given.cost_rows, "row_group": ROW_GROUP}
     with TemporaryDirectory(prefix="refract-bench-") as folder:

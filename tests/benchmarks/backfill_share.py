@@ -30,7 +30,7 @@ from prometheus_client.samples import Sample
 
 from actors.run import RunningApp
 from pipeline.metrics import Snapshot, quantile
-from pipeline.sources.producer import RecordProducer
+from pipeline.sources.client.producer import RecordProducer
 from tests.benchmarks import _harness as harness
 from tests.benchmarks.backfill import write_rows
 

@@ -4,7 +4,7 @@ import time
 
 import orjson
 
-from pipeline.sources.producer import RecordProducer
+from pipeline.sources.client.producer import RecordProducer
 from tests.benchmarks import _harness as harness
 
 RATE_PER_S = 20.0

@@ -32,8 +32,8 @@ import psutil
 import yaml
 
 from pipeline.config.load import load_config
-from pipeline.sources.admin import create_topics
-from pipeline.sources.producer import RecordProducer
+from pipeline.sources.client.admin import create_topics
+from pipeline.sources.client.producer import RecordProducer
 from tests.benchmarks import _harness as harness
 from tests.broker import Broker, free_port
 from tests.e2e.harness import end, start_python

@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import load_engine, load_tokenizer
 from pipeline.engine.spec import resolve
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.benchmarks._harness import tickets
 from tests.unit.engine.reference import reference_rows
 from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build, instruction_of

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock
@@ -22,16 +23,21 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.source import TopicConfig
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.engine.null import NullEngine, NullTokenizer, null_identity
+from pipeline.live.durability import Durability
+from pipeline.live.observer import IngestObserver
+from pipeline.live.offsets import OffsetTracker, Watermark, Watermarks
+from pipeline.live.refractor import Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports, Routes
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker, Watermark, Watermarks
-from pipeline.records import Delivery, Embeddings, Partition, Position, Priority, Receipt, TokenBatch, Witness
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.decode import make_decoder
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.records.decode import TopicDecoder
+from pipeline.records.record import Delivery, Partition, Position, Receipt, Witness
+from pipeline.records.strict_json import parse_object
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.edge_shard import EdgeShard
 from pipeline.tasks import bind_task
-from pipeline.worker import StreamWorker
 from tests.benchmarks import _harness as harness
 from tests.fakes import FakeDeadLetters
 
@@ -75,7 +81,7 @@ class ListSource:
         self._paused = False
         self._partition = Partition(TOPIC, 0)
         topic = TopicConfig(key="id", text="{text}", version="v", version_type="integer", tasks=list(TASK_CONFIGS))
-        self._decoder = make_decoder(TOPIC, topic, LIMITS, lambda: 1)
+        self._decoder = TopicDecoder(topic, LIMITS, partial(parse_object, max_depth=LIMITS.max_depth), lambda: 1)
         tracker.assign(self._partition, 0)
         self.worker: StreamWorker | None = None
 
@@ -133,27 +139,12 @@ def rate(values: Sequence[bytes], num_keys: int, *, promised: bool) -> float:
             swapped.enter_context(patch.object(EdgeShard, "_versions", lambda *_: {}))
         store = EdgeStore(EdgeStoreConfig(type="edge", path=Path(folder) / "edge"), "bench")
         source = ListSource(tracker, values)
-        refractor = Refractor(
-            Plan("bench", {TOPIC: tasks}, {"null": NullTokenizer(TASK_CONFIGS)}),
-            embedder=LocalEmbedder(),
-            store=store,
-            dead_letters=FakeDeadLetters(),
-            tracker=tracker,
-            retry=Retrier(stop, lambda _: None),
-            metrics=metrics,
-        )
-        source.worker = StreamWorker(
-            source=lambda: source,
-            tracker=tracker,
-            refractor=refractor,
-            store=store,
-            confirm=lambda _: None,
-            tasks=tasks,
-            limits=LIMITS,
-            commit_interval_s=1.0,
-            metrics=metrics,
-            stop=stop,
-        )
+        observer = IngestObserver(metrics)
+        ports = Ports(LocalEmbedder(), store, FakeDeadLetters(), Retrier(stop, lambda _: None), observer)
+        routes = Routes("bench", {TOPIC: tasks}, {"null": NullTokenizer(TASK_CONFIGS)})
+        durability = Durability(store, tasks, tracker, lambda _: None)
+        refractor = Refractor(routes, ports, tracker)
+        source.worker = StreamWorker(lambda: source, refractor, durability, observer, Loop(LIMITS, 1.0, stop))
         began_s = time.perf_counter()
         source.worker.run()
         elapsed_s = time.perf_counter() - began_s

@@ -19,7 +19,8 @@ import yaml
 
 from pipeline.cli.comparing import bound_tasks
 from pipeline.config.load import load_config
-from pipeline.records import PointBatch, point_id
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import point_id
 from pipeline.stores.open import open_store
 from tests.broker import free_port
 

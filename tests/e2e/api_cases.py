@@ -9,8 +9,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from actors.api import MAX_BODY_BYTES
 from actors.reporting import REPORT_INTERVAL_S
+from pipeline.api.app import MAX_BODY_BYTES
 from pipeline.config.load import load_config
 from pipeline.engine.load import identify
 from pipeline.stores.open import open_store
@@ -109,7 +109,7 @@ WRONG_EMBEDDINGS: list[tuple[Any, ...]] = [
     ({"input": ""}, "empty_text"),
     ({"input": ["a", " "]}, "empty_text"),
     ({"input": []}, "invalid_request"),
-    ({"input": ["a"] * 257}, "invalid_request"),
+    ({"input": ["a"] * 2049}, "invalid_request"),
     ({"input": [1, 2, 3]}, "invalid_request"),
     ({"input": [["a"]]}, "invalid_request"),
     ({"input": "a", "encoding_format": "hex"}, "invalid_request"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.records import point_id
+from pipeline.records.record import point_id
 from pipeline.stores.open import open_store
 from tests.broker import Broker
 from tests.e2e.differences import State

@@ -12,7 +12,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from actors.context import ConfigTree, Context
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.stores.open import open_store
 from pipeline.stores.qdrant import QdrantStore
 from tests.e2e.harness import PATIENCE_S, ROOT, end, start_python, wait_until

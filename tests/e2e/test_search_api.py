@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.metrics import ApiMetrics, EmbedMetrics, IngestMetrics
-from pipeline.records import point_id
+from pipeline.records.record import point_id
 from tests.broker import Broker
 from tests.e2e.api_cases import (
     FILTERS,

@@ -20,11 +20,10 @@ import pytest
 from ray import cloudpickle
 
 from actors.app import build_app
-from actors.context import ConfigTree
 from pipeline.cli.exits import ExitCode
-from pipeline.config.load import load_config
-from pipeline.sources.admin import create_topics
-from pipeline.sources.producer import RecordProducer
+from pipeline.config.load import ConfigTree, load_config
+from pipeline.sources.client.admin import create_topics
+from pipeline.sources.client.producer import RecordProducer
 from tests.broker import Broker, free_port
 from tests.e2e.cluster import Cluster, head_node
 from tests.e2e.harness import PATIENCE_S, ROOT, CommandApp, environment, replicas, wait_until, write_config

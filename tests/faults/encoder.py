@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.engine.forward import Forward
 from pipeline.engine.layout import Pack
-from pipeline.records import Embeddings
+from pipeline.records.batches import Embeddings
 
 
 class EncoderFaults:

@@ -15,7 +15,7 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
-from pipeline.records import point_id  # noqa: E402
+from pipeline.records.record import point_id  # noqa: E402
 from tests.e2e.differences import State  # noqa: E402
 from tests.e2e.harness import PATIENCE_S, end, kill_all, start_python, wait_until  # noqa: E402
 from tests.e2e.oracle import VERSION_0  # noqa: E402

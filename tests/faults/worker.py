@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import SimpleNamespace
@@ -22,20 +21,20 @@ import psutil
 from prometheus_client import CollectorRegistry
 
 from pipeline.config.app import Config
-from pipeline.config.load import load_config
-from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
+from pipeline.engine.load import load_engine
+from pipeline.live.observer import IngestObserver
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.logs import configure_logs
 from pipeline.metrics import IngestMetrics, Snapshot, snapshot, total
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Embeddings, Priority, TokenBatch
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.kafka_source import KafkaSource
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.open import open_store
-from pipeline.tasks import bind_tasks
-from pipeline.witness import confirm
-from pipeline.worker import StreamWorker
+from pipeline.usecases.ingest import build_member
 
 if TYPE_CHECKING:
     from tests.faults.encoder import EncoderFaults
@@ -59,10 +58,7 @@ class CountedEmbedder:
 
     def __init__(self, config: Config, folder: Path, faults: "EncoderFaults | None" = None) -> None:
         self._faults = faults
-        self._engines = {
-            name: load_engine(model, {task: made for task, made in config.tasks.items() if made.model == name})
-            for name, model in config.models.items()
-        }
+        self._engines = {name: load_engine(model, config.tasks_of(name)) for name, model in config.models.items()}
         self._count = os.open(folder / EMBEDDED, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._lock = Lock()
 
@@ -75,43 +71,22 @@ class CountedEmbedder:
 
 
 def build(
-    config: Config, folder: Path, instance: int, stop: Event, faults: "EncoderFaults | None"
+    source: ConfigTree, folder: Path, instance: int, stop: Event, faults: "EncoderFaults | None"
 ) -> tuple[StreamWorker, OffsetTracker, Any]:
     """Wires a worker as `actors.ingestor` does; returns it with its tracker and its metric registry."""
-    registry, tracker = CollectorRegistry(), OffsetTracker()
-    metrics = IngestMetrics(registry)
-    bound = bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
-    used = {name: [bound[task] for task in topic.tasks] for name, topic in config.source.topics.items()}
-    tasks = list({task.name: task for tasks in used.values() for task in tasks}.values())
-    tokenizers = {
-        name: load_tokenizer(model, {task: made for task, made in config.tasks.items() if made.model == name})
-        for name, model in config.models.items()
-    }
+    context = Context(source)
+    config, observer = context.config, IngestObserver(IngestMetrics(context.registry))
     store = open_store(config.store, config.pipeline, ())
-    refractor = Refractor(
-        Plan(config.pipeline, used, tokenizers),
-        embedder=CountedEmbedder(config, folder, faults),
-        store=store,
-        dead_letters=KafkaDeadLetters(config.source, config.pipeline),
-        tracker=tracker,
-        retry=Retrier(stop, lambda component: metrics.retries.labels(component).inc()),
-        metrics=metrics,
-        wall_clock=time.time,
+    ports = Ports(
+        CountedEmbedder(config, folder, faults),
+        store,
+        KafkaDeadLetters(config.source, config.pipeline),
+        Retrier(stop, observer.retried),
+        observer,
     )
-    held = partial(confirm, store, used, config.source.group_id)
-    worker = StreamWorker(
-        source=lambda: KafkaSource(config.source, config.limits, tracker, instance=instance, confirm=held),
-        tracker=tracker,
-        refractor=refractor,
-        store=store,
-        confirm=held,
-        tasks=tasks,
-        limits=config.limits,
-        commit_interval_s=config.source.commit_interval_s,
-        metrics=metrics,
-        stop=stop,
-    )
-    return worker, tracker, registry
+    loop = Loop(config.limits, config.source.commit_interval_s, stop)
+    worker, tracker = build_member(context, store, ports, loop, instance)
+    return worker, tracker, context.registry
 
 
 def tell(path: Path, worker: StreamWorker, tracker: OffsetTracker, registry: CollectorRegistry, done: Event) -> None:
@@ -170,7 +145,7 @@ def main() -> int:
 
         faults = EncoderFaults(options.encoder)
         faults.install()
-    worker, tracker, registry = build(load_config(options.config), options.folder, options.instance, stop, faults)
+    worker, tracker, registry = build(ConfigTree.read(options.config), options.folder, options.instance, stop, faults)
     teller = Thread(target=tell, args=(options.state, worker, tracker, registry, done), daemon=True)
     teller.start()
     try:

@@ -11,10 +11,12 @@ from typing import Any, Self
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Delivery, Partition
-from pipeline.sources.kafka_source import KafkaSource
-from pipeline.sources.producer import RecordProducer
+from pipeline.live.offsets import OffsetTracker
+from pipeline.records.decode import Decoders
+from pipeline.records.record import Delivery, Partition
+from pipeline.sources.client.producer import RecordProducer
+from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 
 POLL_S = 0.05
 
@@ -61,7 +63,9 @@ class Reader:
 
     def __init__(self, config: SourceConfig, instance: int = 0, **options: Any) -> None:
         self.tracker = OffsetTracker()
-        self.source = KafkaSource(config, LimitsConfig(), self.tracker, instance=instance, **options)
+        self.source = KafkaSource(
+            GroupMember(config, instance, **options), Decoders(config, LimitsConfig()), self.tracker
+        )
 
     def read(self, count: int, timeout_s: float = 20.0) -> list[Delivery]:
         """Polls until `count` deliveries have come."""
@@ -85,7 +89,7 @@ class Reader:
     def finish(self, deliveries: Iterable[Delivery]) -> None:
         """Stored and flushed at once."""
         self.tracker.finish(delivery.receipt for delivery in deliveries)
-        self.tracker.secure(self.tracker.watermarks())
+        self.tracker.secure(self.tracker.advance())
 
     def commit(self, seconds: float = 0.4) -> list[Delivery]:
         """Commits and polls until the answer must have come."""

@@ -14,7 +14,7 @@ from pipeline.backfill.rows import read_batches
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
-from pipeline.records import Delivery, offset_version
+from pipeline.records.record import Delivery, offset_version
 from tests.broker import Broker, unique
 
 pytestmark = pytest.mark.kafka

@@ -8,7 +8,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.sources import connection, consumer
+from pipeline.sources.client import connection
+from pipeline.sources.group import member as consumer
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, positions, produce, source_config, texts, wait_until
 

@@ -8,10 +8,11 @@ from kafka import KafkaProducer
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault, Reason, TransientError
-from pipeline.records import DeadLetter, Position
-from pipeline.sources import connection, dead_letters
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.letter_reader import StoredLetter, read_dead_letters
+from pipeline.records.record import DeadLetter, Position
+from pipeline.sources.client import connection
+from pipeline.sources.letters import dead_letters
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
+from pipeline.sources.letters.letter_reader import StoredLetter, read_dead_letters
 from tests.broker import Broker, unique
 from tests.integration.members import source_config
 

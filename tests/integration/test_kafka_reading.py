@@ -6,8 +6,8 @@ import pytest
 from kafka import KafkaProducer
 
 from pipeline.errors import Reason
-from pipeline.records import Partition
-from pipeline.sources.admin import PartitionLag, committed_lag
+from pipeline.records.record import Partition
+from pipeline.sources.client.admin import PartitionLag, committed_lag
 from tests.broker import Broker, unique
 from tests.integration.members import Reader, positions, produce, source_config, texts
 

@@ -13,10 +13,11 @@ from pipeline.cli.main import invoke
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, Reason
-from pipeline.records import DeadLetter, Delivery, Position
-from pipeline.sources.dead_letters import KafkaDeadLetters
-from pipeline.sources.producer import RecordProducer
-from pipeline.sources.replay import Fate, Replay, Survey, Wanted
+from pipeline.records.decode import Decoders
+from pipeline.records.record import DeadLetter, Delivery, Position
+from pipeline.sources.client.producer import RecordProducer
+from pipeline.sources.letters.dead_letters import KafkaDeadLetters
+from pipeline.sources.letters.replay import Fate, Replay, Survey, Wanted
 from tests.broker import Broker, unique
 from tests.config_trees import CONFIGS
 from tests.integration.members import Reader, produce, source_config, texts
@@ -51,7 +52,7 @@ def write(config: SourceConfig) -> Iterator[Letters]:
 
 
 def replay(config: SourceConfig, *, into_compacted: bool = False, **wanted: Any) -> tuple[Survey, int]:
-    found = Replay(config, LimitsConfig(), Wanted(**wanted), into_compacted=into_compacted)
+    found = Replay(config, Decoders(config, LimitsConfig()), Wanted(**wanted), into_compacted=into_compacted)
     survey = found.survey(lambda *_: None)
     return survey, found.send(survey.chosen, lambda *_: None)
 

@@ -11,9 +11,9 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError
-from pipeline.records import Partition
-from pipeline.sources.producer import RecordProducer
-from pipeline.sources.rewind import plan_rewind, rewind
+from pipeline.records.record import Partition
+from pipeline.sources.client.producer import RecordProducer
+from pipeline.sources.group.rewinding import plan_rewind, rewind
 from tests.broker import Broker, unique
 from tests.config_trees import CONFIGS
 from tests.integration.members import Reader, positions, produce, source_config, texts
@@ -30,7 +30,7 @@ def read_group(broker: Broker) -> SourceConfig:
     config = source_config(broker.bootstrap_servers, topic)
     with RecordProducer(config) as producer:
         for number, (key, value) in enumerate(texts(0, 10)):
-            producer.send(topic, key, value, timestamp_ms=EARLY_MS if number < 5 else LATE_MS)
+            producer._producer.send(topic, value, key, timestamp_ms=EARLY_MS if number < 5 else LATE_MS)
         producer.flush()
     with Reader(config) as reader:
         reader.finish(reader.read(10))

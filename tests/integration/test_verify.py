@@ -14,8 +14,9 @@ from pipeline.cli.comparing import bound_tasks
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.load import load_config
-from pipeline.records import PointBatch, point_id
-from pipeline.sources.letter_reader import read_dead_letters
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import point_id
+from pipeline.sources.letters.letter_reader import read_dead_letters
 from pipeline.stores.edge import EdgeStore
 from pipeline.tasks import Task
 from tests.broker import Broker, free_port, unique

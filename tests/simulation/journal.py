@@ -7,7 +7,7 @@ from random import Random
 from kafka import TopicPartition
 
 from pipeline.errors import Reason
-from pipeline.records import point_id
+from pipeline.records.record import point_id
 from tests.fakes import FakeDeadLetters, vector
 from tests.simulation.broker import TOPIC, Message
 from tests.simulation.services import SimStore

@@ -10,17 +10,22 @@ from unittest.mock import patch
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from pipeline.buffer import DELIVERY_BYTES
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.interfaces import Source
+from pipeline.live.buffer import DELIVERY_BYTES
+from pipeline.live.durability import Durability
+from pipeline.live.observer import IngestObserver
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports, Routes
+from pipeline.live.witness import confirm
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.sources.kafka_source import KafkaSource
-from pipeline.witness import confirm
-from pipeline.worker import StreamWorker
+from pipeline.records.decode import Decoders
+from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 from tests.fakes import FakeTokenizer, task
 from tests.simulation.broker import TOPIC, Broker, SimConsumer
 from tests.simulation.chaos import Chaos
@@ -115,42 +120,27 @@ class Member:
         self._embedder = SimEmbedder(world.chaos)
         self._embedder.nan_texts = world.journal.poison
         self._embedder.deadly_texts = world.journal.deadly
-        refractor = Refractor(
-            Plan(PIPELINE, {TOPIC: TASKS}, {"m": FakeTokenizer()}),
-            embedder=self._embedder,
-            store=world.store,
-            dead_letters=world.letters,
-            tracker=self._tracker,
-            retry=Retrier(self._stop, lambda _: None),
-            metrics=METRICS,
-            wall_clock=world.scheduler.clock,
-        )
+        observer = IngestObserver(METRICS, world.scheduler.clock)
+        retry = Retrier(self._stop, lambda _: None)
+        ports = Ports(self._embedder, world.store, world.letters, retry, observer)
+        routes = Routes(PIPELINE, {TOPIC: TASKS}, {"m": FakeTokenizer()})
         self._confirm = partial(confirm, world.store, {TOPIC: TASKS}, "group")
-        self.worker = StreamWorker(
-            source=self._open_source,
-            tracker=self._tracker,
-            refractor=refractor,
-            store=world.store,
-            confirm=self._confirm,
-            tasks=TASKS,
-            limits=self._limits,
-            commit_interval_s=random.choice([0.2, 1.0]),
-            metrics=METRICS,
-            stop=self._stop,
-            clock=world.scheduler.clock,
-        )
+        durability = Durability(world.store, TASKS, self._tracker, self._confirm)
+        refractor = Refractor(routes, ports, self._tracker)
+        loop = Loop(self._limits, random.choice([0.2, 1.0]), self._stop, world.scheduler.clock)
+        self.worker = StreamWorker(self._open_source, refractor, durability, observer, loop)
         if random.random() < 0.3:
             self.worker._buffer._max_bytes = 4 * DELIVERY_BYTES  # a few records: the source is paused often
 
     def _open_source(self) -> Source:
         world = self._world
+        config = CONFIGS[world.journal.versioned]
         return KafkaSource(
-            CONFIGS[world.journal.versioned],
-            self._limits,
+            GroupMember(config, make_consumer=lambda **_: SimConsumer(world.broker, self.process.name)),
+            Decoders(config, self._limits),
             self._tracker,
             confirm=self._confirm,
             clock=world.scheduler.clock,
-            make_consumer=lambda **_: SimConsumer(world.broker, self.process.name),
         )
 
     def _run(self) -> None:
@@ -167,9 +157,9 @@ def simulate(seed: int, store: type[SimStore] = SimStore) -> Outcome:
     global_random.seed(seed)  # tenacity's jitter
     world = World(seed, store)
     with (
-        patch("pipeline.worker.Thread", world.scheduler.spawn),
-        patch("pipeline.buffer.Condition", lambda: SimCondition(world.scheduler)),
-        patch("pipeline.crashes.Condition", lambda: SimCondition(world.scheduler)),
+        patch("pipeline.live.worker.Thread", world.scheduler.spawn),
+        patch("pipeline.live.buffer.Condition", lambda: SimCondition(world.scheduler)),
+        patch("pipeline.live.crashes.Condition", lambda: SimCondition(world.scheduler)),
         capture_logs(),
     ):
         try:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from pipeline.crashes import MAX_DEATHS
 from pipeline.errors import BatchShapeError, DiedError, Reason, RecordError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Written
-from pipeline.records import DeadLetter, Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.live.crashes import MAX_DEATHS
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.records.record import DeadLetter
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeStore
 from tests.simulation.chaos import Chaos
 from tests.simulation.scheduler import Process, Scheduler, SimThread

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 
-from pipeline.accounting import BATCH_LETTERS, Accounts, Undecodable, account, write_missing
+from pipeline.compare.accounting import BATCH_LETTERS, Accounts, Undecodable, account, write_missing
 from pipeline.errors import Reason
-from pipeline.record_range import PLACE, Found, Letters
-from pipeline.records import Int64, Partition, Position
+from pipeline.interfaces import PLACE, Found, Letters
+from pipeline.records.batches import Int64
+from pipeline.records.record import Partition, Position
 from tests.fakes import FakeDeadLetters
 
 PLACE_0 = Partition("tickets", 0)
@@ -87,7 +88,7 @@ def test_a_letter_that_is_written_meanwhile_is_waited_for(monkeypatch: pytest.Mo
         source.written.append((1, 100))
         source.finished = 2
 
-    monkeypatch.setattr("pipeline.accounting.time.sleep", write)
+    monkeypatch.setattr("pipeline.compare.accounting.time.sleep", write)
     assert accounts_of(source, wait_s=10).complete
 
 
@@ -98,7 +99,7 @@ def test_what_is_lost_later_is_added_to_what_was_lost_before(monkeypatch: pytest
     def go_on(_: float) -> None:
         source.finished = 4
 
-    monkeypatch.setattr("pipeline.accounting.time.sleep", go_on)
+    monkeypatch.setattr("pipeline.compare.accounting.time.sleep", go_on)
     accounts = accounts_of(source, wait_s=10)
     assert (lost(accounts), accounts.num_pending) == ([1, 2, 3], 0)
 

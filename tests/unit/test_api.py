@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,15 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 from structlog.testing import capture_logs
 
-from actors.api import MAX_BODY_BYTES, Api
-from actors.context import ConfigTree
+from actors.api import Api
 from actors.monitor import Monitor
+from pipeline.api.app import MAX_BODY_BYTES
 from pipeline.config.app import Config
+from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.records import Embeddings, Float32, PointBatch, Priority, TokenBatch, point_id
+from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
+from pipeline.records.record import point_id
 from pipeline.tasks import bind_tasks
 from tests.config_trees import tree
 from tests.fakes import FakeStore
@@ -105,6 +108,7 @@ class ApiUnderTest:
         self._monkeypatch.setattr(serve, "get_replica_context", lambda: context)
         handles = ({"null": self.embedder}, self.store, LocalHandle(Monitor()), LocalHandle(None))
         asyncio.run(Replica.__init__(replica, source, *handles))
+        replica._set_asgi_app(replica.__serve_build_asgi_app__())  # as Serve does after the constructor
         self.replicas.append(replica)
         return TestClient(replica.app, raise_server_exceptions=False)
 
@@ -195,16 +199,16 @@ def test_bodies_are_refused_before_they_are_read(
 
 def test_requests_beyond_the_bound_are_turned_away_and_told_when_to_come_back(api: ApiUnderTest) -> None:
     client = api.start(api__max_concurrent_requests=1)
-    (replica,) = api.replicas
-    replica._num_requests = 1
+    (gate,) = (found.kwargs["dispatch"] for found in api.replicas[0].app.user_middleware)
+    gate._num_requests = 1
     answer = client.post("/v1/search", json=QUERY)
     assert error_of(answer) == (429, "too_many_requests")
     for route in ("/metrics", "/v1/status", "/v1/tasks", "/healthz"):
         assert client.get(route).status_code == 200, route
     assert answer.headers["retry-after"] == "1"
-    replica._num_requests = 0
+    gate._num_requests = 0
     assert client.post("/v1/search", json=QUERY).status_code == 200
-    assert replica._num_requests == 0
+    assert gate._num_requests == 0
 
 
 @pytest.mark.parametrize(
@@ -263,13 +267,16 @@ def test_requests_are_counted_by_route_not_by_path(api: ApiUnderTest) -> None:
     client.get("/v1/nowhere/2")
     client.post("/v1/search", json=QUERY)
     client.post("/v1/search", json={})
-    (family,) = replica._metrics.requests.collect()
+    api.store.failure = ValueError("a bug")
+    client.post("/v1/search", json=QUERY)
+    replica._reporter.send()
     counted = {
-        (sample.labels["route"], sample.labels["status"]): sample.value
-        for sample in family.samples
-        if sample.name.endswith("_total")
+        tuple(re.findall(r'(?:route|status)="([^"]*)"', line)): float(line.rpartition(" ")[2])
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("refract_requests_total")
     }
-    assert counted == {("other", "404"): 2, ("/v1/search", "200"): 1, ("/v1/search", "400"): 1}
+    expected = {("other", "404"): 2, ("/v1/search", "200"): 1, ("/v1/search", "400"): 1, ("/v1/search", "500"): 1}
+    assert counted == expected
 
 
 def test_what_replicas_report_is_what_metrics_and_status_show(api: ApiUnderTest) -> None:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from actors.context import ConfigTree, Context
 from pipeline.backfill import fragments as fragments_module
 from pipeline.backfill import rows as rows_module
 from pipeline.backfill.fragments import Fragment, list_fragments
@@ -20,6 +19,8 @@ from pipeline.backfill.ledger import Ledger, Pending, read_progress, write_rejec
 from pipeline.backfill.outcome import Counts, Outcome, Reject
 from pipeline.backfill.rows import check_topic, read_deliveries
 from pipeline.config.app import Config
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.tasks import Task
 

@@ -14,7 +14,8 @@ from pipeline.backfill.carrier import BATCH_VECTOR_BYTES, BatchSize, Carrier, Un
 from pipeline.backfill.fragments import Fragment, list_fragments
 from pipeline.backfill.rows import FragmentFault
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.records import Delivery, Partition, PointBatch, Position, Priority, Receipt
+from pipeline.records.batches import PointBatch, Priority
+from pipeline.records.record import Delivery, Partition, Position, Receipt
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, task
 from tests.unit.test_backfill import config_of
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.backfill.columns import check_schema
 from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.rows import FragmentFault, read_batches, read_deliveries
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, RecordError
-from pipeline.records import Delivery
+from pipeline.records.files.columns import check_schema
+from pipeline.records.record import Delivery
 from tests.unit.decoding import NOW_MS, decode
 from tests.unit.test_backfill import config_of
 

@@ -17,19 +17,21 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from actors.backfill import Progress
-from actors.carrier import Work
-from actors.context import ConfigTree, Context
-from pipeline.backfill.filesystems import open_filesystem
+from actors.backfill_run import Progress
 from pipeline.backfill.fragments import Fragment, list_fragments
 from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.outcome import Counts, Outcome, Reject, Report
 from pipeline.backfill.vectors import FragmentFile, check_output
+from pipeline.backfill.work import Work
 from pipeline.cli.backfill_report import ProgressLine, print_report
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault
-from pipeline.records import PointBatch, point_id
+from pipeline.records.batches import PointBatch
+from pipeline.records.files.filesystems import open_filesystem
+from pipeline.records.record import point_id
 from tests.fakes import DIMENSION, task, vector
 from tests.unit.test_backfill import _config
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
-from actors.backfill import MAX_ATTEMPTS, BackfillRun
-from actors.carrier import Work
+from actors.backfill_run import MAX_ATTEMPTS, BackfillRun
 from pipeline.backfill.carrier import UnflushedError
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.rows import FragmentFault
+from pipeline.backfill.work import Work
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 
 WORK = Work(Fragment("a.parquet", size=100, mtime_ns=0, part=0), ["one"], 0)
@@ -32,7 +32,7 @@ class Run(BackfillRun):
             raise RayTaskError("carry", "", error)  # type: ignore[no-untyped-call]  # Ray's
 
         waiting: list[tuple[Work, int]] = []
-        monkeypatch.setattr("actors.backfill.ray.get", get)
+        monkeypatch.setattr("actors.backfill_run.ray.get", get)
         self._settle(REF, {REF: (WORK, attempt, 0)}, waiting)
         return waiting
 

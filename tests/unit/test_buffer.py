@@ -2,8 +2,8 @@
 
 from threading import Thread
 
-from pipeline.buffer import DELIVERY_BYTES, DeliveryBuffer
-from pipeline.records import Delivery, Partition, Position, Receipt
+from pipeline.live.buffer import DELIVERY_BYTES, DeliveryBuffer
+from pipeline.records.record import Delivery, Partition, Position, Receipt
 
 
 def delivery(topic: str = "tickets", offset: int = 0, num_bytes: int = 10) -> Delivery:

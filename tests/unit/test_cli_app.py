@@ -9,11 +9,11 @@ import httpx
 import pytest
 import yaml
 
-from pipeline.cli.client import AppClient
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.cli.search import parse_filters
 from pipeline.errors import ConfigError
+from pipeline.usecases.client import AppClient
 from tests.config_trees import CONFIGS, parsed, tree
 
 NULL = str(CONFIGS / "null.yaml")
@@ -73,7 +73,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], list[httpx.Reque
             return handler(request)
 
         client = functools.partial(AppClient, transport=httpx.MockTransport(answer))
-        monkeypatch.setattr("pipeline.cli.client.AppClient", client)
+        monkeypatch.setattr("pipeline.usecases.client.AppClient", client)
         return asked
 
     return install

@@ -36,7 +36,7 @@ class InspectingStore:
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
     """Runs `check --json` on a changed null.yaml whose store lies in tmp_path."""
-    monkeypatch.setattr("pipeline.sources.admin.inspect", lambda _config: FACTS)
+    monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", lambda _config: FACTS)
 
     def run(*options: str, **changes: Any) -> tuple[int, dict[str, Any]]:
         path = tmp_path / "test.yaml"
@@ -77,7 +77,7 @@ def test_a_plan_names_topics_tasks_collections_and_prompts(check: Check, tmp_pat
 
 def test_offline_asks_nobody_and_says_so(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("pipeline.sources.admin.inspect", fails(AssertionError("asked")))
+    monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", fails(AssertionError("asked")))
     monkeypatch.setattr("pipeline.stores.open.open_store", fails(AssertionError("asked")))
     code, plan = check("--offline")
     assert code == ExitCode.OK
@@ -107,7 +107,7 @@ def test_faults_of_the_file_come_as_json_too(check: Check) -> None:
 
 
 def test_every_fault_is_found_in_one_go(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.admin.inspect", fails(TransientError("no broker answers")))
+    monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", fails(TransientError("no broker answers")))
     code, plan = check(
         tasks__urgency__dimension=4096,
         tasks__technical_issue__dimension=9999,
@@ -121,7 +121,7 @@ def test_every_fault_is_found_in_one_go(check: Check, monkeypatch: pytest.Monkey
 
 
 def test_only_reachability_gives_its_own_exit_code(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.admin.inspect", fails(TransientError("no broker answers")))
+    monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", fails(TransientError("no broker answers")))
     code, plan = check()
     assert code == ExitCode.UNREACHABLE
     assert plan["faults"] == [{"kind": "unreachable", "message": "no broker answers"}]
@@ -156,7 +156,7 @@ def test_a_directory_that_the_running_app_holds_is_no_fault(
 ) -> None:
     (tmp_path / "store").mkdir()
     monkeypatch.setattr("pipeline.stores.open.open_store", fails(EnvironmentFault("belongs to another process")))
-    monkeypatch.setattr("pipeline.cli.client.AppClient.get", lambda *_: {"pipeline": app})
+    monkeypatch.setattr("pipeline.usecases.client.AppClient.get", lambda *_: {"pipeline": app})
     code, plan = check()
     if app == "null":
         assert (code, plan["store"]) == (ExitCode.OK, "in use by the running app")
@@ -167,7 +167,7 @@ def test_a_directory_that_the_running_app_holds_is_no_fault(
 def test_people_see_a_table_advice_and_faults_but_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.sources.admin.inspect", fails(TransientError("no broker answers")))
+    monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", fails(TransientError("no broker answers")))
     path = tmp_path / "test.yaml"
     monkeypatch.setenv("API_KEY", "hunter2")
     changed = tree(api__api_key="${API_KEY}", models__spare={"model": "null:8"}, store__path=str(tmp_path / "store"))
@@ -186,7 +186,7 @@ def test_people_see_what_the_brokers_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = {"brokers": 3, "codecs": ["lz4", "zstd"], "topics": {"tickets": 4}}
-    monkeypatch.setattr("pipeline.sources.admin.inspect", lambda _config: facts)
+    monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", lambda _config: facts)
     path = tmp_path / "test.yaml"
     path.write_text(yaml.safe_dump(tree(store__path=str(tmp_path / "store"))), encoding="utf-8")
     assert invoke(["check", str(path)]) == ExitCode.OK
@@ -210,7 +210,7 @@ def test_people_get_a_wrong_file_as_messages(tmp_path: Path, capsys: pytest.Capt
     assert printed.out == ""
 
 
-def test_a_store_that_cannot_be_inspected_is_still_asked_whether_it_answers(
+def test_a_store_that_does_not_answer_is_a_fault_of_the_store(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Plain:

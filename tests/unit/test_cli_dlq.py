@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
-from pipeline.records import Position
-from pipeline.sources.letter_reader import StoredLetter
+from pipeline.records.record import Position
+from pipeline.sources.letters.letter_reader import StoredLetter
 from tests.config_trees import CONFIGS
 
 NULL = str(CONFIGS / "null.yaml")
@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(options)
         yield from seen["letters"]
 
-    monkeypatch.setattr("pipeline.sources.letter_reader.read_dead_letters", read)
+    monkeypatch.setattr("pipeline.sources.letters.letter_reader.read_dead_letters", read)
     return seen
 
 

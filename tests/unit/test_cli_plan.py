@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.backfill import Progress
-from actors.context import ConfigTree, Context
+from actors.backfill_run import Progress
 from actors.rehearsal import FEWEST_STEPS, MEASURED_S, _EnoughError, _Watch
 from pipeline.backfill.estimate import LOG_BYTES, POINT_BYTES, RAM_FACTOR, Pace, estimate
 from pipeline.backfill.outcome import Counts
 from pipeline.backfill.sample import Sample, Size, Tokens
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.errors import EnvironmentFault
-from pipeline.records import Position, Record
+from pipeline.records.record import Position, Record
 
 PACE = Pace(first_s=20, first_rows=100, rows_per_s=50, num_rows=500, embedder_busy=0.9, num_embedders=2)
 SIZE = Size(num_files=2, num_bytes=10**6, rows=[6_000, 4_000], exact=True)

@@ -15,8 +15,8 @@ import yaml
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.cli.produce import pace
-from pipeline.cli.record_files import FileRecord, Keys, count_records, keys_of, read_records
 from pipeline.errors import ConfigError, RefractError
+from pipeline.records.files.record_files import FileRecord, Keys, count_records, keys_of, read_records
 from tests.config_trees import ABSENT, parsed, tree
 
 BY_ID = Keys("id")
@@ -186,10 +186,12 @@ def produce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
 
     topics = {"tickets"}
     FakeProducer.sent = []
-    monkeypatch.setattr("pipeline.sources.producer.RecordProducer", FakeProducer)
-    monkeypatch.setattr("pipeline.sources.admin.open_admin", admin)
-    monkeypatch.setattr("pipeline.sources.admin.topic_exists", lambda _admin, topic: topic in topics)
-    monkeypatch.setattr("pipeline.sources.admin.create_topics", lambda config, _count: topics.update(config.topics))
+    monkeypatch.setattr("pipeline.sources.client.producer.RecordProducer", FakeProducer)
+    monkeypatch.setattr("pipeline.sources.client.admin.open_admin", admin)
+    monkeypatch.setattr("pipeline.sources.client.admin.topic_exists", lambda _admin, topic: topic in topics)
+    monkeypatch.setattr(
+        "pipeline.sources.client.admin.create_topics", lambda config, _count: topics.update(config.topics)
+    )
 
     def run(*args: str, **changes: Any) -> int:
         config = tmp_path / "test.yaml"

@@ -51,7 +51,7 @@ def fake_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeApp]]:
     module = ModuleType("actors.run")
     module.RunningApp = FakeApp  # type: ignore[attr-defined] # a stand-in
     monkeypatch.setitem(sys.modules, "actors.run", module)
-    monkeypatch.setattr("actors.start.start_ray", lambda *_: None)
+    monkeypatch.setattr("actors.boot.start_ray", lambda *_: None)
     monkeypatch.setattr("pipeline.logs.configure_logs", lambda: None)
     monkeypatch.setattr("pipeline.cli.run._LIVE_S", 0.001)
     monkeypatch.setattr("pipeline.cli.run._LINE_S", 0.001)

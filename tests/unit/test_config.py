@@ -142,7 +142,7 @@ def test_what_cannot_work_is_refused_with_the_fix(changes: dict[str, Any], messa
         ({"source__dead_letter_topic": "tickets"}, "is also a source topic"),
         ({"source__dead_letter_topic": "__consumer_offsets"}, "internal to Kafka"),
         ({"source__topics__tickets.*": {"text": "{a}", "tasks": ["urgency"]}}, "Patterns are not supported"),
-        ({"source__topics__..": {"text": "{a}", "tasks": ["urgency"]}}, "is no topic name"),
+        ({"source__topics__..": {"text": "{a}", "tasks": ["urgency"]}}, "is not a valid topic name"),
         ({"source__heartbeat_interval_ms": 20_000}, "a third of session_timeout_ms"),
         ({"source__session_timeout_ms": 600_000}, "at least session_timeout_ms"),
         ({"source__bootstrap_servers": []}, "source.bootstrap_servers: must not be empty"),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.resolved_plan import prompter
 from pipeline.config.advice import advice
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
@@ -15,6 +14,7 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import check_tasks, identify
 from pipeline.errors import ConfigError
 from pipeline.tasks import bind_tasks
+from pipeline.usecases.check import prompter
 from tests.config_trees import CONFIGS
 from tests.unit.engine import tiny_models
 

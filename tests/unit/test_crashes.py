@@ -4,15 +4,15 @@ from threading import Event, Thread
 
 import pytest
 
-from pipeline.crashes import MAX_DEATHS, PROBE_TEXT, Suspects
 from pipeline.errors import DiedError, Reason, RecordError
+from pipeline.live.crashes import MAX_DEATHS, PROBE_TEXT, Suspects
 from tests.fakes import record
 from tests.unit.test_refractor import URGENCY, Bench
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.0001)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
     return Bench()
 
 
@@ -21,7 +21,7 @@ def test_deadly_record_is_dead_lettered_and_the_others_of_its_batch_are_stored(b
     bench.process(*(record(f"k{number}", 1, "deadly" if number == 5 else f"text {number}") for number in range(8)))
     assert [(letter.reason, letter.position.offset) for letter in bench.letters.letters] == [(Reason.CRASHES_WORKER, 5)]
     assert bench.store.count(URGENCY.collection) == 7
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 8}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 8}
 
 
 def test_record_whose_process_is_killed_for_another_reason_is_stored(bench: Bench) -> None:
@@ -39,7 +39,7 @@ def test_nothing_is_blamed_while_harmless_texts_die_too(bench: Bench, monkeypatc
         bench.process(record("a", 1))
     assert bench.num_retries > 12
     assert bench.letters.letters == []
-    assert not bench.tracker.watermarks()
+    assert not bench.tracker.advance()
 
 
 def test_suspect_is_computed_with_nothing_beside_it() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, TransientError
-from pipeline.records import DeadLetter, Position
-from pipeline.sources.dead_letters import SHORT_VALUE_BYTES, KafkaDeadLetters
+from pipeline.records.record import DeadLetter, Position
+from pipeline.sources.letters.dead_letters import SHORT_VALUE_BYTES, KafkaDeadLetters
 
 CONFIG = SourceConfig.model_validate(
     {

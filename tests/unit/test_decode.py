@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import Reason, RecordError
-from pipeline.records import offset_version
-from pipeline.sources.decode import REPLAYED_TIMESTAMP_HEADER, REPLAYED_VERSION_HEADER, VERSION_HEADER
-from pipeline.sources.strict_json import parse_object
+from pipeline.records.decode import REPLAYED_TIMESTAMP_HEADER, REPLAYED_VERSION_HEADER, VERSION_HEADER
+from pipeline.records.record import offset_version
+from pipeline.records.strict_json import parse_object
 from tests.unit.decoding import NOW_MS, body, decode, decoder
 
 TIMED: dict[str, Any] = {"version": "v", "version_type": "time"}

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.plain import DividedStore
+from actors.pools import DividedStore
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
-from pipeline.records import PointBatch
+from pipeline.records.batches import PointBatch
 from pipeline.tasks import Task
 from tests.contract.store_backends import make_batch, make_task, put
 
@@ -27,7 +27,7 @@ class Owner:
         self.error: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name not in {"open", "upsert", "flush", "count", "check"}:
+        if name not in {"open", "upsert", "flush"}:
             raise AttributeError(name)
         return _Method(getattr(self, f"do_{name}"), self._log, f"{self._name}.{name}")
 
@@ -42,12 +42,6 @@ class Owner:
 
     def do_flush(self) -> None:
         pass
-
-    def do_count(self, collection: str) -> int:
-        return len(collection)
-
-    def do_check(self) -> str:
-        return "a store"
 
 
 class _Method:
@@ -70,7 +64,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         assert timeout is not None
         return [each() for each in ref] if isinstance(ref, list) else ref()
 
-    monkeypatch.setattr("actors.plain.ray.get", get)
+    monkeypatch.setattr("actors.pools.ray.get", get)
     return []
 
 
@@ -115,9 +109,3 @@ def test_the_failure_of_one_is_the_failure_of_the_whole(store: DividedStore, own
     owners[1].error = TransientError("away")
     with pytest.raises(TransientError, match="away"):
         store.upsert(make_batch([put("T-1", 1)], *TASKS))
-
-
-def test_what_is_asked_of_one_collection_goes_to_its_owner(store: DividedStore, log: list[tuple[str, str]]) -> None:
-    assert store.count(TASKS[1].collection) == len(TASKS[1].collection)
-    assert log == [("asked", "second.count"), ("waited", "second.count")]
-    assert store.check() == "a store"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from ray import serve
 
-from actors.backfill import _Embedder
-from actors.context import ConfigTree
+from actors.backfill_run import _Embedder
 from actors.embedder import Embedder
+from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine
 from pipeline.engine.load import load_engine, load_tokenizer
-from pipeline.records import Priority, TokenBatch
+from pipeline.records.batches import Priority, TokenBatch
 from tests.config_trees import tree
 
 SOURCE = ConfigTree(tree(), "test.yaml")

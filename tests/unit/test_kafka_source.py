@@ -7,8 +7,8 @@ import pytest
 from kafka import TopicPartition
 
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.records import Partition
-from pipeline.sources.kafka_source import MAX_REBUILDS, REBUILD_WINDOW_S
+from pipeline.records.record import Partition
+from pipeline.sources.group.kafka_source import MAX_REBUILDS, REBUILD_WINDOW_S
 from tests.unit.fake_consumer import PLACE, FakeConsumer, Group, Message, assign, lose, messages, revoke
 
 CORRUPT = kafka_errors.CorruptRecordError("batch at offset 5 failed crc check")

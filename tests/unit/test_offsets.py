@@ -15,8 +15,8 @@ from hypothesis.stateful import (
 )
 
 from pipeline.errors import OwnershipError
-from pipeline.offsets import OffsetTracker, Watermark, Watermarks
-from pipeline.records import Partition, Receipt, Witness
+from pipeline.live.offsets import OffsetTracker, Watermark, Watermarks
+from pipeline.records.record import Partition, Receipt, Witness
 
 P0 = Partition("tickets", 0)
 P1 = Partition("tickets", 1)
@@ -31,52 +31,52 @@ def tracker_with(*offsets: int) -> tuple[OffsetTracker, list[Receipt]]:
 def test_offset_is_not_committed_while_an_earlier_one_is_unfinished() -> None:
     tracker, (first, second, third) = tracker_with(0, 1, 2)
     tracker.finish([second, third])
-    assert tracker.watermarks().offsets == {}
+    assert tracker.advance().offsets == {}
     tracker.finish([first])
-    assert tracker.watermarks().offsets == {P0: 3}
+    assert tracker.advance().offsets == {P0: 3}
 
 
 def test_watermark_is_the_next_offset_of_what_was_delivered_across_gaps() -> None:
     """Compaction and aborted transactions leave gaps, which need no counting."""
     tracker, receipts = tracker_with(5, 9, 20)
     tracker.finish(receipts[:2])
-    assert tracker.watermarks().offsets == {P0: 10}
+    assert tracker.advance().offsets == {P0: 10}
     tracker.finish(receipts[2:])
-    assert tracker.watermarks().offsets == {P0: 21}
+    assert tracker.advance().offsets == {P0: 21}
 
 
 def test_watermark_that_was_committed_is_not_offered_again() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    tracker.secure(tracker.watermarks())
+    tracker.secure(tracker.advance())
     tracker.committed({P0: 1})
     assert tracker.durable() == {}
-    assert not tracker.watermarks()
+    assert not tracker.advance()
 
 
 def test_watermark_is_offered_again_until_it_is_secured_and_then_until_its_commit_is_noted() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    assert tracker.watermarks().offsets == tracker.watermarks().offsets == {P0: 1}
-    tracker.secure(tracker.watermarks())
+    assert tracker.advance().offsets == tracker.advance().offsets == {P0: 1}
+    tracker.secure(tracker.advance())
     assert tracker.durable() == tracker.durable() == {P0: Watermark(1)}
 
 
 def test_what_finishes_while_the_store_is_flushed_is_not_durable() -> None:
     tracker, (first, second) = tracker_with(0, 1)
     tracker.finish([first])
-    taken = tracker.watermarks()
+    taken = tracker.advance()
     assert tracker.durable() == {}
     tracker.finish([second])
     tracker.secure(taken)
     assert tracker.durable() == {P0: Watermark(1)}
-    assert tracker.watermarks().offsets == {P0: 2}
+    assert tracker.advance().offsets == {P0: 2}
 
 
 def test_partition_that_went_and_came_back_while_the_store_was_flushed_has_nothing_durable() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    taken = tracker.watermarks()
+    taken = tracker.advance()
     tracker.lose([P0])
     tracker.assign(P0, 0)
     tracker.secure(taken)
@@ -88,7 +88,7 @@ def test_watermark_keeps_the_witness_it_was_taken_with_and_asks_for_the_one_befo
     tracker = OffsetTracker()
     tracker.assign(P0, 0, start)
     tracker.finish([tracker.add(P0, 0)], {P0: taken})
-    watermarks = tracker.watermarks()
+    watermarks = tracker.advance()
     assert watermarks.witnesses == {(P0, start), (P0, taken)}
     tracker.finish([], {P0: newer, P1: newer})
     tracker.secure(watermarks)
@@ -99,17 +99,17 @@ def test_watermark_keeps_the_witness_it_was_taken_with_and_asks_for_the_one_befo
 def test_committed_start_position_is_not_committed_again() -> None:
     tracker = OffsetTracker()
     tracker.assign(P0, 7)
-    assert tracker.watermarks().offsets == {}
+    assert tracker.advance().offsets == {}
 
 
 def test_revoke_returns_what_is_durable_and_ignores_what_finishes_later() -> None:
     tracker, (first, second, third) = tracker_with(0, 1, 2)
     tracker.finish([first])
-    tracker.secure(tracker.watermarks())
+    tracker.secure(tracker.advance())
     tracker.finish([second])
     assert tracker.revoke([P0]) == {P0: Watermark(1)}
     tracker.finish([third])
-    assert not tracker.watermarks()
+    assert not tracker.advance()
     assert tracker.held() == frozenset()
 
 
@@ -120,25 +120,25 @@ def test_late_finish_of_an_earlier_assignment_does_not_move_the_next_one() -> No
     tracker.assign(P0, 0)
     again = tracker.add(P0, 0)
     tracker.finish([late])
-    assert tracker.watermarks().offsets == {}
+    assert tracker.advance().offsets == {}
     assert not tracker.is_current(late)
     assert tracker.is_current(again)
     tracker.finish([again])
-    assert tracker.watermarks().offsets == {P0: 1}
+    assert tracker.advance().offsets == {P0: 1}
 
 
 def test_lost_partition_has_nothing_to_commit() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
     tracker.lose([P0])
-    assert tracker.watermarks().offsets == {}
+    assert tracker.advance().offsets == {}
     assert tracker.revoke([P0]) == {}
 
 
 def test_commit_of_a_lost_partition_is_ignored() -> None:
     tracker, receipts = tracker_with(0)
     tracker.finish(receipts)
-    tracker.secure(tracker.watermarks())
+    tracker.secure(tracker.advance())
     tracker.lose([P0])
     tracker.committed({P0: 1})
     assert tracker.held() == frozenset()
@@ -148,9 +148,9 @@ def test_partitions_do_not_wait_for_each_other() -> None:
     tracker, (slow,) = tracker_with(0)
     tracker.assign(P1)
     tracker.finish([tracker.add(P1, 4)])
-    assert tracker.watermarks().offsets == {P1: 5}
+    assert tracker.advance().offsets == {P1: 5}
     tracker.finish([slow])
-    assert tracker.watermarks().offsets == {P0: 1, P1: 5}
+    assert tracker.advance().offsets == {P0: 1, P1: 5}
 
 
 def test_records_of_a_partition_that_is_not_held_are_refused() -> None:
@@ -169,10 +169,10 @@ def test_age_is_that_of_the_oldest_unfinished_offset() -> None:
     assert tracker.watermark_age_s() == 10.0
     tracker.finish([first])
     assert tracker.watermark_age_s() == 6.0
-    assert tracker.num_unfinished() == 1
+    assert tracker.unfinished() == {P0: 1}
     tracker.lose([P0])
     assert tracker.watermark_age_s() == 0.0
-    assert tracker.num_unfinished() == 0
+    assert tracker.unfinished() == {}
 
 
 class TrackerAgainstModel(RuleBasedStateMachine):
@@ -197,7 +197,7 @@ class TrackerAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        self.taken = (self.tracker.watermarks(), self.expected())
+        self.taken = (self.tracker.advance(), self.expected())
 
     @precondition(lambda self: self.taken)
     @rule()
@@ -243,7 +243,7 @@ class TrackerAgainstModel(RuleBasedStateMachine):
     @invariant()
     def watermarks_are_contiguous(self) -> None:
         moved = {key: offset for key, offset in self.expected().items() if offset != self.durable.get(key)}
-        assert self.tracker.watermarks().offsets == moved
+        assert self.tracker.advance().offsets == moved
 
     @invariant()
     def only_what_was_secured_may_be_committed(self) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import MAX_VERSION, POINT_NAMESPACE, PointBatch, offset_version, point_id
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import MAX_VERSION, POINT_NAMESPACE, offset_version, point_id
 
 
 def test_point_id_is_uuid5_of_pipeline_and_key() -> None:

@@ -7,11 +7,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError, TransientError, UnknownOutcomeError
+from pipeline.live.observer import IngestObserver
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports, Routes
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Delivery, Embeddings, Priority, Record, TokenBatch, point_id
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.records.record import Delivery, Record, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task, vector
 
 URGENCY, ISSUE = task("urgency"), task("issue")
@@ -22,25 +25,19 @@ MAX_RETRIES = 10
 class Bench:
     """A refractor on fakes, with two tasks of one topic."""
 
-    def __init__(self, embedder: FakeEmbedder | None = None) -> None:
+    def __init__(self, embedder: FakeEmbedder | None = None, store: FakeStore | None = None) -> None:
         self.tracker = OffsetTracker()
         self.source = FakeSource(self.tracker)
-        self.store = FakeStore()
+        self.store = store or FakeStore()
         self.letters = FakeDeadLetters()
         self.embedder = embedder or FakeEmbedder()
         self.registry = CollectorRegistry()
         self.stop = Event()
         self.num_retries = 0
-        self.refractor = Refractor(
-            Plan("support", {"tickets": [URGENCY, ISSUE]}, {"m": FakeTokenizer(max_length=12)}),
-            embedder=self.embedder,
-            store=self.store,
-            dead_letters=self.letters,
-            tracker=self.tracker,
-            retry=Retrier(self.stop, self._on_retry),
-            metrics=IngestMetrics(self.registry),
-            wall_clock=lambda: 1.5,
-        )
+        observer = IngestObserver(IngestMetrics(self.registry), wall_clock=lambda: 1.5)
+        ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self._on_retry), observer)
+        routes = Routes("support", {"tickets": [URGENCY, ISSUE]}, {"m": FakeTokenizer(max_length=12)})
+        self.refractor = Refractor(routes, ports, self.tracker)
 
     def _on_retry(self, component: str) -> None:  # noqa: ARG002 - the fake only counts
         self.num_retries += 1
@@ -59,7 +56,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.0001)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
     return Bench()
 
 
@@ -70,7 +67,7 @@ def test_record_becomes_one_point_per_task_with_that_tasks_vector(bench: Bench) 
         assert (version, deleted) == (7, False)
         assert row is not None
         assert np.array_equal(row, vector(wanted.name, "no heating"))
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 1}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 1}
 
 
 def test_text_is_tokenised_and_sent_once_for_all_tasks_of_a_model(bench: Bench) -> None:
@@ -85,7 +82,7 @@ def test_batch_keeps_only_the_newest_version_of_a_key_in_either_order(bench: Ben
     (batch,) = bench.store.upserts
     assert batch.versions.tolist() == [9]
     assert bench.sample("refract_points_stale_total", task="urgency") == 1
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 2}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 2}
 
 
 def test_first_of_two_equal_versions_wins(bench: Bench) -> None:
@@ -100,7 +97,7 @@ def test_older_version_is_stored_when_the_newer_one_of_its_batch_is_dead_lettere
     assert bench.store.points[URGENCY.collection][point_id("support", "s:a")][0] == 2
     assert [letter.position.offset for letter in bench.letters.letters] == [2]
     assert bench.sample("refract_points_stale_total", task="urgency") == 1
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 4}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 4}
 
 
 def test_delete_becomes_a_tombstone_in_every_collection(bench: Bench) -> None:
@@ -124,7 +121,7 @@ def test_bad_record_is_dead_lettered_and_the_good_ones_around_it_are_stored(benc
         (Reason.INVALID_JSON, 1, b"bad")
     ]
     assert bench.store.count(URGENCY.collection) == 2
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 3}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 3}
     assert bench.sample("refract_dead_letters_total", reason="invalid_json") == 1
 
 
@@ -133,7 +130,7 @@ def test_nothing_is_finished_before_the_dead_letter_is_acknowledged(bench: Bench
     bench.letters.failures.append(TransientError("no leader"))
     with pytest.raises(TransientError):
         bench.process(Reason.INVALID_JSON)
-    assert bench.tracker.watermarks().offsets == {}
+    assert bench.tracker.advance().offsets == {}
 
 
 def test_outage_of_dead_letters_store_and_embedder_is_repeated_and_never_dead_lettered(bench: Bench) -> None:
@@ -167,7 +164,7 @@ def test_embedding_that_is_not_finite_is_that_records_dead_letter(bench: Bench) 
         (Reason.INVALID_EMBEDDING, "urgency", 1)
     ]
     assert sorted(bench.store.points[ISSUE.collection]) == sorted(point_id("support", key) for key in ("s:a", "s:c"))
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 3}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 3}
 
 
 def test_batch_that_is_too_large_for_the_embedder_is_halved_until_it_fits(bench: Bench) -> None:
@@ -182,19 +179,20 @@ def test_single_record_that_is_too_large_is_dead_lettered(bench: Bench) -> None:
     bench.embedder.max_texts = 0
     bench.process(record("a", 1))
     assert [letter.reason for letter in bench.letters.letters] == [Reason.TOO_LARGE_FOR_MODEL]
-    assert bench.tracker.watermarks().offsets == {bench.source.partition: 1}
+    assert bench.tracker.advance().offsets == {bench.source.partition: 1}
 
 
-def test_one_record_the_store_refuses_is_found_by_bisection(bench: Bench) -> None:
+@pytest.mark.usefixtures("bench")
+def test_one_record_the_store_refuses_is_found_by_bisection() -> None:
     class Picky(FakeStore):
         def upsert(self, batch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - as the base class
             if point_id("support", "s:3") in {raw.tobytes() for raw in batch.ids}:
                 raise RecordError(Reason.REFUSED_BY_STORE) if len(batch) == 1 else BatchShapeError("one is bad")
             return super().upsert(batch)
 
-    bench.refractor._store = store = Picky()
+    bench = Bench(store=Picky())
     bench.process(*(record(str(number), 1) for number in range(8)))
-    assert store.count(URGENCY.collection) == 7
+    assert bench.store.count(URGENCY.collection) == 7
     assert [(letter.reason, letter.position.offset) for letter in bench.letters.letters] == [
         (Reason.REFUSED_BY_STORE, 3)
     ]
@@ -204,7 +202,7 @@ def test_fault_of_the_environment_is_raised_and_nothing_is_finished(bench: Bench
     bench.store.failures.append(EnvironmentFault("collection dropped"))
     with pytest.raises(EnvironmentFault):
         bench.process(record("a", 1))
-    assert bench.tracker.watermarks().offsets == {}
+    assert bench.tracker.advance().offsets == {}
     assert bench.letters.letters == []
 
 

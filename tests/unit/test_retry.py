@@ -6,7 +6,7 @@ from threading import Event, Timer
 import pytest
 
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.retry import Retrier
+from pipeline.live.retry import Retrier
 
 
 class Flaky:
@@ -24,7 +24,7 @@ class Flaky:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.0001)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
 
 
 def test_outage_is_repeated_until_it_ends_and_counted() -> None:

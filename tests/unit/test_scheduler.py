@@ -11,7 +11,7 @@ from pipeline.engine.engine import Engine, Job, Result
 from pipeline.engine.scheduler import BRIEF_S, EmbedScheduler, _Brief, _Window
 from pipeline.errors import BatchShapeError
 from pipeline.metrics import EmbedMetrics
-from pipeline.records import Priority, TokenBatch
+from pipeline.records.batches import Priority, TokenBatch
 from tests.fakes import FakeTokenizer
 
 

@@ -1,10 +1,14 @@
 """Queries: the task's own prompt, and refusals that say why."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from pipeline.records import Embeddings, PointBatch, Priority, TokenBatch, point_id
+from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
+from pipeline.records.record import point_id
 from pipeline.search import QueryError, Searcher
+from tests.config_trees import parsed
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, task, vector
 
 SYMMETRIC, RETRIEVAL = task("urgency"), task("answers", mode="retrieval")
@@ -36,15 +40,20 @@ def store() -> FakeStore:
 
 @pytest.fixture
 def searcher(embedder: FakeEmbedder, store: FakeStore) -> Searcher:
-    return Searcher(
-        "support",
-        {"urgency": SYMMETRIC, "answers": RETRIEVAL},
-        tokenizers={"m": FakeTokenizer()},
-        embedder=embedder,
-        store=store,
-        filterable=["product"],
-        max_query_bytes=100,
+    return make(embedder, store)
+
+
+def make(embedder: FakeEmbedder, store: FakeStore, **topic: Any) -> Searcher:
+    """A searcher of two tasks of one topic."""
+    tasks = {"urgency": SYMMETRIC, "answers": RETRIEVAL}
+    settings = {"key": "id", "text": "{body}", "payload": ["product"], "tasks": list(tasks), **topic}
+    config = parsed(
+        pipeline="support",
+        source__topics={"tickets": settings},
+        tasks={name: {"model": "null", "instruction": name} for name in tasks},
+        api__max_query_bytes=100,
     )
+    return Searcher(config, tasks, {"m": FakeTokenizer()}, embedder, store)
 
 
 def test_symmetric_task_asks_the_same_of_queries_as_of_records(searcher: Searcher, embedder: FakeEmbedder) -> None:
@@ -107,14 +116,41 @@ def test_vector_that_is_not_finite_is_never_sent_to_the_store(store: FakeStore) 
         def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
             return [rows * np.float32(np.nan) for rows in super().embed(model, batch, priority)]
 
-    searcher = Searcher(
-        "support",
-        {"urgency": SYMMETRIC},
-        tokenizers={"m": FakeTokenizer()},
-        embedder=Broken(),
-        store=store,
-        filterable=[],
-        max_query_bytes=100,
-    )
+    searcher = make(Broken(), store)
     with pytest.raises(ArithmeticError):
         searcher.by_text("urgency", "x", 5, {})
+
+
+def stored_under(*keys: str) -> FakeStore:
+    """A store with a live record under each canonical key."""
+    store = FakeStore()
+    store.upsert(
+        PointBatch(
+            ids=np.frombuffer(b"".join(point_id("support", key) for key in keys), np.uint8).reshape(-1, 16),
+            versions=np.ones(len(keys), np.int64),
+            deleted=np.zeros(len(keys), np.bool_),
+            payloads=[{"_key": key} for key in keys],
+            vectors={SYMMETRIC.collection: np.stack([vector("urgency", key) for key in keys])},
+        )
+    )
+    return store
+
+
+@pytest.mark.parametrize("given", [17, "17"])
+def test_integer_key_is_found_as_number_and_as_text_and_stays_a_number_in_hits(given: int | str) -> None:
+    searcher = make(FakeEmbedder(), stored_under("i:17", "i:18"), key_type="integer")
+    (hit,) = searcher.by_key("urgency", given, 5, {})
+    assert hit.key == 18
+
+
+def test_binary_key_is_found_by_its_hex_digits() -> None:
+    searcher = make(FakeEmbedder(), stored_under("b:00ff", "b:01"), binary_key=True, key=None)
+    (hit,) = searcher.by_key("urgency", "00FF", 5, {})
+    assert hit.key == "01"
+
+
+def test_number_is_not_the_text_of_its_digits() -> None:
+    searcher = make(FakeEmbedder(), stored_under("s:17", "s:18"))
+    assert [hit.key for hit in searcher.by_key("urgency", "17", 5, {})] == ["18"]
+    with pytest.raises(QueryError):
+        searcher.by_key("urgency", 17, 5, {})

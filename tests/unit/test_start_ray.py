@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors import start
+from actors import boot as start
 from pipeline.errors import ConfigError
 from tests.broker import free_port
 from tests.config_trees import parsed

@@ -5,16 +5,15 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
-from actors.monitor import Report
-from actors.status import readiness, status
-from pipeline.metrics import EmbedMetrics, IngestMetrics, snapshot
+from pipeline.api.status import readiness, status
+from pipeline.metrics import EmbedMetrics, IngestMetrics, ReplicaReport, snapshot
 from tests.config_trees import parsed
 
 CONFIG = parsed(ray={"ingestors": 2}, models__second={"model": "null:8", "replicas": 1})
 URGENCY = ("tickets", "urgency")
 
 
-def ingestor(replica: str, *, ready: bool = True, detail: str = "", **values: int) -> Report:
+def ingestor(replica: str, *, ready: bool = True, detail: str = "", **values: int) -> ReplicaReport:
     """A report of an ingestor whose metrics have the given values."""
     registry = CollectorRegistry()
     metrics = IngestMetrics(registry)
@@ -29,10 +28,10 @@ def ingestor(replica: str, *, ready: bool = True, detail: str = "", **values: in
         else:
             labelled = metric.labels(*URGENCY)
         (labelled.set if hasattr(labelled, "set") else labelled.inc)(value)
-    return Report(snapshot("ingestor", replica, time.time() - 60, registry), ready, detail)
+    return ReplicaReport(snapshot("ingestor", replica, time.time() - 60, registry), ready, detail)
 
 
-def embedder(replica: str, model: str, *, occupancy: float = 0.0, queued: int = 0) -> Report:
+def embedder(replica: str, model: str, *, occupancy: float = 0.0, queued: int = 0) -> ReplicaReport:
     registry = CollectorRegistry()
     metrics = EmbedMetrics(registry)
     metrics.occupancy.labels(model).set(occupancy)
@@ -40,7 +39,7 @@ def embedder(replica: str, model: str, *, occupancy: float = 0.0, queued: int = 
     metrics.queued.labels(model, "query").set(1)
     metrics.items.labels(model, "live").inc(10)
     metrics.tokens_per_s.labels(model).set(100.0)
-    return Report(snapshot("embedder", replica, time.time(), registry), ready=True)
+    return ReplicaReport(snapshot("embedder", replica, time.time(), registry), ready=True)
 
 
 COMPLETE = [ingestor("i1"), ingestor("i2"), embedder("e1", "null"), embedder("e2", "second")]
@@ -60,7 +59,7 @@ def test_ready_when_every_expected_replica_is() -> None:
         ([ingestor("i1", ready=False), *COMPLETE[1:]], "an ingestor is not ready"),
     ],
 )
-def test_not_ready_says_what_is_missing(reports: list[Report], reason: str) -> None:
+def test_not_ready_says_what_is_missing(reports: list[ReplicaReport], reason: str) -> None:
     assert readiness(CONFIG, reports) == (False, reason)
     shown = status(CONFIG, reports)
     assert (shown["ready"], shown["reason"]) == (False, reason)
@@ -97,7 +96,10 @@ def test_dead_letters_and_retries_are_told_by_reason_and_component() -> None:
         metrics.dead_letters.labels("other", "no_key").inc()
         metrics.retries.labels("store").inc(3)
     metrics.dead_letters.labels("tickets", "text_empty").inc()
-    taken = [Report(snapshot("ingestor", str(number), 0.0, made), ready=True) for number, made in enumerate(registries)]
+    taken = [
+        ReplicaReport(snapshot("ingestor", str(number), 0.0, made), ready=True)
+        for number, made in enumerate(registries)
+    ]
     shown = status(CONFIG, taken)
     assert shown["topics"]["tickets"]["dead_letters"] == {"no_key": 4, "text_empty": 1}
     assert shown["retries"] == {"store": 6}
@@ -108,7 +110,7 @@ def test_freshness_is_of_the_task_and_absent_before_the_first_record() -> None:
     metrics = IngestMetrics(registry)
     for age_s in [0.04] * 97 + [10] * 3:
         metrics.freshness.labels(*URGENCY).observe(age_s)
-    shown = status(CONFIG, [Report(snapshot("ingestor", "i1", 0.0, registry), ready=True)])
+    shown = status(CONFIG, [ReplicaReport(snapshot("ingestor", "i1", 0.0, registry), ready=True)])
     tasks = shown["topics"]["tickets"]["tasks"]
     assert tasks["urgency"]["freshness_p50_s"] < 0.1
     assert tasks["urgency"]["freshness_p99_s"] > 5

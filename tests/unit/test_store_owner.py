@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.context import ConfigTree, Context
 from actors.store_owner import StoreOwner
-from pipeline.records import PointBatch, point_id
+from pipeline.config.load import ConfigTree
+from pipeline.context import Context
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import point_id
 from pipeline.tasks import Task
 from tests.config_trees import tree
 

@@ -15,7 +15,7 @@ from pipeline.errors import (
     TransientError,
     UnknownOutcomeError,
 )
-from pipeline.records import PointBatch
+from pipeline.records.batches import PointBatch
 from pipeline.stores.grpc_errors import most_severe
 from pipeline.stores.points import UNVERSIONED, id_bytes, sendable, stored_version
 

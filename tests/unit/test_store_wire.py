@@ -13,8 +13,9 @@ from qdrant_client import grpc as qdrant
 from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from pipeline.records import MAX_VERSION, PointBatch
-from pipeline.stores.points import sendable, uuid_text
+from pipeline.records.batches import PointBatch
+from pipeline.records.record import MAX_VERSION, uuid_text
+from pipeline.stores.points import sendable
 from pipeline.stores.wire import WireChunk, read_payload, read_vector, upsert_head
 
 TEXT = st.text(st.characters(codec="utf-8"))

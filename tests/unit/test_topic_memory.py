@@ -8,9 +8,9 @@ import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 
 from pipeline.config.source import SecurityConfig, SourceConfig
-from pipeline.sources.memory import REFRESH_S, RETRY_S, TopicMemory
-from pipeline.sources.oauth import ClientCredentials
-from pipeline.sources.start import Mark
+from pipeline.sources.client.oauth import ClientCredentials
+from pipeline.sources.group.memory import REFRESH_S, RETRY_S, TopicMemory
+from pipeline.sources.group.positions import Mark
 
 PLACE = TopicPartition("dead", 0)
 FIRST, SECOND = Mark("id-1", 4, 4, 0), Mark("id-2", 2, 2, 1)
@@ -129,7 +129,7 @@ def credentials(
     monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exception
 ) -> tuple[ClientCredentials, Endpoint]:
     endpoint = Endpoint(answer)
-    monkeypatch.setattr("pipeline.sources.oauth.httpx.post", endpoint)
+    monkeypatch.setattr("pipeline.sources.client.oauth.httpx.post", endpoint)
     tree = {
         "protocol": "SASL_PLAINTEXT",
         "sasl_mechanism": "OAUTHBEARER",
@@ -144,7 +144,7 @@ def credentials(
 def test_a_token_is_fetched_once_while_it_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     provider, endpoint = credentials(monkeypatch, httpx.Response(200, json={"access_token": "abc", "expires_in": 600}))
     now = 1_000.0
-    monkeypatch.setattr("pipeline.sources.oauth.time.monotonic", lambda: now)
+    monkeypatch.setattr("pipeline.sources.client.oauth.time.monotonic", lambda: now)
     assert [provider.token(), provider.token()] == ["abc", "abc"]
     assert endpoint.forms == [{"grant_type": "client_credentials", "scope": "kafka"}]
     now += 580

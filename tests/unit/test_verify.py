@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.compare.comparison import Comparison, TaskReport, note_source
+from pipeline.compare.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
+from pipeline.compare.revisit import Encoder, Revisit
 from pipeline.errors import EnvironmentFault, Reason
-from pipeline.interfaces import StoredPoint, Written
-from pipeline.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
-from pipeline.record_range import Found, Letters
-from pipeline.records import Int64, Partition, PointBatch, Position, Record, point_id
-from pipeline.repair import Encoder, Revisit
-from pipeline.verify import Comparison, TaskReport, note_source
+from pipeline.interfaces import Found, Letters, StoredPoint, Written
+from pipeline.records.batches import Int64, PointBatch
+from pipeline.records.record import Partition, Position, Record, point_id
 from tests.fakes import DIMENSION, FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
 
 PIPELINE = "p"
@@ -196,7 +196,7 @@ def test_what_the_pipeline_writes_meanwhile_is_no_fault(world: World, monkeypatc
         points[id_of("k5")] = late
         world.source.finished = 81
 
-    monkeypatch.setattr("pipeline.verify.time.sleep", finish)
+    monkeypatch.setattr("pipeline.compare.comparison.time.sleep", finish)
     assert world.verify().equal
 
 

@@ -8,9 +8,9 @@ import pytest
 from kafka import OffsetAndMetadata
 
 from pipeline.errors import EnvironmentFault, Reason, TransientError
-from pipeline.records import Partition, Witness, collection_tag, point_id
-from pipeline.sources.start import Mark, load_witness, without_witness
-from pipeline.witness import confirm, witness_tags
+from pipeline.live.witness import confirm, witness_tags
+from pipeline.records.record import Partition, Witness, collection_tag, point_id
+from pipeline.sources.group.positions import Mark, load_witness, without_witness
 from tests.fakes import FakeStore, record, task
 from tests.unit.fake_consumer import PLACE, FakeConsumer, Group, assign, lose, messages, revoke
 from tests.unit.test_refractor import Bench
@@ -68,7 +68,7 @@ def test_a_batch_names_its_last_stored_record_and_no_dead_letter() -> None:
     bench = Bench()
     bench.embedder.nan_texts = {"poison"}
     bench.process(record("a", 7, "x"), record("b", 1, "y"), record("b", 5, "poison"), Reason.INVALID_JSON)
-    ((place, found),) = bench.tracker.watermarks().witnesses
+    ((place, found),) = bench.tracker.advance().witnesses
     assert (found.id, found.version) == (point_id("support", "s:b"), 1)
     check(bench.store, {place: found})
 
@@ -76,9 +76,9 @@ def test_a_batch_names_its_last_stored_record_and_no_dead_letter() -> None:
 def test_a_batch_of_letters_keeps_the_witness_before_it() -> None:
     bench = Bench()
     bench.process(record("a", 7, "x"))
-    before = bench.tracker.watermarks().witnesses
+    before = bench.tracker.advance().witnesses
     bench.process(Reason.INVALID_JSON)
-    assert bench.tracker.watermarks().witnesses == before != set()
+    assert bench.tracker.advance().witnesses == before != set()
 
 
 def test_a_witness_survives_being_written_beside_the_mark_and_a_rewind_forgets_it() -> None:
@@ -107,7 +107,7 @@ def test_commits_carry_the_witness_and_the_next_owner_asks_for_it() -> None:
     group.poll(3, durable=False)
     assert group.asked == [{(place, WITNESS)}]
     group.tracker.finish([group.tracker.add(place, 2)])
-    assert group.tracker.watermarks().witnesses == {(place, WITNESS)}  # carried on until something newer is stored
+    assert group.tracker.advance().witnesses == {(place, WITNESS)}  # carried on until something newer is stored
 
 
 def test_the_last_commit_of_a_revoked_partition_carries_it_too() -> None:
@@ -170,4 +170,4 @@ def test_a_lost_partition_takes_its_witness_with_it() -> None:
     group.tracker.finish([], {Partition(*PLACE): WITNESS})
     group.poll(durable=False)
     group.tracker.finish([], {Partition(*PLACE): WITNESS})
-    assert not group.tracker.watermarks()
+    assert not group.tracker.advance()

@@ -7,17 +7,21 @@ from time import monotonic, sleep
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.buffer import DELIVERY_BYTES
 from pipeline.config.app import LimitsConfig
 from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
+from pipeline.live.breaker import DeadLetterBreaker
+from pipeline.live.buffer import DELIVERY_BYTES
+from pipeline.live.durability import Durability
+from pipeline.live.observer import IngestObserver
+from pipeline.live.offsets import OffsetTracker
+from pipeline.live.refractor import Refractor
+from pipeline.live.retry import Retrier
+from pipeline.live.routes import Ports, Routes
+from pipeline.live.witness import witness_tags
+from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.offsets import OffsetTracker
-from pipeline.records import Partition, Witness, point_id
-from pipeline.refractor import Plan, Refractor
-from pipeline.retry import Retrier
-from pipeline.witness import witness_tags
-from pipeline.worker import DeadLetterBreaker, StreamWorker
+from pipeline.records.record import Partition, Witness, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task
 
 URGENCY = task("urgency")
@@ -34,28 +38,15 @@ class Rig:
         self.letters = FakeDeadLetters()
         self.embedder = FakeEmbedder()
         self.metrics = IngestMetrics(CollectorRegistry())
-        retry = Retrier(self.stop, lambda component: self.metrics.retries.labels(component).inc())
-        plan = Plan("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
-        refractor = Refractor(
-            plan,
-            embedder=self.embedder,
-            store=self.store,
-            dead_letters=self.letters,
-            tracker=self.tracker,
-            retry=retry,
-            metrics=self.metrics,
-        )
+        self.observer = IngestObserver(self.metrics)
+        ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self.observer.retried), self.observer)
+        routes = Routes("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
         self.worker = StreamWorker(
-            source=self.open_source,
-            tracker=self.tracker,
-            refractor=refractor,
-            store=self.store,
-            confirm=self.confirm,
-            tasks=[URGENCY],
-            limits=limits or LimitsConfig(),
-            commit_interval_s=0.001,
-            metrics=self.metrics,
-            stop=self.stop,
+            self.open_source,
+            Refractor(routes, ports, self.tracker),
+            Durability(self.store, [URGENCY], self.tracker, self.confirm),
+            self.observer,
+            Loop(limits or LimitsConfig(), 0.001, self.stop),
         )
         self.asked: list[set[tuple[Partition, Witness]]] = []
         self.store_says: list[EnvironmentFault] = []
@@ -90,8 +81,8 @@ class Rig:
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr("pipeline.worker.TAKE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.live.worker.TAKE_TIMEOUT_S", 0.01)
     return Rig()
 
 
@@ -116,7 +107,7 @@ def test_what_is_finished_while_the_store_is_flushed_waits_for_the_next_flush(
         written_before.append(rig.store.count(URGENCY.collection))
         if len(written_before) == 1:
             rig.source.batches.append([record("b", 1)])
-            rig.until(lambda: rig.tracker.watermarks().offsets == {rig.source.partition: 2})
+            rig.until(lambda: rig.tracker.advance().offsets == {rig.source.partition: 2})
         else:
             rig.until(lambda: rig.source.commits)
 
@@ -235,7 +226,7 @@ def test_work_that_belongs_to_somebody_else_now_is_dropped_and_the_loop_goes_on(
 
 
 def test_source_is_paused_at_the_bound_and_polled_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.retry.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.001)
     rig = Rig(LimitsConfig.model_validate({"max_in_flight_bytes": 65_536, "max_record_bytes": 1_024}))
     rig.worker._buffer._max_bytes = 15 + DELIVERY_BYTES  # two records of the fake
     rig.store.failures.extend([TransientError("down")] * 5_000)
@@ -320,7 +311,7 @@ def test_breaker_opens_only_when_most_of_a_full_window_is_bad() -> None:
 def test_a_store_that_is_away_for_long_is_not_ready_and_is_again_when_it_is_back(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.worker.OUTAGE_S", 0.05)
+    monkeypatch.setattr("pipeline.live.worker.OUTAGE_S", 0.05)
     rig.source.batches.append([record("a", 1)])
     rig.store.failures.extend([TransientError("away")] * 2 + [TransientError("away", retry_after_s=0.3)])
     rig.thread.start()

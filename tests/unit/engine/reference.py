@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.engine.tiny_models import FAMILIES
 
 

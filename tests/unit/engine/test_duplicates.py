@@ -12,7 +12,7 @@ from pipeline.engine.duplicates import DeduplicatingEngine
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.engine.null import NullEngine, NullTokenizer
 from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
-from pipeline.records import TokenBatch
+from pipeline.records.batches import TokenBatch
 
 MODEL = ModelConfig(model="null:16")
 TASKS = {name: TaskConfig(model="m", instruction=name) for name in ("a", "b")}

@@ -11,7 +11,7 @@ import transformers
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
 from pipeline.errors import ConfigError
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.engine.reference import reference_rows
 from tests.unit.engine.tiny_models import NASTY_TEXTS, build
 

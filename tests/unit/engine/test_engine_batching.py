@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import band_groups, exact_length_groups, flat_packs, halves
+from pipeline.engine.batching import band_groups, exact_length_groups, flat_packs, halves
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=60).map(lambda values: np.array(values, np.int32))
 BUDGETS = st.integers(1, 2_000)

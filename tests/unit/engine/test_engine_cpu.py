@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from pipeline.batching import flat_packs
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine import attention, cpu_kernels, weights
+from pipeline.engine.batching import flat_packs
 from pipeline.engine.budget import TokenBudget
 from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, packs_bfloat16, quantise
 from pipeline.engine.layout import Pack
@@ -212,6 +212,18 @@ def test_a_layer_in_8_bits_is_near_the_layer_whatever_the_scale(dtype: torch.dty
 
 
 @needs_int8
+def test_a_tensor_changed_in_place_between_two_calls_is_read_again() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(32, 8))
+    quantise(model)
+    with torch.inference_mode():
+        states = torch.randn(4, 32)
+        before = model(states).clone()
+        states.mul_(-1)
+        torch.testing.assert_close(model(states) - model[0].bias, -(before - model[0].bias))
+
+
+@needs_int8
 @pytest.mark.parametrize("family", ["bert-bge", "qwen3", "t5-instructor", "modernbert", "gemma3_text"])
 def test_rows_in_8_bits_do_not_depend_on_the_batch_and_their_distance_is_told(family: str, tmp_path: Path) -> None:
     tasks = {"t": TaskConfig(instruction=instruction_of(family), model="m")}
@@ -248,7 +260,7 @@ def test_8_bits_are_refused_on_a_processor_without_the_instructions(
     with pytest.raises(ConfigError, match="the device is cuda"):
         weights.pick_dtype(model, spec, torch.device("cuda"))
     monkeypatch.setattr(weights, "cpu_computes_in_int8", lambda: False)
-    with pytest.raises(ConfigError, match="none of avx512_vnni"):
+    with pytest.raises(ConfigError, match="neither avx512_vnni"):
         weights.pick_dtype(model, spec, torch.device("cpu"))
 
 

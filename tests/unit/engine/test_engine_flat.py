@@ -18,7 +18,7 @@ from pipeline.engine.forward import Forward
 from pipeline.engine.layout import Pack, Run, pack_of
 from pipeline.engine.pooling import pool
 from pipeline.engine.transformer import TransformerEngine
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.engine.test_engine_transformer import TASKS, TEXTS, loaded
 from tests.unit.engine.tiny_models import FAMILIES, instruction_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.engine.reference import reference_rows
 from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build, instruction_of
 

@@ -18,7 +18,7 @@ from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.errors import BatchShapeError, ConfigError, Reason, RecordError
 from pipeline.interfaces import Tokenizer
-from pipeline.records import Float32, TokenBatch
+from pipeline.records.batches import Float32, TokenBatch
 from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build
 
 TASKS: Mapping[str, TaskConfig] = {

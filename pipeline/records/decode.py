@@ -1,0 +1,308 @@
+"""Decides what the bytes of one Kafka record mean: its key, version, text and payload, or why it has none.
+
+Pure: no network, no state between records. `pipeline.records.formats` turns a value into fields;
+everything here works on fields, whatever their format was.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from pipeline.clock import wall_clock_ms
+from pipeline.config.app import LimitsConfig
+from pipeline.config.source import SourceConfig, TopicConfig
+from pipeline.errors import Reason, RecordError
+from pipeline.records.formats import FORMATS, Parser
+from pipeline.records.record import MAX_VERSION, Headers, Position, Record, offset_version
+from pipeline.records.values import (
+    MISSING,
+    Template,
+    canonical_kafka_key,
+    canonical_key,
+    field_at,
+    split_path,
+    version_of,
+)
+
+VERSION_HEADER = "refract-version"
+"""Header in which a record with a null value carries its version, as decimal digits."""
+
+REPLAYED_VERSION_HEADER = "refract-replayed-version"
+"""Header in which `refract dlq replay` keeps the version of a record whose offset was its version."""
+
+REPLAYED_TIMESTAMP_HEADER = "refract-replayed-timestamp"
+"""Header in which it keeps Kafka's timestamp where the payload holds it, as decimal milliseconds."""
+
+_TWO_63 = 2**63
+"""Integers of a Qdrant payload are signed 64-bit."""
+
+_MAX_PAYLOAD_DEPTH = 24
+"""A level of JSON is three nested protobuf messages, and their readers stop at 100."""
+
+
+class RecordDecoder(Protocol):
+    """Turns keys and values of one topic into records. Thread-safe, and keeps nothing between records."""
+
+    def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
+        """Returns the record of a message.
+
+        Raises:
+            RecordError: why it can never be one. The detail names fields and sizes, never text.
+        """
+
+    def from_fields(
+        self,
+        fields: dict[str, Any],
+        num_value_bytes: int,
+        position: Position,
+        key: bytes | None = None,
+        headers: Headers = (),
+    ) -> Record:
+        """Returns the record of a value that is already parsed, by the same rules. Raises RecordError.
+
+        Args:
+            fields: What JSON can hold; a file's row, for example.
+            num_value_bytes: Size of the value as JSON, or more: a text within it needs no measuring.
+            position: Where the record came from.
+            key: The Kafka message key.
+            headers: The record's headers.
+        """
+
+
+class Decoders:
+    """The decoders of a configuration's topics."""
+
+    def __init__(self, source: SourceConfig, limits: LimitsConfig, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+        """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions."""
+        self._decoders: dict[str, RecordDecoder] = {
+            name: TopicDecoder(topic, limits, FORMATS[topic.format](source, topic, limits), clock_ms)
+            for name, topic in source.topics.items()
+        }
+
+    def of(self, topic: str) -> RecordDecoder:
+        """Returns the decoder of a topic of the configuration."""
+        return self._decoders[topic]
+
+
+class TopicDecoder:
+    """Implements `RecordDecoder` by the rules of a topic's configuration.
+
+    The canonical key comes from the field `key`, else from the Kafka message key. A null value has
+    no fields, so its Kafka key must name the record: it is read as the topic's `key_type` (see
+    `canonical_kafka_key`), and matches what a field of the same text stored.
+
+    The version comes from the field `version`, else from generation and offset (from the first ones
+    where a dead letter was replayed: a later offset would make it newer than it is). A null value of a
+    topic with a `version` field takes the header `refract-version`; else, with `version_type: time`,
+    Kafka's timestamp; else it is refused, because every guess could lose against the record it
+    deletes or win against a later one.
+
+    Deletes keep no payload except `_key` and `_source`: what was deleted is gone.
+    """
+
+    def __init__(
+        self, config: TopicConfig, limits: LimitsConfig, parser: Parser, clock_ms: Callable[[], int] = wall_clock_ms
+    ) -> None:
+        self._config = config
+        self._limits = limits
+        self._parser = parser
+        self._clock_ms = clock_ms
+        self._template = Template(config.text)
+        self._key_path = split_path(config.key) if config.key else None
+        self._version_path = split_path(config.version) if config.version else None
+        self._payload_paths = [(name, split_path(path)) for name, path in config.payload_fields.items()]
+        self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
+        schema = config.schema_version
+        self._schema = (split_path(str(schema["field"])), int(schema["max"])) if schema else None
+
+    def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
+        """See `RecordDecoder.decode`."""
+        num_bytes = record_bytes(key, value, headers)
+        if num_bytes > self._limits.max_record_bytes:
+            raise RecordError(
+                Reason.RECORD_TOO_LARGE, f"{num_bytes} bytes, max_record_bytes is {self._limits.max_record_bytes}"
+            )
+        if value is None:
+            canonical = self._check_key(self._kafka_key(key))
+            return self._delete(canonical, self._tombstone_version(position, headers), position)
+        if not value:
+            raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
+        return self.from_fields(self._parser(value), len(value), position, key, headers)
+
+    def from_fields(
+        self,
+        fields: dict[str, Any],
+        num_value_bytes: int,
+        position: Position,
+        key: bytes | None = None,
+        headers: Headers = (),
+    ) -> Record:
+        """See `RecordDecoder.from_fields`."""
+        self._check_schema(fields)
+        canonical = self._check_key(self._key(key, fields))
+        version = self._version(fields, position, headers)
+        if self._marked_deleted(fields):
+            return self._delete(canonical, version, position)
+        text = self._template.fill(fields)
+        if text is None:
+            if self._config.on_empty_text == "delete":
+                return self._delete(canonical, version, position)
+            raise RecordError(Reason.TEXT_EMPTY, "nothing but white space")
+        self._check_text(text, num_value_bytes)
+        payload = self._payload(fields, headers, position)
+        return Record(canonical, version, text, self._add_system_fields(payload, canonical, position), position)
+
+    def _delete(self, key: str, version: int, position: Position) -> Record:
+        return Record(key, version, None, self._add_system_fields({}, key, position), position)
+
+    def _add_system_fields(self, payload: dict[str, Any], key: str, position: Position) -> dict[str, Any]:
+        payload["_key"] = key
+        payload["_source"] = f"{position.topic}:{position.partition}:{position.offset}"
+        return payload
+
+    def _kafka_key(self, key: bytes | None) -> str:
+        return canonical_kafka_key(key, self._config.key_type, binary=self._config.binary_key)
+
+    def _key(self, key: bytes | None, fields: dict[str, Any]) -> str:
+        if self._key_path is None:
+            return self._kafka_key(key)
+        return canonical_key(field_at(fields, self._key_path), self._config.key_type)
+
+    def _check_key(self, key: str) -> str:
+        # A character has at most four bytes, so most keys need no encoding to be measured.
+        if len(key) * 4 > self._limits.max_key_bytes and len(key.encode()) - 2 > self._limits.max_key_bytes:
+            raise RecordError(Reason.KEY_TOO_LARGE, f"longer than max_key_bytes, {self._limits.max_key_bytes}")
+        return key
+
+    def _check_schema(self, fields: dict[str, Any]) -> None:
+        if self._schema is None:
+            return
+        path, newest = self._schema
+        found = field_at(fields, path)
+        if found is MISSING:
+            return
+        if type(found) is not int:
+            raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} is not an integer")
+        if found > newest:
+            raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} {found} is newer than {newest}")
+
+    def _version(self, fields: dict[str, Any], position: Position, headers: Headers) -> int:
+        if self._version_path is None:
+            return self._offset_version(position, headers)
+        return version_of(field_at(fields, self._version_path), self._config.version_type, self._latest_ms())
+
+    def _tombstone_version(self, position: Position, headers: Headers) -> int:
+        if self._version_path is None:
+            return self._offset_version(position, headers)
+        if carried := _carried(headers, VERSION_HEADER):
+            return version_of(_decimal(carried[-1]), self._config.version_type, self._latest_ms())
+        if self._config.version_type == "time" and position.timestamp_ms >= 0:
+            return version_of(position.timestamp_ms, "time", self._latest_ms())
+        raise RecordError(
+            Reason.VERSION_MISSING,
+            f"a null value has no field {self._config.version}: send the header {VERSION_HEADER}, "
+            f"or set version_type: time where Kafka's timestamp is comparable",
+        )
+
+    def _offset_version(self, position: Position, headers: Headers) -> int:
+        own = offset_version(self._config.generation, position.offset)
+        if carried := _carried(headers, REPLAYED_VERSION_HEADER):
+            first = version_of(_decimal(carried[-1]), "integer", 0)
+            if first > own:
+                raise RecordError(Reason.INVALID_VERSION, f"{REPLAYED_VERSION_HEADER} is newer than the offset")
+            return first
+        return own
+
+    def _latest_ms(self) -> int:
+        return self._clock_ms() + self._config.max_version_ahead_s * 1000
+
+    def _marked_deleted(self, fields: dict[str, Any]) -> bool:
+        if self._marker is None:
+            return False
+        path, marker = self._marker
+        found = field_at(fields, path)
+        return type(found) is type(marker) and bool(found == marker)
+
+    def _check_text(self, text: str, num_value_bytes: int) -> None:
+        limit = self._limits.max_text_bytes
+        # JSON spells a character with at least its UTF-8 bytes, so a small value needs no second look.
+        if num_value_bytes * self._template.num_fields + self._template.num_literal_bytes <= limit:
+            return
+        num_bytes = len(text.encode())
+        if num_bytes > limit:
+            raise RecordError(Reason.TEXT_TOO_LARGE, f"{num_bytes} bytes, max_text_bytes is {limit}")
+
+    def _payload(self, fields: dict[str, Any], headers: Headers, position: Position) -> dict[str, Any]:
+        payload: dict[str, Any] = {}
+        for name, path in self._payload_paths:
+            value = field_at(fields, path)
+            if value is not MISSING:
+                payload[name] = value
+        if self._config.payload_headers:
+            for name, header in headers:  # Kafka allows a name twice; the last one counts, as in its own API
+                if name in self._config.payload_headers and header is not None:
+                    payload[name] = header.decode(errors="replace")
+        if self._config.payload_timestamp:
+            carried = _carried(headers, REPLAYED_TIMESTAMP_HEADER)
+            first = _decimal(carried[-1]) if carried else None
+            payload["timestamp_ms"] = first if isinstance(first, int) else position.timestamp_ms
+        if not payload:
+            return payload
+        num_values = _check_values(payload)
+        if num_values > self._limits.max_payload_fields:
+            raise RecordError(
+                Reason.PAYLOAD_TOO_LARGE,
+                f"{num_values} values, max_payload_fields is {self._limits.max_payload_fields}",
+            )
+        num_bytes = len(orjson.dumps(payload))
+        if num_bytes > self._limits.max_payload_bytes:
+            raise RecordError(
+                Reason.PAYLOAD_TOO_LARGE, f"{num_bytes} bytes, max_payload_bytes is {self._limits.max_payload_bytes}"
+            )
+        return payload
+
+
+def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Returns the size of a record: key, value and headers."""
+    size = (len(key) if key else 0) + (len(value) if value else 0)
+    for name, header in headers:
+        size += len(name) + (len(header) if header else 0)
+    return size
+
+
+def _carried(headers: Headers, wanted: str) -> list[bytes | None]:
+    return [value for name, value in headers if name == wanted]
+
+
+def _decimal(header: bytes | None) -> int | str:
+    """Returns the header's integer; anything else as a text, which `version_of` refuses."""
+    text = (header or b"").decode(errors="replace")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION)) else "not digits"
+
+
+def _check_values(payload: Mapping[str, Any]) -> int:
+    """Counts the values of a payload, nested ones included, and refuses what a store cannot keep.
+
+    A number of 2^63 or more may have been an integer that the parser could only keep as a float, so
+    both are refused rather than stored as another number.
+    """
+    num_values = 0
+    level: list[Any] = list(payload.values())
+    for _ in range(_MAX_PAYLOAD_DEPTH):
+        num_values += len(level)
+        nested: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is int or kind is float:
+                # -2^63 itself is an integer that fits, but a float may have been one below.
+                if not -_TWO_63 < value < _TWO_63 and not (kind is int and value == -_TWO_63):
+                    raise RecordError(Reason.INVALID_PAYLOAD, "a number beyond 64 bits")
+            elif kind is dict:
+                nested.extend(value.values())
+            elif kind is list:
+                nested.extend(value)
+        if not nested:
+            return num_values
+        level = nested
+    raise RecordError(Reason.INVALID_PAYLOAD, f"nested deeper than {_MAX_PAYLOAD_DEPTH}")
