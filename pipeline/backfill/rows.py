@@ -36,13 +36,18 @@ class FragmentFault(EnvironmentFault):
 
 def check_topic(name: str, topic: TopicConfig) -> None:
     """Raises ConfigError for a topic whose rows could not be named, or could tie with a live record."""
-    if topic.key is None:
-        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
+    check_key(name, topic)
     if topic.version is None and topic.generation == 0:
         raise ConfigError(
             f"source.topics.{name}.generation is 0: the record at offset 0 would have the version of a file's row, "
             "which must lose. Name a `version` field, or set generation: 1"
         )
+
+
+def check_key(name: str, topic: TopicConfig) -> None:
+    """Raises ConfigError for a topic whose rows could not be named."""
+    if topic.key is None:
+        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
 
 
 def check_columns(fragments: Iterable[Fragment], topic: TopicConfig) -> None:
@@ -57,6 +62,23 @@ def check_columns(fragments: Iterable[Fragment], topic: TopicConfig) -> None:
         except (OSError, ValueError):
             continue  # it fails when it is read, and is reported then
         check_schema(fragment.uri, schema, topic, hive_columns(fragment.uri))
+
+
+def column_names(fragment: Fragment, max_bytes: int) -> list[str]:
+    """Returns the columns of a file, or the fields of its first line; nothing of a Kafka range.
+
+    Of a line no more than `max_bytes` is read. Raises FragmentFault where the file cannot be read.
+    """
+    if fragment.is_kafka:
+        return []
+    try:
+        if fragment.suffix in {".parquet", ".csv"}:
+            return [*_schema(fragment).names, *hive_columns(fragment.uri)]
+        first = next((line for line in _lines(fragment, max_bytes) if isinstance(line, bytes)), b"{}")
+        fields = orjson.loads(first)
+    except (OSError, ValueError) as error:
+        raise FragmentFault(f"{fragment.name}: cannot be read ({type(error).__name__})") from None
+    return list(fields) if isinstance(fields, dict) else []
 
 
 def read_deliveries(fragment: Fragment, topic: str, config: Config) -> list[Delivery]:
