@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from actors.callers import DeploymentCaller
 from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
@@ -30,7 +31,7 @@ class Api:
         ingestor: DeploymentHandle[Any],  # noqa: ARG002 - binding it makes Serve deploy it
     ) -> None:
         context = start_context(source)
-        remote: PointReader = RemoteStore(store) if store is not None else context.open_store()
+        remote: PointReader = RemoteStore(DeploymentCaller(store)) if store is not None else context.open_store()
 
         async def reports() -> list[ReplicaReport]:
             latest: list[ReplicaReport] = await monitor.reports.remote()

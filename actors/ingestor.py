@@ -8,6 +8,7 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from actors.callers import DeploymentCaller
 from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
@@ -43,7 +44,7 @@ class Ingestor:
         context = start_context(source)
         self._error: BaseException | None = None
         self._stop = Event()
-        self._store: PointStore = RemoteStore(store) if store is not None else context.open_store()
+        self._store: PointStore = RemoteStore(DeploymentCaller(store)) if store is not None else context.open_store()
         self._worker = self._build(context, RemoteEmbedder(embedders))
         self._thread = Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()

@@ -160,14 +160,30 @@ class PointStore(PointWriter, PointReader, Protocol):
         """Flushes and frees everything. Safe to call twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """What a task finds where it will write."""
+
+    exists: bool
+    """Whether its physical collection is there."""
+    alias: str
+    """The name under which the task's readers look."""
+    elsewhere: str | None = None
+    """The other collection that the alias leads to; None where it leads to the task's own, or does not exist."""
+
+    def __str__(self) -> str:
+        state = "exists" if self.exists else "new"
+        return state if self.elsewhere is None else f"{state}, but alias {self.alias!r} leads to {self.elsewhere!r}"
+
+
 class Inspectable(Protocol):
     """A store that can be looked at without creating anything."""
 
     def check(self) -> str:
         """Returns the store's name and version when it answers and can be used. Raises like `PointWriter.upsert`."""
 
-    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
-        """Returns by task what stands where it writes; a text that begins with `new` means nothing.
+    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, CollectionState]:
+        """Returns, by the task's name, what it finds where it will write.
 
         Raises EnvironmentFault where a collection is of another fingerprint.
         """

@@ -13,7 +13,7 @@ POLL_S = 1.0
 def finish_index(store: object, tasks: Sequence[Task], progress: Progress) -> list[str]:
     """Restores what this run or a crashed one put off, waits until it is built, and returns those tasks' names.
 
-    Raises like the store, except that an answer that does not come while waiting is asked for again.
+    Raises like the store; while it waits, it asks again after a TransientError.
     """
     if not isinstance(store, DeferrableIndex):
         return []

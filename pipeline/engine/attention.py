@@ -65,7 +65,7 @@ class Scope(NamedTuple):
     scaling: float | None
 
 
-def flat_attention(  # noqa: PLR0917 - transformers calls it so
+def flat_attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
     module: nn.Module,
     query: Tensor,
     key: Tensor,

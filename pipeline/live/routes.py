@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.interfaces import DeadLetters, Embedder, PointWriter, Tokenizer
 from pipeline.live.crashes import Suspects
-from pipeline.live.observer import IngestObserver
+from pipeline.live.observer import Observer
 from pipeline.live.retry import Retrier
 from pipeline.records.batches import Priority
 from pipeline.tasks import Task
@@ -35,6 +35,6 @@ class Ports:
     store: PointWriter
     dead_letters: DeadLetters
     retry: Retrier
-    observer: IngestObserver
+    observer: Observer
     priority: Priority = Priority.LIVE
     suspects: Suspects = field(default_factory=Suspects)

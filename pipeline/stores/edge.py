@@ -10,14 +10,14 @@ import structlog
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.filters import Condition
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores import edge_filters
 from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_errors import edge_errors
 from pipeline.stores.edge_shard import EdgeChunk, EdgeShard
-from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, describe
-from pipeline.stores.points import check_query, check_widths, sendable
+from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, collection_state
+from pipeline.stores.points import check_query, check_widths, checked
 from pipeline.tasks import Task
 
 GUARD_POINTS = 256
@@ -57,7 +57,7 @@ class EdgeStore:
             self._upkeep = threading.Thread(target=self._optimize, name="edge-optimize", daemon=True)
             self._upkeep.start()
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
         """See `Inspectable.inspect`."""
         with self._lock:
             return {task.name: self._inspect(task) for task in tasks}
@@ -73,9 +73,9 @@ class EdgeStore:
     def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         shards = {name: self._shard(name) for name in batch.vectors}
         check_widths(batch, {name: shard.dimension for name, shard in shards.items()})
-        points = sendable(batch)
+        points = checked(batch)
         self._check_space()
-        stale = dict.fromkeys(shards, points.num_superseded)
+        stale = dict.fromkeys(shards, len(batch) - len(points))
         for start in range(0, len(points), GUARD_POINTS):
             rows = slice(start, start + GUARD_POINTS)
             chunk = EdgeChunk(points, rows, over_equal=over_equal)
@@ -168,11 +168,11 @@ class EdgeStore:
                 f"when {needed} are"
             )
 
-    def _inspect(self, task: Task) -> str:
+    def _inspect(self, task: Task) -> CollectionState:
         metadata = self._directory.collections.get(task.collection)
         if metadata is not None:
             check_metadata(task.collection, metadata, task, self._pipeline)
-        return describe(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
+        return collection_state(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
 
     def _open(self, task: Task) -> None:
         name = task.collection

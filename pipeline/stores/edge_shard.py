@@ -22,7 +22,7 @@ import qdrant_edge as edge
 from pipeline.errors import EnvironmentFault
 from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint
-from pipeline.records.batches import Float32
+from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores import edge_filters
 from pipeline.stores.edge_directory import sync
 from pipeline.stores.edge_errors import edge_errors
@@ -30,7 +30,8 @@ from pipeline.stores.points import (
     STATE_FIELD,
     UNVERSIONED,
     VERSION_FIELD,
-    SendableBatch,
+    ids_of,
+    stored_payloads,
     stored_point,
     stored_version,
 )
@@ -173,13 +174,13 @@ class EdgeChunk:
 
     __slots__ = ("_over_equal", "deleted", "ids", "payloads", "versions")
 
-    def __init__(self, batch: SendableBatch, rows: slice, *, over_equal: bool = False) -> None:
+    def __init__(self, batch: PointBatch, rows: slice, *, over_equal: bool = False) -> None:
         """Takes the rows; `over_equal` lets them replace points of equal version."""
         self._over_equal = over_equal
-        self.ids = [point.hex() for point in batch.ids[rows]]
-        self.versions = batch.versions[rows]
-        self.deleted = batch.deleted[rows]
-        self.payloads = batch.payloads[rows]
+        self.ids = [point.hex() for point in ids_of(batch.ids[rows])]
+        self.versions: list[int] = batch.versions[rows].tolist()
+        self.deleted: list[bool] = batch.deleted[rows].tolist()
+        self.payloads = stored_payloads(batch, rows)
 
     def newer(self, stored: Mapping[str, float]) -> list[int]:
         """Returns the rows that may be written, given the stored versions by id."""

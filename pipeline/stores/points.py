@@ -1,7 +1,6 @@
 """What all stores share: the system fields of a payload, ids as bytes, and which points may be sent at all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -29,23 +28,6 @@ MAX_NAMED_ROWS = 5
 """Row numbers an error message names before it stops counting."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendableBatch:
-    """A checked batch, newest version per id only, ready for any store's encoding. Aligned by row."""
-
-    ids: list[bytes]
-    versions: list[int]
-    deleted: list[bool]
-    payloads: list[dict[str, Any]]
-    """With VERSION_FIELD and STATE_FIELD."""
-    vectors: Mapping[str, Float32]
-    num_superseded: int
-    """Rows left out because the same batch holds a newer version of their id. They count as stale."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 def check_widths(batch: PointBatch, dimensions: Mapping[str, int]) -> None:
     """Raises EnvironmentFault for vectors of another width than their collection's, given by collection."""
     for collection, vectors in batch.vectors.items():
@@ -54,30 +36,33 @@ def check_widths(batch: PointBatch, dimensions: Mapping[str, int]) -> None:
             raise EnvironmentFault(f"collection {collection!r} holds vectors of {expected} values, got {found}")
 
 
-def sendable(batch: PointBatch) -> SendableBatch:
-    """Returns the batch without superseded rows, after checking what no store can be trusted to refuse.
+def checked(batch: PointBatch) -> PointBatch:
+    """Returns the newest row of each id, after checking what no store can be trusted to refuse.
 
     Qdrant accepts NaN, infinity and zero vectors silently, and among points of one id it keeps the
-    last in the list, not the newest.
+    last in the list, not the newest. Rows that are left out lost against a newer version.
 
     Raises:
         EnvironmentFault: vectors of another shape than (n, dimension): no single record is to blame.
         RecordError, BatchShapeError: rows that can never be stored; for one point, and for several.
     """
     newest = newest_rows(batch)
-    num_superseded = len(batch) - len(newest)
-    if num_superseded:
+    if len(newest) < len(batch):
         batch = batch.take(newest)
     _check_versions(batch)
     for collection, vectors in batch.vectors.items():
         _check_vectors(batch, collection, vectors)
-    versions = batch.versions.tolist()
-    deleted = batch.deleted.tolist()
-    payloads = [
+    return batch
+
+
+def stored_payloads(batch: PointBatch, rows: slice) -> list[dict[str, Any]]:
+    """Returns the payloads of some rows as they are stored: with VERSION_FIELD and STATE_FIELD."""
+    return [
         {**payload, VERSION_FIELD: version, STATE_FIELD: DELETED if gone else LIVE}
-        for payload, version, gone in zip(batch.payloads, versions, deleted, strict=True)
+        for payload, version, gone in zip(
+            batch.payloads[rows], batch.versions[rows].tolist(), batch.deleted[rows].tolist(), strict=True
+        )
     ]
-    return SendableBatch(ids_of(batch.ids), versions, deleted, payloads, batch.vectors, num_superseded)
 
 
 def newest_rows(batch: PointBatch) -> npt.NDArray[np.intp]:

@@ -12,13 +12,13 @@ from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, Reason, RefractError
 from pipeline.filters import Condition
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.records.record import uuid_text
 from pipeline.stores import qdrant_filters
 from pipeline.stores.grpc_errors import most_severe
 from pipeline.stores.metadata import check_alias
-from pipeline.stores.points import SendableBatch, check_query, check_widths, refused, sendable, stored_point
+from pipeline.stores.points import check_query, check_widths, checked, refused, stored_point
 from pipeline.stores.qdrant_bulk import DeferredIndex
 from pipeline.stores.qdrant_collections import Collection, QdrantCollections
 from pipeline.stores.qdrant_rpc import QdrantConnection, check_completed
@@ -77,7 +77,7 @@ class QdrantStore:
         for task in tasks:
             self._known[task.collection] = self._collections.open(task)
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
         """See `Inspectable.inspect`."""
         return {task.name: self._collections.inspect(task) for task in tasks}
 
@@ -91,7 +91,7 @@ class QdrantStore:
 
     def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         check_widths(batch, {name: self._collection(name).dimension for name in batch.vectors})
-        points = sendable(batch)
+        points = checked(batch)
         try:
             chunks = [
                 WireChunk(points, slice(start, start + self._config.batch_points), over_equal=over_equal)
@@ -103,7 +103,7 @@ class QdrantStore:
             name: [(chunk, self._writer(name).submit(self._write, name, points, chunk)) for chunk in chunks]
             for name in points.vectors
         }
-        return Written(self._outcome(writes, points.num_superseded))
+        return Written(self._outcome(writes, len(batch) - len(points)))
 
     def flush(self) -> None:
         """See `PointWriter.flush`. Nothing to do: an upsert that was waited for is in the server's synced log."""
@@ -215,7 +215,7 @@ class QdrantStore:
             writer.shutdown(wait=True)
         self._connection.close()
 
-    def _write(self, name: str, points: SendableBatch, chunk: WireChunk) -> grpc.Future:
+    def _write(self, name: str, points: PointBatch, chunk: WireChunk) -> grpc.Future:
         """Sends one chunk, waits until it is applied, and asks for the versions stored now without waiting."""
         request = chunk.upsert(upsert_head(name, strong=self._strong()), points.vectors[name][chunk.rows])
         self._connection.upsert(request, _doing("writing to", name), len(points))

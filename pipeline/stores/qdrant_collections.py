@@ -9,7 +9,8 @@ from qdrant_client import grpc as qdrant
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.filters import payload_path
-from pipeline.stores.metadata import DISTANCE, check_metadata, collection_metadata, describe
+from pipeline.interfaces import CollectionState
+from pipeline.stores.metadata import DISTANCE, check_metadata, collection_metadata, collection_state
 from pipeline.stores.points import STATE_FIELD
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import read_payload
@@ -56,12 +57,12 @@ class QdrantCollections:
             self.point(task.alias, found.name)
         return found
 
-    def inspect(self, task: Task) -> str:
-        """Returns what stands where the task will write, in a few words. Raises like `open`, and creates nothing."""
+    def inspect(self, task: Task) -> CollectionState:
+        """Returns what stands where the task will write. Raises like `open`, and creates nothing."""
         found = self.find(task.collection)
         if found is not None:
             _check(found, task, self._pipeline)
-        return describe(task, self.target(task.alias), exists=found is not None)
+        return collection_state(task, self.target(task.alias), exists=found is not None)
 
     def get(self, name: str) -> Collection:
         """Returns the collection. Raises EnvironmentFault when it does not exist: it is never recreated here."""

@@ -17,7 +17,7 @@ from pipeline.records.batches import PointBatch
 from pipeline.records.record import Record, point_id
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.edge import EdgeStore
-from pipeline.stores.points import sendable
+from pipeline.stores.points import checked
 from pipeline.stores.wire import WireChunk, upsert_head
 from tests.bad_input.case import MARKER_TEXT, Case, Place, verdict
 from tests.bad_input.stream import FIRST_OFFSET, PIPELINE, URGENCY, Stream, body, good, message, stops_with
@@ -254,7 +254,7 @@ def _on_the_wire(record: Record) -> bytes:
     vectors = np.ones((1, 4), np.float32)
     ids = np.frombuffer(point_id(PIPELINE, record.key), np.uint8).reshape(1, 16)
     batch = PointBatch(ids, np.ones(1, np.int64), np.zeros(1, np.bool_), [record.payload], {"c": vectors})
-    return WireChunk(sendable(batch), slice(0, 1)).upsert(upsert_head("c", strong=False), vectors)
+    return WireChunk(checked(batch), slice(0, 1)).upsert(upsert_head("c", strong=False), vectors)
 
 
 CASES = [

@@ -78,12 +78,14 @@ def test_another_fingerprint_gets_another_collection_and_searches_are_refused(st
 
 def test_inspecting_tells_what_a_task_would_find_and_creates_nothing(store_backend: Backend, task: Task) -> None:
     store, changed = store_backend.connect(), other_model(task)
-    assert store.inspect([task]) == {task.name: "new"}
+    assert str(store.inspect([task])[task.name]) == "new"
     with pytest.raises(EnvironmentFault):
         store.count(task.collection)
     store.open([task])
-    assert store.inspect([task]) == {task.name: "exists"}
-    assert store.inspect([changed])[task.name].startswith("new, but alias")
+    assert str(store.inspect([task])[task.name]) == "exists"
+    [state] = store.inspect([changed]).values()
+    assert (state.exists, state.alias, state.elsewhere) == (False, task.alias, task.collection)
+    assert str(state) == f"new, but alias {task.alias!r} leads to {task.collection!r}"
     twin = Task(task.name, task.config, task.dimension, task.fingerprint[:-1] + "x")
     with pytest.raises(EnvironmentFault, match="fingerprint"):
         store.inspect([twin])

@@ -11,6 +11,7 @@ import yaml
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.errors import ConfigError, EnvironmentFault, TransientError
+from pipeline.interfaces import CollectionState
 from pipeline.tasks import Task
 from tests.config_trees import tree
 
@@ -19,14 +20,14 @@ Check = Callable[..., tuple[int, dict[str, Any]]]
 
 
 class InspectingStore:
-    def __init__(self, inspect: Callable[[Task], str]) -> None:
+    def __init__(self, inspect: Callable[[Task], CollectionState]) -> None:
         self._inspect = inspect
         self.closed = False
 
     def check(self) -> str:
         return "a store 1.0"
 
-    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
+    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, CollectionState]:
         return {task.name: self._inspect(task) for task in tasks}
 
     def close(self) -> None:
@@ -52,7 +53,7 @@ def messages(plan: dict[str, Any]) -> list[str]:
 
 
 def fails(error: Exception) -> Callable[..., Any]:
-    def fail(*_args: Any) -> Any:
+    def fail(*_args: Any, **_options: Any) -> Any:
         raise error
 
     return fail
@@ -78,7 +79,7 @@ def test_a_plan_names_topics_tasks_collections_and_prompts(check: Check, tmp_pat
 def test_offline_asks_nobody_and_says_so(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("pipeline.sources.client.admin.inspect_cluster", fails(AssertionError("asked")))
-    monkeypatch.setattr("pipeline.stores.open.open_store", fails(AssertionError("asked")))
+    monkeypatch.setattr("pipeline.context.open_store", fails(AssertionError("asked")))
     code, plan = check("--offline")
     assert code == ExitCode.OK
     assert plan["skipped"] == ["brokers and topics (--offline)", "store and collections (--offline)"]
@@ -91,7 +92,7 @@ def test_offline_a_hub_model_that_is_not_here_is_no_fault(check: Check, monkeypa
     def absent(name: str, *_: Any) -> None:
         raise ConfigError(f"models.{name}: not in the cache") from TransientError("not in the cache")
 
-    monkeypatch.setattr("pipeline.engine.load.check_tasks", absent)
+    monkeypatch.setattr("pipeline.usecases.check.check_tasks", absent)
     code, plan = check("--offline")
     assert code == ExitCode.OK
     assert "models.null: null:384 is not on this machine (--offline)" in plan["skipped"]
@@ -132,17 +133,17 @@ def test_a_store_is_asked_about_each_collection_and_closed(
 ) -> None:
     (tmp_path / "store").mkdir()
 
-    def inspect(task: Task) -> str:
+    def inspect(task: Task) -> CollectionState:
         if task.name == "urgency":
             raise EnvironmentFault("holds other vectors")
-        return "7 points"
+        return CollectionState(exists=True, alias=task.alias)
 
     store = InspectingStore(inspect)
-    monkeypatch.setattr("pipeline.stores.open.open_store", lambda *_: store)
+    monkeypatch.setattr("pipeline.context.open_store", lambda *_, **__: store)
     code, plan = check()
     assert code == ExitCode.CONFIG
     assert messages(plan) == ["tasks.urgency: holds other vectors"]
-    assert [task["state"] for task in plan["tasks"]] == ["not checked", "7 points"]
+    assert [task["state"] for task in plan["tasks"]] == ["not checked", "exists"]
     assert plan["store"] == "a store 1.0"
     assert store.closed
 
@@ -155,8 +156,8 @@ def test_a_directory_that_the_running_app_holds_is_no_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "store").mkdir()
-    monkeypatch.setattr("pipeline.stores.open.open_store", fails(EnvironmentFault("belongs to another process")))
-    monkeypatch.setattr("pipeline.usecases.client.AppClient.get", lambda *_: {"pipeline": app})
+    monkeypatch.setattr("pipeline.context.open_store", fails(EnvironmentFault("belongs to another process")))
+    monkeypatch.setattr("pipeline.usecases.client.AppClient.status", lambda *_: {"pipeline": app})
     code, plan = check()
     if app == "null":
         assert (code, plan["store"]) == (ExitCode.OK, "in use by the running app")
@@ -221,7 +222,7 @@ def test_a_store_that_does_not_answer_is_a_fault_of_the_store(
             pass
 
     (tmp_path / "store").mkdir()
-    monkeypatch.setattr("pipeline.stores.open.open_store", lambda *_: Plain())
+    monkeypatch.setattr("pipeline.context.open_store", lambda *_, **__: Plain())
     code, plan = check()
     assert code == ExitCode.UNREACHABLE
     assert messages(plan) == ["store: the server is away"]

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.pools import DividedStore
+from actors.callers import ActorCaller
+from actors.remote import DividedStore
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
 from pipeline.records.batches import PointBatch
@@ -62,9 +63,9 @@ class _Method:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     def get(ref: Any, timeout: float | None = None) -> Any:
         assert timeout is not None
-        return [each() for each in ref] if isinstance(ref, list) else ref()
+        return ref()
 
-    monkeypatch.setattr("actors.pools.ray.get", get)
+    monkeypatch.setattr("actors.callers.ray.get", get)
     return []
 
 
@@ -76,7 +77,12 @@ def owners(log: list[tuple[str, str]]) -> list[Owner]:
 @pytest.fixture
 def store(owners: list[Owner]) -> DividedStore:
     first, second = owners
-    return DividedStore([(first, [TASKS[0].collection, TASKS[2].collection]), (second, [TASKS[1].collection])])
+    return DividedStore(
+        [
+            (ActorCaller(first), [TASKS[0].collection, TASKS[2].collection]),
+            (ActorCaller(second), [TASKS[1].collection]),
+        ]
+    )
 
 
 def test_each_owner_opens_and_gets_what_is_its_own(store: DividedStore, owners: list[Owner]) -> None:

@@ -19,8 +19,8 @@ def refresh_metadata(consumer: Any, timeout_ms: int) -> None:
     `KafkaConsumer.topics()` does the same in public, but without a limit: it waits for ever when
     the last broker goes in between.
     """
-    manager = consumer._manager  # noqa: SLF001
-    manager.run(manager.wait_for, consumer._cluster.request_update(), timeout_ms)  # noqa: SLF001
+    manager = consumer._manager
+    manager.run(manager.wait_for, consumer._cluster.request_update(), timeout_ms)
 
 
 def topic_id(consumer: Any, topic: str) -> str:
@@ -28,7 +28,7 @@ def topic_id(consumer: Any, topic: str) -> str:
 
     Only the admin client has it in public, over connections of its own.
     """
-    found = consumer._cluster.topic_id(topic)  # noqa: SLF001
+    found = consumer._cluster.topic_id(topic)
     return "" if found is None else str(found)
 
 
@@ -37,7 +37,7 @@ def has_coordinator(consumer: Any) -> bool:
 
     Reads the attribute: the method `coordinator()` changes the client's state, from a foreign thread here.
     """
-    return consumer._coordinator.coordinator_id is not None  # noqa: SLF001
+    return consumer._coordinator.coordinator_id is not None
 
 
 def keep_joining(consumer: Any, timeout_s: float) -> float:
@@ -47,7 +47,7 @@ def keep_joining(consumer: Any, timeout_s: float) -> float:
     never taken up, heartbeats stay off, and `poll` returns nothing for ever. An answer that comes
     between two polls is thrown away and asked for again, so these polls are not short.
     """
-    coordinator = consumer._coordinator  # noqa: SLF001
+    coordinator = consumer._coordinator
     if not coordinator.rejoining:
         return timeout_s
     coordinator.request_rejoin()
@@ -60,9 +60,9 @@ def is_fenced(consumer: Any) -> bool:
     A heartbeat tells the client so; it then stops its heartbeats, says nothing, and reads on until
     a commit fails, which without new records never happens. In a stable group only a join stops them, too.
     """
-    coordinator = consumer._coordinator  # noqa: SLF001
-    with coordinator._lock:  # noqa: SLF001 - a join that ends meanwhile would look the same
-        stopped = not coordinator._heartbeat_enabled and not coordinator.rejoining  # noqa: SLF001
+    coordinator = consumer._coordinator
+    with coordinator._lock:
+        stopped = not coordinator._heartbeat_enabled and not coordinator.rejoining
         return stopped and coordinator.state is MemberState.STABLE
 
 
@@ -73,4 +73,4 @@ async def commit_on_io_thread(
 
     Heartbeats continue meanwhile. Raises KafkaError.
     """
-    await consumer._manager.wait_for(consumer.commit_async(offsets), timeout_ms)  # noqa: SLF001
+    await consumer._manager.wait_for(consumer.commit_async(offsets), timeout_ms)
