@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backfill.kafka_ranges import SCHEME, topic_of
+from pipeline.backfill.selection import chosen_tasks, chosen_topic
 from pipeline.config.app import Config
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
@@ -16,11 +16,12 @@ from pipeline.interfaces import Progress
 from pipeline.quality.page import render_page
 from pipeline.quality.queries import Query, read_queries
 from pipeline.quality.report import Evaluation
+from pipeline.quality.verdict import judge, notes
 from pipeline.quality.wordings import frame, read_wordings
 from pipeline.records.batches import Float32
 from pipeline.tasks import Task
 from pipeline.usecases.embed import embed
-from pipeline.usecases.labelled import Draw, Material, read_labelled
+from pipeline.usecases.labelled import Draw, LabelledInput, Material, read_labelled
 from pipeline.usecases.queried import QueryPlan, measure_queries
 from pipeline.usecases.stored import read_stored
 from pipeline.usecases.variants import Variant, Variants
@@ -32,7 +33,7 @@ _OPTIONAL = frozenset({"joblib", "scipy", "sklearn"})
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EvaluateRequest:
     """What is evaluated, and how."""
 
     inputs: Sequence[str] = ()
@@ -60,7 +61,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvaluateReport:
     """What was found, and the texts that it was found on."""
 
     evaluation: Evaluation
@@ -69,12 +70,23 @@ class Evaluated:
     instructions: Mapping[str, str]
     """Of each task that has one."""
 
+    def tree(self) -> dict[str, Any]:
+        """Returns the evaluation and what it means as plain data, without texts."""
+        verdict = judge(self.evaluation)
+        return {
+            "answer": str(verdict.answer),
+            "headline": verdict.headline,
+            "reason": verdict.reason,
+            "notes": notes(self.evaluation),
+            **self.evaluation.tree(),
+        }
+
     def page(self, title: str) -> str:
         """Returns the evaluation as one HTML file, which shows texts."""
         return render_page(self.evaluation, title=title, texts=self.texts, instructions=self.instructions)
 
 
-def evaluate(context: Context, request: Request, progress: Progress) -> Evaluated:
+def evaluate(context: Context, request: EvaluateRequest, progress: Progress) -> EvaluateReport:
     """Embeds labelled records under every instruction, its controls and wordings, and measures.
 
     Raises:
@@ -90,19 +102,20 @@ def evaluate(context: Context, request: Request, progress: Progress) -> Evaluate
 class _Evaluation:
     """One evaluation on its way."""
 
-    def __init__(self, context: Context, request: Request, progress: Progress) -> None:
+    def __init__(self, context: Context, request: EvaluateRequest, progress: Progress) -> None:
         config = context.config
         self._context = context
         self._request = request
         self._progress = progress
-        self._topic = _topic(config, request)
-        names = _chosen(config, self._topic, request)
+        self._topic = chosen_topic(config, request.topic, request.inputs)
+        names = chosen_tasks(config, self._topic, request.tasks)
+        _check_labels(config, self._topic, names, request.labels)
         self._queries = _queries(config, names, request.queries)
         asked = {query.task for query in self._queries}
         self._columns = _columns(config, [name for name in names if name not in asked], asked, request.labels)
         self._names = [name for name in names if name in self._columns or name in asked]
 
-    def of_stored(self) -> Evaluated:
+    def of_stored(self) -> EvaluateReport:
         tasks = self._tasks(self._columns)
         store = self._context.open_store()
         try:
@@ -111,11 +124,10 @@ class _Evaluation:
             store.close()
         return self._finish(self._evaluator(material, vectors), material)
 
-    def of_records(self) -> Evaluated:
+    def of_records(self) -> EvaluateReport:
         wordings = _wordings(self._context.config, list(self._columns), self._request)
-        material = read_labelled(
-            self._context.config, self._topic, self._request.inputs, self._label_names, self._draw, self._progress
-        )
+        source = LabelledInput(self._topic, self._request.inputs, self._label_names)
+        material = read_labelled(self._context.config, source, self._draw, self._progress)
         material.make_labels()  # what is wrong with them is told before anything is embedded
         variants = Variants(self._context)
         controls = variants.add_controls(self._tasks(self._columns)) if self._request.controls else []
@@ -162,14 +174,14 @@ class _Evaluation:
             evaluator.add_task(task, column, vectors[task])
         return evaluator
 
-    def _finish(self, evaluator: "Evaluator", material: Material) -> Evaluated:
+    def _finish(self, evaluator: "Evaluator", material: Material) -> EvaluateReport:
         self._progress("comparing tasks", 0, 0)
         configured = {name: self._context.config.tasks[name].instruction for name in self._names}
         instructions = {name: text for name, text in configured.items() if text is not None}
         evaluation = evaluator.finish(
             material.rows, material.keys, instructions=instructions, contradicted=material.contradicted
         )
-        return Evaluated(evaluation, material.texts, instructions)
+        return EvaluateReport(evaluation, material.texts, instructions)
 
     def _variant(self, variant: Variant, material: Material, title: str) -> Float32:
         """A text without a finite vector under a variant is near to none: the tasks' own vectors all are finite."""
@@ -184,7 +196,7 @@ class _Evaluation:
         return np.concatenate(parts)
 
 
-def _check(request: Request) -> None:
+def _check(request: EvaluateRequest) -> None:
     if request.stored:
         for option, given in (
             ("inputs", request.inputs),
@@ -199,33 +211,22 @@ def _check(request: Request) -> None:
     try:
         from pipeline.quality import evaluator  # noqa: F401 - whether it can be imported
     except ModuleNotFoundError as error:
-        if error.name not in _OPTIONAL:
+        if (error.name or "").partition(".")[0] not in _OPTIONAL:
             raise
         raise ConfigError("an evaluation needs scikit-learn: pip install 'refract[quality]'") from None
 
 
-def _topic(config: Config, request: Request) -> str:
-    named = {topic_of(given) for given in request.inputs if given.startswith(SCHEME)}
-    if request.topic is not None:
-        named.add(request.topic)
-    if len(named) > 1:
-        raise ConfigError(f"one evaluation follows one topic's rules; these are several: {', '.join(sorted(named))}")
-    return config.topic_named(named.pop() if named else None)
-
-
-def _chosen(config: Config, topic: str, request: Request) -> list[str]:
-    """Returns the names of the tasks wanted."""
-    known = config.source.topics[topic].tasks
-    for option, names in (("--tasks", request.tasks or ()), ("--label", request.labels)):
-        for name in names:
-            if name not in known:
-                others = [other for other, settings in config.source.topics.items() if name in settings.tasks]
-                where = f"; it is one of {', '.join(others)}" if others else ""
-                raise ConfigError(f"{option}: {name!r} is no task of topic {topic!r}{where}.{nearest(name, known)}")
-    wanted = known if request.tasks is None else list(dict.fromkeys(request.tasks))
-    if left_out := [name for name in request.labels if name not in wanted]:
-        raise ConfigError(f"--label: {left_out[0]!r} is not among --tasks {','.join(wanted)}")
-    return wanted
+def _check_labels(config: Config, topic: str, tasks: Sequence[str], labels: Mapping[str, str]) -> None:
+    """Raises ConfigError for a label of a task that is not evaluated."""
+    for name in labels:
+        if name in tasks:
+            continue
+        others = [other for other, settings in config.source.topics.items() if name in settings.tasks]
+        where = f"; it is a task of {', '.join(others)}" if others and topic not in others else ""
+        raise ConfigError(
+            f"--label: {name!r} is not evaluated with topic {topic!r}{where}.{nearest(name, tasks)} "
+            f"Tasks: {', '.join(tasks)}"
+        )
 
 
 def _queries(config: Config, names: Sequence[str], path: Path | None) -> list[Query]:
@@ -250,7 +251,7 @@ def _columns(config: Config, names: Sequence[str], asked: set[str], labels: Mapp
     return found
 
 
-def _wordings(config: Config, tasks: Sequence[str], request: Request) -> dict[str, list[str]]:
+def _wordings(config: Config, tasks: Sequence[str], request: EvaluateRequest) -> dict[str, list[str]]:
     """Returns other wordings of each task's instruction."""
     if request.paraphrases is not None:
         path = request.paraphrases

@@ -22,6 +22,18 @@ _REPORT_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledInput:
+    """Rows with labels."""
+
+    topic: str
+    """Whose rules the rows follow."""
+    inputs: Sequence[str]
+    """Files, folders, globs or Kafka ranges, as of a backfill."""
+    columns: Sequence[str]
+    """Paths of the labels."""
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """Which records an evaluation looks at."""
 
@@ -70,16 +82,12 @@ class _Row(NamedTuple):
     labels: Mapping[str, str | None]
 
 
-def read_labelled(
-    config: Config, topic: str, inputs: Sequence[str], columns: Sequence[str], draw: Draw, progress: Progress
-) -> Material:  # the configuration and its topic, the input and its labels: what a backfill takes too
+def read_labelled(config: Config, source: LabelledInput, draw: Draw, progress: Progress) -> Material:
     """Returns the newest live records of files or Kafka ranges, read by their topic's rules.
 
     Args:
         config: The pipeline's.
-        topic: Whose rules the rows follow.
-        inputs: As of a backfill.
-        columns: Paths of the labels.
+        source: What to read.
         draw: How many records, and which.
         progress: Hears how many rows are read.
 
@@ -87,12 +95,12 @@ def read_labelled(
         ConfigError: An input does not match, a label column is missing or cannot be one.
         RefractError: No row makes a record, or a file cannot be read to its end.
     """
-    settings = config.source.topics[topic]
-    fragments = list_fragments(inputs, config)
+    settings = config.source.topics[source.topic]
+    fragments = list_fragments(source.inputs, config)
     if any(not fragment.is_kafka for fragment in fragments):
-        check_key(topic, settings)
+        check_key(source.topic, settings)
         check_columns(fragments, settings)
-    reading = _Reading(config, topic, columns, draw)
+    reading = _Reading(config, source, draw)
     for fragment in fragments:
         reading.add(fragment, progress)
     return reading.material(fragments)
@@ -101,12 +109,12 @@ def read_labelled(
 class _Reading:
     """Takes one fragment after another into the draw."""
 
-    def __init__(self, config: Config, topic: str, columns: Sequence[str], draw: Draw) -> None:
-        self._topic = topic
-        self._columns = columns
+    def __init__(self, config: Config, source: LabelledInput, draw: Draw) -> None:
+        self._topic = source.topic
+        self._columns = source.columns
         self._draw = draw
-        self._config = _with_labels(config, topic, columns)
-        kind = "i" if config.source.topics[topic].key_type == "integer" else "s"
+        self._config = _with_labels(config, source)
+        kind = "i" if config.source.topics[source.topic].key_type == "integer" else "s"
         always = [f"{kind}:{key}".encode() for key in draw.always]
         self._sample: Sample[_Row] = Sample(draw.max_texts, seed=draw.seed, always=always)
         self._found: set[str] = set()
@@ -162,11 +170,11 @@ class _Reading:
         )
 
 
-def _with_labels(config: Config, topic: str, columns: Sequence[str]) -> Config:
+def _with_labels(config: Config, source: LabelledInput) -> Config:
     """The configuration, with a topic whose payload also holds the labels."""
-    settings: TopicConfig = config.source.topics[topic]
-    payload = settings.payload_fields | {_LABEL + name: name for name in columns}
-    topics = config.source.topics | {topic: settings.model_copy(update={"payload": payload})}
+    settings: TopicConfig = config.source.topics[source.topic]
+    payload = settings.payload_fields | {_LABEL + name: name for name in source.columns}
+    topics = config.source.topics | {source.topic: settings.model_copy(update={"payload": payload})}
     return config.model_copy(update={"source": config.source.model_copy(update={"topics": topics})})
 
 

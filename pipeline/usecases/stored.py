@@ -40,7 +40,7 @@ def read_stored(
         EnvironmentFault, TransientError: like the store.
     """
     for name, state in store.inspect(tasks).items():
-        if state.startswith("new"):
+        if not state.exists:
             raise ConfigError(f"--stored: task {name!r} has no collection yet; run or backfill the pipeline first")
     ids, rows = _chosen(store, tasks[0], columns, draw, progress)
     found = {task.name: dict(_vectors(store, task, ids, progress)) for task in tasks}
