@@ -234,7 +234,7 @@ def test_a_store_that_does_not_answer_is_a_fault_of_the_store(
         ({"tasks__urgency__instruction": "Classify this text"}, "tasks.urgency.instruction: names neither an aspect"),
         (
             {"tasks__urgency__instruction": "What is the technical issue in this support ticket?"},
-            "tasks.technical_issue: asks the same of the same model as tasks.urgency",
+            "tasks.urgency: asks the same of the same model as tasks.technical_issue",
         ),
     ],
 )

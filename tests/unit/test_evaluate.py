@@ -13,6 +13,7 @@ import yaml
 from pipeline import Session
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
+from pipeline.engine.load import instruction_form
 from pipeline.errors import ConfigError, RefractError
 from pipeline.quality.report import Kind
 from pipeline.quality.wordings import FRAMES
@@ -20,6 +21,7 @@ from pipeline.records.batches import Float32
 from pipeline.usecases import evaluate as module
 from pipeline.usecases.backfill import BackfillRequest
 from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
+from pipeline.usecases.variants import Variants
 from tests.unit.labelled_rows import ISSUES, URGENCIES, config, rows, write
 
 LABELS = {"technical_issue": "issue"}
@@ -410,9 +412,25 @@ def test_a_real_model_that_ignores_instructions_is_told_as_such(run: Run, minilm
     assert found.evaluation.flip_rate.high < 0.25
 
 
-def test_a_model_without_a_plain_form_sees_the_text_alone(run: Run, minilm: dict[str, Any]) -> None:
-    plain = run(minilm).evaluation.matrix[2]
-    minilm["models__null"]["overrides"] |= {"like": "BrandonZYW/llama-2-7b-InBedder", "pooling": "mean"}
-    without = run(minilm).evaluation.matrix[2]
-    assert (plain.name, without.name) == ("no instruction", "no instruction")
-    assert [score.accuracy for score in plain.scores] == [score.accuracy for score in without.scores]
+def test_a_model_without_a_plain_form_sees_the_text_alone(tmp_path: Path, minilm: dict[str, Any]) -> None:
+    minilm["models__null"]["overrides"] |= {"instruction_style": "question_suffix"}
+    context = Session.of(config(tmp_path, **minilm)).context
+    variants = Variants(context)
+    plain, *_ = variants.add_controls([context.task("urgency")])
+    model = context.config.models["null"]
+    assert not instruction_form(model).has_plain_form
+    derived = variants.context().config
+    assert derived.models["null"].overrides == model.overrides | {"query_template_plain": "{text}"}
+    assert derived.tasks[plain.name] == context.config.tasks["urgency"].model_copy(update={"instruction": None})
+
+
+def test_variants_leave_the_tasks_as_they_are_and_take_no_name_of_theirs(tmp_path: Path) -> None:
+    task = {"model": "null", "instruction": "About urgency", "collection": "own", "dimension": 64}
+    context = Session.of(config(tmp_path, **{"tasks__variant-0": task})).context
+    variants = Variants(context)
+    (found,) = variants.add_wordings("variant-0", ["Other words"])
+    derived = variants.context()
+    assert {name: derived.tasks[name] for name in context.tasks} == context.tasks
+    assert found.name not in context.tasks
+    assert derived.tasks[found.name].config.instruction == "Other words"
+    assert derived.tasks[found.name].dimension == 64
