@@ -30,13 +30,18 @@ class FragmentFault(EnvironmentFault):
 
 def check_topic(name: str, topic: TopicConfig) -> None:
     """Raises ConfigError for a topic whose rows could not be named, or could tie with a live record."""
-    if topic.key is None:
-        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
+    check_key(name, topic)
     if topic.version is None and topic.generation == 0:
         raise ConfigError(
             f"source.topics.{name}.generation is 0: the record at offset 0 would have the version of a file's row, "
             "which must lose. Name a `version` field, or set generation: 1"
         )
+
+
+def check_key(name: str, topic: TopicConfig) -> None:
+    """Raises ConfigError for a topic whose rows could not be named."""
+    if topic.key is None:
+        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
 
 
 class FragmentReader:
