@@ -33,7 +33,7 @@ def test_the_command_line_is_thin(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_VERB_LINES
     assert not re.search(
-        r"^\s*(from|import) (ray|kafka|qdrant|torch|pipeline\.(stores|sources|engine|live))", text, re.MULTILINE
+        r"^\s*(from|import) (ray|kafka|qdrant|torch|pipeline\.(stores|sources|live))", text, re.MULTILINE
     )
 
 
