@@ -5,7 +5,7 @@ from sklearn.cluster import KMeans
 
 from pipeline.records.batches import Float32, Int64
 
-MAX_TEXTS = 5_000
+MAX_TEXTS = 3_000
 """Vectors that the centres are found on: more would cost time and move them little."""
 
 
