@@ -21,7 +21,7 @@ from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Priority
-from pipeline.records.record import Delivery, Partition, Receipt
+from pipeline.records.record import Delivery, Partition, PointIds, Receipt
 from pipeline.tasks import Task
 
 _FRAGMENT = Partition("fragment", 0)
@@ -181,9 +181,8 @@ class Carrier:
         store, tally = passing.store, passing.tally
         retry = Retrier(self._stop, tally.retried)
         ports = Ports(self._tools.embedder, store, tally, retry, tally, Priority.BACKFILL)
-        return Refractor(
-            Routes(self._config.pipeline, {self._topic: tasks}, self._tools.tokenizers), ports, passing.tracker
-        )
+        ids = PointIds(self._config.pipeline, self._config.source.key_spaces)
+        return Refractor(Routes(ids, {self._topic: tasks}, self._tools.tokenizers), ports, passing.tracker)
 
     def _read(self, fragment: Fragment, passing: _UnderWay) -> Iterator[list[Delivery]]:
         return read_batches(

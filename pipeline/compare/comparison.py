@@ -1,6 +1,6 @@
 """Compares a source with the store, task by task, in bounded memory and while the pipeline runs.
 
-The source's range is noted first, as a key space on disk; then each collection is read in the order
+The source's range is noted first, as source keys on disk; then each collection is read in the order
 of ids and compared with it, run by run. What differs is looked at again, after the group's committed
 offsets were read: below them everything is finished, so only there a difference is a fault. What
 lies above is pending, and a point whose record lies beyond the range's end does not count as a difference.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
-from pipeline.compare.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest, places, raw_ids, run_of
+from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Progress, RecordRange, Store, StoredPoint
 from pipeline.records.record import Partition
@@ -31,8 +31,8 @@ _REPORT_RECORDS = 10_000
 STORED = np.dtype([("id", "S16"), ("version", "<i8"), ("deleted", "?")])
 
 
-def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> SourceFindings:
-    """Reads the whole range into the key space. Raises like the range."""
+def note_source(source: RecordRange, keys: SourceKeys, progress: Progress) -> SourceFindings:
+    """Reads the whole range into the source keys. Raises like the range."""
     noted = SourceFindings()
     letters = source.letters()
     refused = letters.refused if letters else {}
@@ -50,7 +50,7 @@ def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> Sour
         if reason is not None:
             noted.dead_letters[reason] += 1
         keys.add(
-            keys.id_of(record.key),
+            keys.id_of(record),
             record.version,
             position,
             deleted=record.deleted,
@@ -61,9 +61,11 @@ def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> Sour
 
 
 class Comparison:
-    """One comparison of a key space with a store. Use from one thread."""
+    """One comparison of source keys with a store. Use from one thread."""
 
-    def __init__(self, keys: KeySpace, source: RecordRange, store: Store, *, wait_s: float, progress: Progress) -> None:
+    def __init__(
+        self, keys: SourceKeys, source: RecordRange, store: Store, *, wait_s: float, progress: Progress
+    ) -> None:
         """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source
@@ -76,7 +78,7 @@ class Comparison:
 
         Args:
             task: The task whose collection is read.
-            topics: The topics of the key space whose records the task embeds.
+            topics: The topics of the source whose records the task embeds.
             sample: How many vectors to choose for a later check; None for all.
         """
         findings = TaskFindings(task)

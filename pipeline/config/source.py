@@ -70,6 +70,11 @@ class TopicConfig(Section):
         description='What keys are: 1 and "1" are two keys, so a field of the other type is a dead letter. It also '
         "says how the Kafka message key is read, which names what a record with a null value deletes.",
     )
+    key_space: TopicName | None = Field(
+        None,
+        description="Records of topics with one key space share their points: an equal key is the same record, and "
+        "its newest version wins. Absent: the topic's name, so that two topics never overwrite each other.",
+    )
     binary_key: bool = Field(False, description="Kafka keys are not text: use their bytes, as hex.")
     text: str = Field(
         min_length=1,
@@ -229,6 +234,11 @@ class SourceConfig(Section):
         1.0, gt=0, le=60, description="Raising it saves commits and repeats more after a crash."
     )
 
+    @property
+    def key_spaces(self) -> dict[str, str]:
+        """Topic -> its key space."""
+        return {name: topic.key_space or name for name, topic in self.topics.items()}
+
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
     def _comma_lists(cls, value: Any) -> Any:
@@ -251,9 +261,26 @@ class SourceConfig(Section):
                 f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
                 f"would go round in circles"
             )
+        self._check_shared_keys()
         for topic in (*self.topics, self.dead_letter_topic):
             if topic.startswith("__"):
                 raise ValueError(f"topic {topic!r} is internal to Kafka")
             if topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is not a valid topic name")
         return self
+
+    def _check_shared_keys(self) -> None:
+        """Topics that share keys compare their versions, so the versions must mean the same."""
+        first: dict[str, str] = {}
+        for name, space in self.key_spaces.items():
+            other = first.setdefault(space, name)
+            ours, theirs = self.topics[name], self.topics[other]
+            if other != name and (ours.version is None or theirs.version is None):
+                raise ValueError(
+                    f"topics {other!r} and {name!r} share the key space {space!r}, but Kafka offsets of two topics are "
+                    f"not comparable: give both a `version` field, or each its own key_space"
+                )
+            if ours.version_type != theirs.version_type:
+                raise ValueError(
+                    f"topics {other!r} and {name!r} share the key space {space!r}, so their version_type must be equal"
+                )

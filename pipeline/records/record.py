@@ -45,7 +45,7 @@ class Record:
     """One decoded record: what to embed, under which key, and how new it is."""
 
     key: str
-    """Canonical key: `s:` + a string, or `i:` + an integer, so that 1 and "1" stay apart."""
+    """Canonical key: `s:` + a string, `i:` + an integer or `b:` + hex, so that 1 and "1" stay apart."""
     version: int
     text: str | None
     """None means the record deletes its key."""
@@ -123,19 +123,32 @@ class Delivery:
         return DeadLetter(self.position, reason, self.raw_key, self.raw_value, self.headers, task, detail)
 
 
-def point_id(pipeline: str, key: str, chunk: int | None = None) -> bytes:
-    """Returns the 16 bytes of uuid5(POINT_NAMESPACE, pipeline, canonical key[, chunk]).
+def point_id(pipeline: str, key_space: str, key: str, chunk: int | None = None) -> bytes:
+    """Returns the 16 bytes of uuid5(POINT_NAMESPACE, pipeline, key space, canonical key[, chunk]).
 
-    The parts are length-prefixed, so that no two different triples spell the same name. Equal to
+    The parts are length-prefixed, so that no two different tuples spell the same name. Equal to
     `uuid.uuid5` over that name; written out because it runs once per record.
     """
-    name = f"{len(pipeline)}:{pipeline}{len(key)}:{key}"
+    name = f"{len(pipeline)}:{pipeline}{len(key_space)}:{key_space}{len(key)}:{key}"
     if chunk is not None:
         name += f"#{chunk}"
     digest = bytearray(hashlib.sha1(POINT_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16])
     digest[6] = (digest[6] & 0x0F) | 0x50
     digest[8] = (digest[8] & 0x3F) | 0x80
     return bytes(digest)
+
+
+@dataclass(frozen=True, slots=True)
+class PointIds:
+    """Gives the records of a pipeline the ids of their points."""
+
+    pipeline: str
+    key_spaces: Mapping[str, str]
+    """Topic -> its key space: records of two topics share a point only where both name one key space."""
+
+    def of(self, topic: str, key: str) -> bytes:
+        """Returns the id of a topic's record by its canonical key."""
+        return point_id(self.pipeline, self.key_spaces[topic], key)
 
 
 def uuid_text(point: bytes) -> str:

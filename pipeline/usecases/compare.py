@@ -11,7 +11,7 @@ from pipeline.compare.accounting import Accounts, account, write_missing
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.file_range import open_file
 from pipeline.compare.findings import SourceFindings, TaskFindings
-from pipeline.compare.keyspace import KeySpace
+from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairReport, VerifyReport
 from pipeline.compare.revisit import Revisit
@@ -20,6 +20,7 @@ from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress, RecordRange, Store
 from pipeline.records.decode import Decoders
+from pipeline.records.record import PointIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _compared(context: Context, request: CompareRequest, progress: Progress) -> 
     readers = {name: [topic for topic in topics if name in config.source.topics[topic].tasks] for name in config.tasks}
     tasks = [(context.tasks[name], read) for name, read in readers.items() if read]
     with tempfile.TemporaryDirectory(prefix="refract-verify-") as folder, _open_store(context) as store:
-        keys = KeySpace(Path(folder), config.pipeline, topics)
+        keys = SourceKeys(Path(folder), PointIds(config.pipeline, config.source.key_spaces), topics)
         read = note_source(source, keys, progress)
         comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
         findings = [comparison.compare(task, names, request.sample) for task, names in tasks]

@@ -11,6 +11,7 @@ from pipeline.live.routes import Ports, Routes
 from pipeline.live.witness import confirm
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.records.decode import Decoders
+from pipeline.records.record import PointIds
 from pipeline.sources.group.kafka_source import KafkaSource
 from pipeline.sources.group.member import GroupMember
 
@@ -27,7 +28,7 @@ def build_member(
     config, tracker = context.config, OffsetTracker()
     tasks = {name: [context.tasks[task] for task in topic.tasks] for name, topic in config.source.topics.items()}
     models = {task.config.model for used in tasks.values() for task in used}
-    routes = Routes(config.pipeline, tasks, context.tokenizers(models))
+    routes = Routes(PointIds(config.pipeline, config.source.key_spaces), tasks, context.tokenizers(models))
     held = partial(confirm, store, tasks, config.source.group_id)
 
     decoders = Decoders(config.source, config.limits)

@@ -123,7 +123,7 @@ class Member:
         observer = IngestObserver(METRICS, world.scheduler.clock)
         retry = Retrier(self._stop, lambda _: None)
         ports = Ports(self._embedder, world.store, world.letters, retry, observer)
-        routes = Routes(PIPELINE, {TOPIC: TASKS}, {"m": FakeTokenizer()})
+        routes = Routes(PointIds(PIPELINE, {TOPIC: TOPIC}), {TOPIC: TASKS}, {"m": FakeTokenizer()})
         self._confirm = partial(confirm, world.store, {TOPIC: TASKS}, "group")
         durability = Durability(world.store, TASKS, self._tracker, self._confirm)
         refractor = Refractor(routes, ports, self._tracker)

@@ -44,7 +44,9 @@ TASKS = [task("one"), task("two")]
 def batch(numbers: range, deleted: int | None = None) -> PointBatch:
     rows = {each.collection: np.stack([vector(each.name, f"text {number}") for number in numbers]) for each in TASKS}
     return PointBatch(
-        np.frombuffer(b"".join(point_id("p", f"s:K-{number}") for number in numbers), np.uint8).reshape(-1, 16),
+        np.frombuffer(b"".join(point_id("p", "tickets", f"s:K-{number}") for number in numbers), np.uint8).reshape(
+            -1, 16
+        ),
         np.array(numbers, np.int64),
         np.array([number == deleted for number in numbers]),
         [{"_key": f"s:K-{number}", "team": "a"} for number in numbers],

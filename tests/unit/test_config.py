@@ -203,6 +203,32 @@ def test_the_api_is_loopback_only_without_a_key() -> None:
     assert parsed(api__host="0.0.0.0", api__api_key="k").api.api_key is not None  # noqa: S104 - allowed with a key
 
 
+OTHER = {"key": "id", "text": "{t}", "version": "at", "version_type": "integer", "tasks": ["urgency"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": None, "version_type": None}, "give both a `version` field"),
+        ({"version_type": "time"}, "version_type must be equal"),
+    ],
+)
+def test_topics_with_one_key_space_need_versions_that_compare(changes: dict[str, Any], message: str) -> None:
+    chat, mail = {**OTHER, "key_space": "messages"}, {**OTHER, "key_space": "messages"}
+    assert parsed(source__topics={"chat": chat, "mail": mail}).source.key_spaces == {
+        "chat": "messages",
+        "mail": "messages",
+    }
+    assert message in refusal(source__topics={"chat": chat, "mail": {**mail, **changes}})
+    own = parsed(source__topics={"chat": OTHER, "mail": {**OTHER, **changes}})
+    assert own.source.key_spaces == {"chat": "chat", "mail": "mail"}
+
+
+def test_a_topic_may_name_another_ones_key_space() -> None:
+    topics = {"chat": OTHER, "mail": {**OTHER, "version": None, "version_type": None, "key_space": "chat"}}
+    assert "share the key space 'chat'" in refusal(source__topics=topics)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

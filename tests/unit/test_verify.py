@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.findings import TaskFindings
-from pipeline.compare.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
+from pipeline.compare.source_keys import NUM_RUNS, SourceKeys, newest, raw_ids, run_of
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import Revisit
@@ -16,11 +16,12 @@ from pipeline.compare.vector_check import check_vectors
 from pipeline.errors import EnvironmentFault, Reason
 from pipeline.interfaces import CollectionState, Found, Letters, StoredPoint, Written
 from pipeline.records.batches import Float32, Int64, PointBatch, Priority
-from pipeline.records.record import Partition, Position, Record, point_id
+from pipeline.records.record import Partition, PointIds, Position, Record, point_id
 from pipeline.tasks import Task
 from tests.fakes import DIMENSION, FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
 
 PIPELINE = "p"
+IDS = PointIds(PIPELINE, {"tickets": "tickets"})
 TASK = task()
 PLACE = Partition("tickets", 0)
 
@@ -92,7 +93,7 @@ class ComparableFake(FakeStore):
 
 
 def id_of(key: str) -> bytes:
-    return point_id(PIPELINE, f"s:{key}")
+    return point_id(PIPELINE, "tickets", f"s:{key}")
 
 
 def at(key: str, version: int, offset: int, text: str | None = "hello") -> Record:
@@ -111,14 +112,14 @@ class World:
     def __init__(self, directory: Path, records: list[Record | Reason]) -> None:
         self.source = FakeRange(records)
         self.store = ComparableFake()
-        self.keys = KeySpace(directory, PIPELINE, ["tickets"])
+        self.keys = SourceKeys(directory, IDS, ["tickets"])
         self.wait_s = 0.0
         for item in records:
             if isinstance(item, Record):
                 self.put(item)
 
     def put(self, item: Record) -> None:
-        key = point_id(PIPELINE, item.key)
+        key = point_id(PIPELINE, "tickets", item.key)
         if self.store.collection.get(key, (-1,))[0] < item.version:
             row = None if item.text is None else vector(TASK.prompt, item.text)
             self.store.collection[key] = (item.version, item.deleted, row)
@@ -264,7 +265,7 @@ def test_a_sample_has_its_size(world: World) -> None:
 
 
 def test_runs_hold_every_entry_in_the_order_of_ids(tmp_path: Path) -> None:
-    keys = KeySpace(tmp_path, PIPELINE, ["tickets"])
+    keys = SourceKeys(tmp_path, IDS, ["tickets"])
     ids = [bytes([n]) + b"\0" * 15 for n in range(256)]
     for point in reversed(ids):
         keys.add(point, 1, Position("tickets", 0, 0, 0), deleted=False)

@@ -21,7 +21,7 @@ from pipeline.live.routes import Ports, Routes
 from pipeline.live.witness import witness_tags
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.records.record import Partition, Witness, point_id
+from pipeline.records.record import Partition, PointIds, Witness, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task
 
 URGENCY = task("urgency")
@@ -40,7 +40,7 @@ class Rig:
         self.metrics = IngestMetrics(CollectorRegistry())
         self.observer = IngestObserver(self.metrics)
         ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self.observer.retried), self.observer)
-        routes = Routes("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
+        routes = Routes(PointIds("support", {"tickets": "tickets"}), {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
         self.worker = StreamWorker(
             self.open_source,
             Refractor(routes, ports, self.tracker),
@@ -160,7 +160,8 @@ def test_nothing_more_is_committed_once_the_store_has_lost_what_was(rig: Rig) ->
     assert rig.error is not None
     assert str(rig.error) == "set back"
     first, second = (
-        (rig.source.partition, Witness(point_id("support", key), 1, witness_tags([URGENCY]))) for key in ("s:a", "s:b")
+        (rig.source.partition, Witness(point_id("support", "tickets", key), 1, witness_tags([URGENCY])))
+        for key in ("s:a", "s:b")
     )
     assert rig.asked[0] == {first}
     assert rig.asked[1] == {first, second}
