@@ -15,7 +15,7 @@ from pipeline.config.source import PLACEHOLDER, TopicConfig
 from pipeline.errors import ConfigError, EnvironmentFault, Reason, RecordError
 from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.files.filesystems import is_unchanged, open_filesystem
-from pipeline.records.record import Delivery, Partition, Position, Receipt
+from pipeline.records.record import Delivery, Partition, Position, Receipt, file_source
 
 LOWEST_VERSION = 0
 """Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
@@ -122,7 +122,7 @@ def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, rece
 
 def _file_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
     settings = config.source.topics[topic]
-    source = f"{PurePosixPath(fragment.uri).name}#{fragment.part}"
+    source = f"{file_source(fragment.uri)}{fragment.part}"
     decoder = Decoders(config.source, config.limits).of(topic)
     decode = _Decode(decoder, config.limits, source, settings)
     number = 0

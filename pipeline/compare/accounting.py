@@ -66,8 +66,8 @@ def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, pro
         # Read before the letters: a record that was finished by then has its letter by then.
         committed = source.committed() or {}
         letters = source.letters()
-        if letters is None:
-            break
+        if letters is None:  # a file: its bad rows are rejected, nothing else becomes of them
+            return Accounts()
         pending = {}
         for place, rows in waiting.items():
             left = rows[~np.isin(rows, letters.places.get(place, np.empty(0, PLACE)))]

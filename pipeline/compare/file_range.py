@@ -1,5 +1,6 @@
 """A file as the source of a comparison: its rows, decoded as if they had come from their topic."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -7,11 +8,11 @@ import numpy as np
 
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RecordError
-from pipeline.interfaces import Found
+from pipeline.interfaces import Found, Origin
 from pipeline.records.batches import Int64
 from pipeline.records.decode import Decoders
 from pipeline.records.files.record_files import Keys, count_records, keys_of, read_records
-from pipeline.records.record import Partition, Position
+from pipeline.records.record import Partition, Position, file_source
 
 
 class FileRange:
@@ -37,12 +38,17 @@ class FileRange:
         self._decoder = Decoders(config.source, config.limits).of(topic)
         self.num_records = count_records(path)
         self.begins = self.ends = {}
+        self._source = file_source(str(path.absolute()))
+
+    def origin_of(self, source: str) -> Origin:
+        """See `RecordRange.origin_of`: of this very file, by its path, or of another source."""
+        return Origin.INSIDE if source.startswith(self._source) or not source else Origin.ELSEWHERE
 
     def committed(self) -> None:
         """Returns None: no consumer group reads a file, so every row should be stored."""
 
     def letters(self) -> None:
-        """Returns None: dead letters name offsets, which rows do not have."""
+        """Returns None: a row that cannot become a record is rejected, and has no dead letter."""
 
     def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
         """Yields the rows; raises RefractError for a row that cannot become a record."""
@@ -52,9 +58,12 @@ class FileRange:
                 continue
             position = Position(self.topic, 0, number, -1)
             try:
-                yield Found(position, self._decoder.decode(row.key, row.value, position, ()))
+                record = self._decoder.decode(row.key, row.value, position, ())
             except RecordError as error:
                 yield Found(position, None, error.reason)
+                continue
+            payload = {**record.payload, "_source": f"{self._source}0:{number}"}
+            yield Found(position, dataclasses.replace(record, payload=payload))
 
 
 def open_file(path: Path, config: Config, topic: str | None, key: str | None, row_number: str | None) -> FileRange:

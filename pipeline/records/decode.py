@@ -158,7 +158,7 @@ class TopicDecoder:
 
     def _add_system_fields(self, payload: dict[str, Any], key: str, position: Position) -> dict[str, Any]:
         payload["_key"] = key
-        payload["_source"] = f"{position.topic}:{position.partition}:{position.offset}"
+        payload["_source"] = position.source
         return payload
 
     def _kafka_key(self, key: bytes | None) -> str:

@@ -39,6 +39,11 @@ class Position:
     timestamp_ms: int
     """Kafka's timestamp; -1 when the broker does not know it."""
 
+    @property
+    def source(self) -> str:
+        """The place in one text, as it stands in payloads under `_source`."""
+        return f"{self.topic}:{self.partition}:{self.offset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -155,6 +160,24 @@ def uuid_text(point: bytes) -> str:
     """Returns a point's id as Qdrant writes it, with dashes. Three times as fast as through a UUID object."""
     digits = point.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def file_source(uri: str) -> str:
+    """Returns what begins `_source` in the payloads of a file's rows: its name, and a hash of where it is.
+
+    It ends in `#`, which no topic's name contains. `uri` is an address, or an absolute path on this machine.
+    """
+    name = uri.rpartition("/")[2]
+    return f"{name}@{hashlib.sha256(uri.encode(errors='surrogateescape')).hexdigest()[:8]}#"
+
+
+def place_of(source: str) -> tuple[Partition, int] | None:
+    """Returns the partition and offset in a `_source`; None where it names a file, or nothing."""
+    partition, _, offset = source.rpartition(":")
+    topic, _, number = partition.rpartition(":")
+    if "#" in source or not (topic and number.isdecimal() and offset.isdecimal()):
+        return None
+    return Partition(topic, int(number)), int(offset)
 
 
 def offset_version(generation: int, offset: int) -> int:

@@ -13,10 +13,10 @@ from kafka import OffsetSpec, TopicPartition
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.interfaces import PLACE, Found, Letters
+from pipeline.interfaces import PLACE, Found, Letters, Origin
 from pipeline.records.batches import Int64
 from pipeline.records.decode import Decoders, RecordDecoder, record_bytes
-from pipeline.records.record import Partition, Position
+from pipeline.records.record import Partition, Position, place_of
 from pipeline.sources.client.admin import group_offsets, open_admin, partition_offsets, partitions_of, topic_exists
 from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.letter_reader import read_dead_letters
@@ -49,6 +49,17 @@ class TopicRange:
     def num_records(self) -> int:
         """Offsets in the range: an upper bound of its records."""
         return sum(self.ends[place] - self.begins[place] for place in self.ends)
+
+    def origin_of(self, source: str) -> Origin:
+        """See `RecordRange.origin_of`."""
+        found = place_of(source)
+        if found is None:
+            return Origin.ELSEWHERE if "#" in source else Origin.INSIDE
+        place, offset = found
+        if place.topic not in self._config.topics:
+            return Origin.ELSEWHERE
+        kept = place not in self.ends or self.begins[place] <= offset < self.ends[place]
+        return Origin.INSIDE if kept else Origin.OUTSIDE
 
     def committed(self) -> Mapping[Partition, int]:
         """Returns the group's committed offsets as of now; 0 where it has none."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.compare.accounting import Accounts, account, write_missing
 from pipeline.compare.comparison import Comparison, note_source
+from pipeline.compare.extras import Approve, approved
 from pipeline.compare.file_range import open_file
 from pipeline.compare.findings import SourceFindings, TaskFindings
 from pipeline.compare.source_keys import SourceKeys
@@ -56,15 +57,28 @@ def verify(context: Context, request: CompareRequest, progress: Progress) -> Ver
         return compared.report(request.examples)
 
 
+@dataclass(frozen=True, slots=True)
+class DeleteExtras:
+    """That extra points are to be deleted, and how carefully."""
+
+    approve: Approve = lambda _extras: True
+    """Is asked once, with the figures of every task that has extras; False keeps them."""
+    force: bool = False
+    """Whether even more than a tenth of a collection may go."""
+
+
 def repair(
-    context: Context, request: CompareRequest, progress: Progress, *, delete_extras: bool = False
+    context: Context, request: CompareRequest, progress: Progress, extras: DeleteExtras | None = None
 ) -> RepairReport:
     """Compares as `verify` does, writes what differs, and writes the dead letters that are missing.
 
     Nothing newer is overwritten, so beside a Qdrant server the pipeline may run meanwhile. Wrong vectors are found
-    among the sample only. Raises like `verify`.
+    among the sample only. Without `extras` no point is deleted.
+
+    Raises ConfigError where more than a tenth of a collection is extra, unless `extras.force`; else like `verify`.
     """
     with _compared(context, request, progress) as compared:
+        delete_extras = extras is not None and approved(compared.tasks, extras.approve, force=extras.force)
         repaired = mend(compared.tasks, compared.revisit, compared.store, delete_extras=delete_extras)
         letters_written = _write_letters(context, compared, progress)
     return RepairReport(compared.report(request.examples), repaired, letters_written)

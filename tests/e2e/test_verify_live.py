@@ -181,7 +181,7 @@ def test_what_is_broken_is_found_and_mended_while_records_arrive(live: Live) -> 
     named = {example["id"] for example in report["tasks"]["urgency"]["examples"]}
     assert named == {uuid_text(raw) for raw in [*ids(live, *range(30)), *extra]}
 
-    code, report = live.run("repair", "--json", "--delete-extras")
+    code, report = live.run("repair", "--json", "--delete-extras", "--yes")
     assert code == ExitCode.OK, report
     assert report["repaired"]["urgency"] == {"written": 30, "deleted": 10, "left": 0}
 

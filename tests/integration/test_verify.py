@@ -149,7 +149,7 @@ def test_what_is_broken_is_found_and_mended(pipeline: Pipeline, capfd: pytest.Ca
     code, report = verify(pipeline, capfd, "--sample", "all")
     assert faults(report) == {"extra": 10}
 
-    assert invoke(["repair", str(pipeline.path), "--sample", "all", "--delete-extras"]) == ExitCode.OK
+    assert invoke(["repair", str(pipeline.path), "--sample", "all", "--delete-extras", "--yes"]) == ExitCode.OK
     capfd.readouterr()
     code, report = verify(pipeline, capfd, "--sample", "all")
     assert (code, report["equal"]) == (ExitCode.OK, True)

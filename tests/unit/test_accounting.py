@@ -114,7 +114,8 @@ def test_what_retention_has_removed_is_no_fault() -> None:
 def test_a_source_without_dead_letters_has_nothing_to_account_for(monkeypatch: pytest.MonkeyPatch) -> None:
     source = LetterRange(4, [])
     monkeypatch.setattr(source, "letters", lambda: None)
-    assert accounts_of(source).num_missing == 0
+    accounts = accounts_of(source)
+    assert (accounts.num_missing, accounts.num_pending, accounts.complete) == (0, 0, True)
 
 
 @pytest.mark.parametrize("num_lost", [1, BATCH_LETTERS, BATCH_LETTERS + 1])

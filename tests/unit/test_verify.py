@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from pipeline.compare.comparison import Comparison, note_source
-from pipeline.compare.findings import TaskFindings
+from pipeline.compare.extras import Extras, approved
+from pipeline.compare.findings import FAULT, Kind, TaskFindings
 from pipeline.compare.source_keys import NUM_RUNS, SourceKeys, newest, raw_ids, run_of
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import Revisit
 from pipeline.compare.vector_check import check_vectors
-from pipeline.errors import EnvironmentFault, Reason
-from pipeline.interfaces import CollectionState, Found, Letters, StoredPoint, Written
+from pipeline.errors import ConfigError, EnvironmentFault, Reason
+from pipeline.interfaces import CollectionState, Found, Letters, Origin, StoredPoint, Written
 from pipeline.records.batches import Float32, Int64, PointBatch, Priority
 from pipeline.records.record import Partition, PointIds, Position, Record, point_id
 from pipeline.tasks import Task
@@ -48,6 +49,12 @@ class FakeRange:
             if wanted is None or found.position.offset in wanted.get(("tickets", 0), ()):
                 yield found
 
+    def origin_of(self, source: str) -> Origin:
+        if "#" in source:
+            return Origin.ELSEWHERE
+        offset = int(source.rpartition(":")[2] or self.begins[PLACE])
+        return Origin.INSIDE if self.begins[PLACE] <= offset < self.ends[PLACE] else Origin.OUTSIDE
+
     def committed(self) -> Mapping[Partition, int] | None:
         return {PLACE: self.finished}
 
@@ -79,7 +86,14 @@ class ComparableFake(FakeStore):
         return Written({})
 
     def retrieve(self, collection: str, ids: object, *, with_vectors: bool = False) -> list[StoredPoint]:
-        found = super().retrieve(collection, ids, with_vectors=with_vectors)  # type: ignore[arg-type]
+        return self._sourced(super().retrieve(collection, ids, with_vectors=with_vectors))  # type: ignore[arg-type]
+
+    def scroll(
+        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
+    ) -> list[StoredPoint]:
+        return self._sourced(super().scroll(collection, after, limit, with_vectors=with_vectors))
+
+    def _sourced(self, found: list[StoredPoint]) -> list[StoredPoint]:
         return [
             StoredPoint(
                 point.id, point.version, point.deleted, {"_source": self.sources.get(point.id, "")}, point.vector
@@ -224,6 +238,43 @@ def test_a_point_from_beyond_the_range_is_no_extra(world: World) -> None:
     assert faults(report) == {"extra": 1}
     assert [fault["id"] for fault in report.examples(5, ["tickets"])] == ["01010101-0101-0101-0101-010101010101"]
     assert report.num_newer == 1
+
+
+def test_a_point_of_another_source_is_counted_and_never_extra(world: World) -> None:
+    """What a backfill wrote for keys that no topic has."""
+    for number in range(3):
+        raw = bytes([number]) * 16
+        world.store.collection[raw] = (9, False, vector(TASK.prompt, "x"))
+        world.store.sources[raw] = f"history.parquet@0123abcd#0:{number}"
+    report = world.verify()
+    assert report.equal
+    assert (report.num_elsewhere, report.num_points) == (3, 42)
+    world.repair(report, delete_extras=True)
+    assert not world.store.collection[b"\0" * 16][1]
+
+
+def extras_of(number: int, points: int) -> TaskFindings:
+    found = TaskFindings(TASK, num_points=points)
+    extra = np.zeros(number, FAULT)
+    extra["id"], extra["kind"] = [b"%016d" % n for n in range(number)], Kind.EXTRA
+    found.faults.append(extra)
+    return found
+
+
+def test_more_than_a_tenth_of_a_collection_is_deleted_by_force_only() -> None:
+    asked: list[Extras] = []
+
+    def approve(found: Sequence[Extras]) -> bool:
+        asked.extend(found)
+        return True
+
+    assert approved([extras_of(4, 40), extras_of(0, 9)], approve, force=False)
+    assert asked == [Extras("urgency", 4, 40)]
+    with pytest.raises(ConfigError, match="5 of 40 points are extra, more than a tenth"):
+        approved([extras_of(1, 40), extras_of(5, 40)], approve, force=False)
+    assert approved([extras_of(5, 40)], approve, force=True)
+    assert not approved([extras_of(1, 40)], lambda _: False, force=True)
+    assert not approved([extras_of(0, 40)], approve, force=True)
 
 
 def test_a_newer_point_is_no_fault(world: World) -> None:
