@@ -4,7 +4,6 @@ import dataclasses
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 import orjson

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,7 @@ from pipeline.cli.options import (
     sample_size,
 )
 from pipeline.cli.output import print_json, print_note
-from pipeline.cli.progress import progress
+from pipeline.cli.progress import Shown, progress
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ def repair(
         examples=0,
     )
     with progress() as step:
-        extras = compare.DeleteExtras((lambda _extras: True) if yes else _ask, force) if delete_extras else None
+        extras = (
+            compare.DeleteExtras((lambda _extras: True) if yes else partial(_ask, step), force)
+            if delete_extras
+            else None
+        )
         report = compare.repair(Context.open(config), request, step, extras)
     if as_json:
         print_json(asdict(report))
@@ -83,10 +88,11 @@ def repair(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _ask(found: "Sequence[Extras]") -> bool:
+def _ask(step: Shown, found: Sequence["Extras"]) -> bool:
     """Shows what would be deleted and asks. Raises ConfigError where nobody can answer."""
-    for extras in found:
-        print_note(str(extras))
-    if not sys.stdin.isatty():
-        raise ConfigError("--delete-extras asks before it deletes, and nobody can answer here: say --yes")
-    return typer.confirm("Delete them?", err=True)
+    with step.paused():
+        for extras in found:
+            print_note(str(extras))
+        if not sys.stdin.isatty():
+            raise ConfigError("--delete-extras asks before it deletes, and nobody can answer here: say --yes")
+        return typer.confirm("Delete them?", err=True)

@@ -9,8 +9,8 @@ from uuid import UUID
 import numpy as np
 
 from pipeline.compare.accounting import Undecodable
-from pipeline.compare.source_keys import ENTRY, Entries
 from pipeline.compare.report import TaskReport
+from pipeline.compare.source_keys import ENTRY, Entries
 from pipeline.tasks import Task
 
 

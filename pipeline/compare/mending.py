@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.compare.findings import Kind, TaskFindings
-from pipeline.compare.source_keys import Entries, raw_ids
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import CHUNK_RECORDS, Chosen, Chunk, Revisit
+from pipeline.compare.source_keys import Entries, raw_ids
 from pipeline.interfaces import Store
 from pipeline.records.batches import PointBatch
 from pipeline.tasks import Task

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.compare.findings import FAULT, Kind, TaskFindings
-from pipeline.compare.source_keys import places
 from pipeline.compare.revisit import Chosen, Chunk, Revisit
+from pipeline.compare.source_keys import places
 from pipeline.interfaces import Store
 from pipeline.records.batches import Float32
 

@@ -12,10 +12,10 @@ from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.extras import Approve, approved
 from pipeline.compare.file_range import open_file
 from pipeline.compare.findings import SourceFindings, TaskFindings
-from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairReport, VerifyReport
 from pipeline.compare.revisit import Revisit
+from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.vector_check import check_vectors
 from pipeline.context import Context
 from pipeline.errors import ConfigError

@@ -24,6 +24,7 @@ from pipeline.live.witness import confirm
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.decode import Decoders
+from pipeline.records.record import PointIds
 from pipeline.sources.group.kafka_source import KafkaSource
 from pipeline.sources.group.member import GroupMember
 from tests.fakes import FakeTokenizer, task

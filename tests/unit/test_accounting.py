@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.compare.accounting import BATCH_LETTERS, Accounts, Undecodable, account, write_missing
 from pipeline.errors import Reason
-from pipeline.interfaces import PLACE, Found, Letters
+from pipeline.interfaces import PLACE, Found, Letters, Origin
 from pipeline.records.batches import Int64
 from pipeline.records.record import Partition, Position
 from tests.fakes import FakeDeadLetters
@@ -32,6 +32,9 @@ class LetterRange:
         for offset in wanted["tickets", 0].tolist():
             position = Position("tickets", 0, offset, offset * 100)
             yield Found(position, None, Reason.INVALID_JSON, "why", 1, (b"k", b"{", (("h", b"v"),)))
+
+    def origin_of(self, source: str) -> Origin:
+        raise NotImplementedError(source)
 
     def committed(self) -> Mapping[Partition, int]:
         return {PLACE_0: self.finished}

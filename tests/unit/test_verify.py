@@ -9,10 +9,10 @@ import pytest
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.extras import Extras, approved
 from pipeline.compare.findings import FAULT, Kind, TaskFindings
-from pipeline.compare.source_keys import NUM_RUNS, SourceKeys, newest, raw_ids, run_of
 from pipeline.compare.mending import mend
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import Revisit
+from pipeline.compare.source_keys import NUM_RUNS, SourceKeys, newest, raw_ids, run_of
 from pipeline.compare.vector_check import check_vectors
 from pipeline.errors import ConfigError, EnvironmentFault, Reason
 from pipeline.interfaces import CollectionState, Found, Letters, Origin, StoredPoint, Written
