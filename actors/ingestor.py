@@ -1,6 +1,5 @@
 """One member of the consumer group: the core loop in a thread, its health seen by Serve."""
 
-import time
 from threading import Event, Thread
 from typing import Any
 
@@ -54,8 +53,8 @@ class Ingestor:
         """Raises when the loop has ended with an error or no longer turns; Serve then replaces the replica."""
         if self._error is not None:
             raise RuntimeError(f"the ingestor stopped: {self._error}") from self._error
-        stalled_s = time.monotonic() - self._worker.turned_s
-        if self._thread.is_alive() and self._worker.ready and stalled_s > STALL_S:
+        stalled_s = self._worker.stalled_s()
+        if self._thread.is_alive() and stalled_s > STALL_S:
             raise RuntimeError(f"the ingestor's loop has not turned for {stalled_s:.0f} s")
 
     def __del__(self) -> None:

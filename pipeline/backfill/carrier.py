@@ -31,8 +31,8 @@ OpenStore = Callable[[Fragment, Sequence[Task]], PointWriter]
 """Returns where a fragment's points go; flushed when the fragment is through."""
 
 
-class UnflushedError(FragmentFault):
-    """A fragment is written, but its store went away before it said that this is durable: carry it again."""
+class WorkInterruptedError(FragmentFault):
+    """The fragment's source went away while it was read, or its store before it was flushed: carry it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Carrier:
     def carry(self, work: Work) -> Outcome:
         """Makes the rows of a work durable in its tasks' collections.
 
-        Raises FragmentFault where the fragment cannot be read to its end, UnflushedError where it must be carried
+        Raises FragmentFault where the fragment cannot be read to its end, WorkInterruptedError where it must be carried
         again, TransientError after `stop`, another RefractError where a person must help with something else.
         """
         tasks = [self._tasks[name] for name in work.tasks]
@@ -144,7 +144,7 @@ class Carrier:
             try:
                 store.flush()
             except TransientError as error:
-                raise UnflushedError(f"{work.name}: {error}") from error
+                raise WorkInterruptedError(f"{work.name}: {error}") from error
         finally:
             wait(futures)
             with self._lock:
@@ -185,14 +185,17 @@ class Carrier:
         return Refractor(Routes(ids, {self._topic: tasks}, self._tools.tokenizers), ports, passing.tracker)
 
     def _read(self, fragment: Fragment, passing: _UnderWay) -> Iterator[list[Delivery]]:
-        return read_batches(
-            fragment,
-            self._topic,
-            self._config,
-            start=passing.start,
-            receipt=passing.receipt,
-            size=lambda: self._size.rows,
-        )
+        try:
+            yield from read_batches(
+                fragment,
+                self._topic,
+                self._config,
+                start=passing.start,
+                receipt=passing.receipt,
+                size=lambda: self._size.rows,
+            )
+        except TransientError as error:
+            raise WorkInterruptedError(f"{fragment.name}: {error}") from error
 
     def _process(self, passing: _UnderWay, refractor: Refractor, batch: list[Delivery], taken: int) -> None:
         began_s = time.monotonic()

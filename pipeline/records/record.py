@@ -22,6 +22,12 @@ Headers = Sequence[tuple[str, bytes | None]]
 """A record's Kafka headers, in their order; a name may come twice."""
 
 
+class InvalidName(str):
+    """The name of a header that is not UTF-8; the text is what is, with the other bytes as escapes (`\\xff`)."""
+
+    __slots__ = ()
+
+
 class Partition(NamedTuple):
     """A topic partition."""
 

@@ -12,6 +12,7 @@ from kafka.net.selector import NetworkSelector
 from pipeline.config.source import SecurityConfig, SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.sources.client.broker_errors import error_from_kafka
+from pipeline.sources.client.header_names import read_any_header_name
 from pipeline.sources.client.inflate import bound_inflation
 from pipeline.sources.client.oauth import ClientCredentials
 
@@ -39,6 +40,7 @@ def connect(make: Callable[..., Any], settings: dict[str, Any], config: SourceCo
         TransientError: no broker answers.
         EnvironmentFault: the brokers refuse this client, or their certificate is refused.
     """
+    read_any_header_name()
     bound_inflation(config.max_inflated_batch_bytes)
     clients: list[_Client] = []
 
