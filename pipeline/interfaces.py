@@ -271,8 +271,15 @@ class RecordRange(Protocol):
     def num_records(self) -> int:
         """An upper bound of the records in the range."""
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the range in offset order per partition; of `wanted`, ascending offsets, nothing else."""
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
+        """Yields the range, always in the same order: of each partition by offset.
+
+        Args:
+            wanted: Ascending offsets by topic and partition: nothing else is read.
+            after: Begins behind this record, as what an earlier iterator would have yielded next.
+        """
 
     def origin_of(self, source: str) -> Origin:
         """Returns where the record is that a point's `_source` names; an empty one names none."""

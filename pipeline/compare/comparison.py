@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
+from pipeline.compare.patience import ComparedStore
 from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import Origin, Progress, RecordRange, Store, StoredPoint
+from pipeline.interfaces import Origin, Progress, RecordRange, StoredPoint
 from pipeline.records.record import Partition
 from pipeline.tasks import Task
 
@@ -66,7 +67,7 @@ class Comparison:
     """One comparison of source keys with a store. Use from one thread."""
 
     def __init__(
-        self, keys: SourceKeys, source: RecordRange, store: Store, *, wait_s: float, progress: Progress
+        self, keys: SourceKeys, source: RecordRange, store: ComparedStore, *, wait_s: float, progress: Progress
     ) -> None:
         """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys

@@ -50,10 +50,14 @@ class FileRange:
     def letters(self) -> None:
         """Returns None: a row that cannot become a record is rejected, and has no dead letter."""
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the rows; raises RefractError for a row that cannot become a record."""
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
+        """Yields the rows; raises RefractError for a row that cannot be read."""
         numbers = None if wanted is None else wanted.get((self.topic, 0), np.empty(0, np.int64))
         for number, row in enumerate(read_records(self._path, self._keys)):
+            if after is not None and number <= after.offset:
+                continue
             if numbers is not None and number not in numbers[(at := np.searchsorted(numbers, number)) : at + 1]:
                 continue
             position = Position(self.topic, 0, number, -1)

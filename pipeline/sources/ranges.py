@@ -88,23 +88,31 @@ class TopicRange:
         kept_since_ms = 0.0 if not any(begins.values()) else oldest_ms if len(begins) == 1 else math.inf
         return Letters({place: np.frombuffer(rows, PLACE) for place, rows in places.items()}, refused, kept_since_ms)
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the range partition by partition in the order of offsets; of `wanted` only those offsets.
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
+        """Yields the range partition by partition in the order of offsets; see `RecordRange.read`.
 
         Raises TransientError or EnvironmentFault.
         """
         with _reader(self._config) as consumer:
             for place in sorted(self.ends):
+                begin = self._begin(place, after)
                 offsets = None if wanted is None else wanted.get((place.topic, place.number))
-                if self.begins[place] < self.ends[place] and (wanted is None or offsets is not None):
-                    yield from self._partition(consumer, place, offsets)
+                if begin < self.ends[place] and (wanted is None or offsets is not None):
+                    yield from self._partition(consumer, place, begin, offsets)
 
-    def _partition(self, consumer: Any, place: Partition, offsets: Int64 | None) -> Iterator[Found]:
+    def _begin(self, place: Partition, after: Position | None) -> int:
+        if after is None or place > Partition(after.topic, after.partition):
+            return self.begins[place]
+        return after.offset + 1 if place == Partition(after.topic, after.partition) else self.ends[place]
+
+    def _partition(self, consumer: Any, place: Partition, begin: int, offsets: Int64 | None) -> Iterator[Found]:
         there, end = TopicPartition(*place), self.ends[place]
         if offsets is not None:
             end = min(end, int(offsets[-1]) + 1)
         decoder = self._decoders.of(place.topic)
-        for message in _messages(consumer, there, self.begins[place], end, offsets):
+        for message in _messages(consumer, there, begin, end, offsets):
             yield _decoded(decoder, place, message)
 
 

@@ -13,6 +13,7 @@ from pipeline.compare.extras import Approve, approved
 from pipeline.compare.file_range import open_file
 from pipeline.compare.findings import SourceFindings, TaskFindings
 from pipeline.compare.mending import mend
+from pipeline.compare.patience import ComparedStore, PatientRange, PatientStore, patient
 from pipeline.compare.report import RepairReport, VerifyReport
 from pipeline.compare.revisit import Revisit
 from pipeline.compare.source_keys import SourceKeys
@@ -90,7 +91,7 @@ class _Compared:
 
     source: RecordRange
     topics: Sequence[str]
-    store: Store
+    store: ComparedStore
     revisit: Revisit
     read: SourceFindings
     tasks: Sequence[TaskFindings]
@@ -118,10 +119,13 @@ class _Compared:
 def _compared(context: Context, request: CompareRequest, progress: Progress) -> Iterator[_Compared]:
     """Compares every task of the source's topics; the store stays open inside."""
     config = context.config
-    source, topics = _open_source(context, request)
+    retry = patient(progress)
+    opened, topics = _open_source(context, request)
+    source = PatientRange(opened, retry)
     readers = {name: [topic for topic in topics if name in config.source.topics[topic].tasks] for name in config.tasks}
     tasks = [(context.tasks[name], read) for name, read in readers.items() if read]
-    with tempfile.TemporaryDirectory(prefix="refract-verify-") as folder, _open_store(context) as store:
+    with tempfile.TemporaryDirectory(prefix="refract-verify-") as folder, _open_store(context) as opened_store:
+        store = PatientStore(opened_store, retry)
         keys = SourceKeys(Path(folder), PointIds(config.pipeline, config.source.key_spaces), topics)
         read = note_source(source, keys, progress)
         comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
@@ -165,4 +169,4 @@ def _write_letters(context: Context, compared: _Compared, progress: Progress) ->
     from pipeline.sources.letters.dead_letters import KafkaDeadLetters  # Kafka
 
     with closing(KafkaDeadLetters(context.config.source, context.config.pipeline)) as letters:
-        return write_missing(compared.source, compared.accounts, letters, progress)
+        return write_missing(compared.source, compared.accounts, letters, patient(progress), progress)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.compare.accounting import BATCH_LETTERS, Accounts, Undecodable, account, write_missing
+from pipeline.compare.patience import patient
 from pipeline.errors import Reason
 from pipeline.interfaces import PLACE, Found, Letters, Origin
 from pipeline.records.batches import Int64
@@ -27,8 +28,11 @@ class LetterRange:
         self.finished = num_records
         self.kept_since_ms = 0.0
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
         assert wanted is not None
+        assert after is None
         for offset in wanted["tickets", 0].tolist():
             position = Position("tickets", 0, offset, offset * 100)
             yield Found(position, None, Reason.INVALID_JSON, "why", 1, (b"k", b"{", (("h", b"v"),)))
@@ -125,7 +129,7 @@ def test_a_source_without_dead_letters_has_nothing_to_account_for(monkeypatch: p
 def test_missing_letters_are_written_with_what_the_record_holds(num_lost: int) -> None:
     source = LetterRange(num_lost, [])
     dead_letters = FakeDeadLetters()
-    assert write_missing(source, accounts_of(source), dead_letters, quiet) == num_lost
+    assert write_missing(source, accounts_of(source), dead_letters, patient(quiet), quiet) == num_lost
     assert len(dead_letters.letters) == num_lost
     [letter] = [letter for letter in dead_letters.letters if letter.position.offset == num_lost - 1]
     assert (letter.reason, letter.key, letter.value, letter.headers) == (
