@@ -1,5 +1,6 @@
 """One member of the consumer group: the core loop in a thread, its health seen by Serve."""
 
+import os
 from threading import Event, Thread
 from typing import Any
 
@@ -19,11 +20,15 @@ from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
+from pipeline.sources.group.member import member_name
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.usecases.ingest import build_member
 
 STALL_S = 120.0
 """A loop that has not turned for so long hangs; polls take a fraction of a second, repeated calls report in between."""
+
+CLUSTER_NAME = "RAY_CLUSTER_NAME"
+"""The variable in which KubeRay tells each pod the name of its Ray cluster."""
 
 DRAIN_S = 25.0
 
@@ -68,7 +73,12 @@ class Ingestor:
         self._dead_letters = KafkaDeadLetters(config.source, config.pipeline)
         ports = Ports(embedder, self._store, self._dead_letters, Retrier(self._stop, observer.retried), observer)
         loop = Loop(config.limits, config.source.commit_interval_s, self._stop)
-        worker, _ = build_member(context, self._store, ports, loop, serve.get_replica_context().rank.rank)
+        replica = serve.get_replica_context()
+        rank = getattr(replica.rank, "rank", None)
+        if rank is None and config.source.group_instance_id:
+            log.warning("Serve gave this ingestor no rank: its group_instance_id changes when it is restarted.")
+        name = member_name(rank, replica.replica_tag, os.environ.get(CLUSTER_NAME))
+        worker, _ = build_member(context, self._store, ports, loop, name)
         return worker
 
     def _run(self) -> None:

@@ -179,8 +179,8 @@ class SourceConfig(Section):
     group_instance_id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
-        description="Static membership: each ingestor appends its number. A restart within session_timeout_ms moves "
-        "no partition.",
+        description="Static membership: each ingestor appends its number, and on KubeRay a token of its cluster. A "
+        "restart within session_timeout_ms moves no partition. Two clusters of one group elsewhere need two values.",
     )
     client_id: str = Field("refract", description="Shown in the brokers' logs.")
     security: SecurityConfig = Field(default_factory=SecurityConfig, description="TLS and SASL.")

@@ -17,12 +17,13 @@ from pipeline.sources.group.member import GroupMember
 
 
 def build_member(
-    context: Context, store: PointStore, ports: Ports, loop: Loop, instance: int
+    context: Context, store: PointStore, ports: Ports, loop: Loop, name: str
 ) -> tuple[StreamWorker, OffsetTracker]:
     """Returns a worker that reads every topic of the configuration, and its tracker. Nothing is connected yet.
 
     `store` is the one that the ports write to: it is also opened, flushed and asked for what it holds.
-    `instance` numbers the members of one app: it decides the client's and, with static membership, the member's id.
+    `name` tells the members of the group apart (see `member_name`): it ends the client's and, with static membership,
+    the member's id.
     Raises ConfigError, TransientError where a model's files cannot be read.
     """
     config, tracker = context.config, OffsetTracker()
@@ -34,7 +35,7 @@ def build_member(
     decoders = Decoders(config.source, config.limits)
 
     def open_source() -> Source:
-        return KafkaSource(GroupMember(config.source, instance), decoders, tracker, confirm=held)
+        return KafkaSource(GroupMember(config.source, name), decoders, tracker, confirm=held)
 
     durability = Durability(store, routes.all_tasks, tracker, held)
     return StreamWorker(open_source, Refractor(routes, ports, tracker), durability, ports.observer, loop), tracker

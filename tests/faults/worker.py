@@ -85,7 +85,7 @@ def build(
         observer,
     )
     loop = Loop(config.limits, config.source.commit_interval_s, stop)
-    worker, tracker = build_member(context, store, ports, loop, instance)
+    worker, tracker = build_member(context, store, ports, loop, str(instance))
     return worker, tracker, context.registry
 
 
