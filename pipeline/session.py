@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.usecases.check import CheckReport
     from pipeline.usecases.compare import CompareRequest, DeleteExtras
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
+    from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
     from pipeline.usecases.search import StoreSearch
 
@@ -188,7 +189,8 @@ class Session:
     def produce(self, request: "ProduceRequest", *, progress: "Progress | None" = None) -> "ProduceReport":
         """Sends a file's records to a source topic, in order, and returns when the brokers have them.
 
-        Raises ConfigError for a file or topic that cannot be used, TransientError when the brokers are away.
+        A row that cannot be a record is not sent, but counted in the report. Raises ConfigError for a file or topic
+        that cannot be used, TransientError when the brokers are away.
         """
         from pipeline.usecases.produce import produce
 
@@ -226,6 +228,26 @@ class Session:
 
         self.release_store()
         return compare.repair(self.context, request or compare.CompareRequest(), progress or _quiet, extras)
+
+    def evaluate(
+        self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None
+    ) -> "EvaluateReport":
+        """Says whether the tasks' instructions do their job, on records with labels; writes nothing.
+
+        Args:
+            inputs: As of `backfill`; or a request that also names label columns, queries, other wordings …
+            progress: Called as in `verify`.
+
+        Raises:
+            ConfigError: a label is missing or cannot be measured, or the `quality` extra is not installed.
+            RefractError: nothing can be evaluated, or an input cannot be read.
+            TransientError, EnvironmentFault: the model's files or the store cannot be had.
+        """
+        from pipeline.usecases.evaluate import EvaluateRequest, evaluate
+
+        self.release_store()
+        request = inputs if isinstance(inputs, EvaluateRequest) else EvaluateRequest(_as_list(inputs))
+        return evaluate(self.context, request, progress or _quiet)
 
     def _executor(self, chosen: "Executor | BackfillExecutor") -> "BackfillExecutor":
         if chosen == "local":

@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.errors import Reason
@@ -23,7 +24,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class InvalidName(str):
-    """The name of a header that is not UTF-8; the text is what is, with the other bytes as escapes (`\\xff`)."""
+    """The name of a header that is not UTF-8: what is text of it, and hexadecimal escapes of the other bytes."""
 
     __slots__ = ()
 
@@ -168,6 +169,7 @@ def uuid_text(point: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+@lru_cache
 def file_source(uri: str) -> str:
     """Returns what begins `_source` in the payloads of a file's rows: its name, and a hash of where it is.
 

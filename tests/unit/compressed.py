@@ -1,6 +1,7 @@
 """Compressed batches as a broker stores them, and the client's own reader for them."""
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import kafka.codec
 import pytest
@@ -40,7 +41,7 @@ class RawName(str):
 
     __slots__ = ("raw",)
 
-    def __new__(cls, raw: bytes) -> "RawName":
+    def __new__(cls, raw: bytes) -> Self:
         made = super().__new__(cls, raw.decode(errors="replace"))
         made.raw = raw
         return made

@@ -1,7 +1,7 @@
 """Reads records whose header names are not UTF-8, which the client refuses together with all that follow them.
 
-Kafka's brokers and its Java client take any bytes as a header's name. kafka-python 3.0 decodes the names strictly, while
-it reads a batch: one such name makes a batch unreadable for ever.
+Kafka's brokers and its Java client take any bytes as a header's name. kafka-python 3.0 decodes the names strictly,
+while it reads a batch: one such name makes a batch unreadable for ever.
 """
 
 from typing import Any

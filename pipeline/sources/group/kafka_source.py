@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,6 +31,9 @@ REBUILD_WINDOW_S = 300.0
 """Errors further apart than this count as different ones."""
 
 CLOSE_TIMEOUT_S = 10.0
+
+JUDGED_RECORDS = 1_000
+"""Records of a topic after which a path of its configuration that none of them had is told."""
 
 REVOKE_TIMEOUT_MS = 5_000
 """Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
@@ -86,6 +90,7 @@ class KafkaSource:
         self._paused = False
         self._fault: RefractError | None = None
         self._failures: dict[str, list[float]] = {}
+        self._num_decoded = Counter[str]()
         self._closed = threading.Event()
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
@@ -107,6 +112,8 @@ class KafkaSource:
             # Its position is past records that nobody has: this consumer must not read on.
             self._discard()
             raise
+        for place, records in fetched.items():
+            self._judge_paths(place.topic, len(records))
         if outage is not None and not deliveries:
             raise outage
         return deliveries
@@ -183,6 +190,18 @@ class KafkaSource:
             return position, decoder.decode(record.key, record.value, position, record.headers)
         except RecordError as error:
             return position, error
+
+    def _judge_paths(self, topic: str, num_records: int) -> None:
+        """Warns once of paths that no record had so far: a misspelt one makes payloads and texts poorer in silence."""
+        before = self._num_decoded[topic]
+        self._num_decoded[topic] += num_records
+        if before < JUDGED_RECORDS <= before + num_records and (paths := self._decoders.of(topic).unresolved):
+            log.warning(
+                "Paths of the topic's configuration are in none of its records so far. Are they spelt right?",
+                topic=topic,
+                paths=list(paths),
+                records=before + num_records,
+            )
 
     def _recover(self, error: Exception) -> None:
         """Decides what an error of the client means; returns when the next poll may simply go on.
