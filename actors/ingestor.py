@@ -18,7 +18,7 @@ from pipeline.interfaces import PointStore
 from pipeline.live.observer import IngestObserver
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports
-from pipeline.live.worker import Loop, StreamWorker
+from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.sources.group.member import member_name
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
@@ -72,13 +72,12 @@ class Ingestor:
         observer = IngestObserver(IngestMetrics(context.registry))
         self._dead_letters = KafkaDeadLetters(config.source, config.pipeline)
         ports = Ports(embedder, self._store, self._dead_letters, Retrier(self._stop, observer.retried), observer)
-        loop = Loop(config.limits, config.source.commit_interval_s, self._stop)
         replica = serve.get_replica_context()
         rank = getattr(replica.rank, "rank", None)
         if rank is None and config.source.group_instance_id:
             log.warning("Serve gave this ingestor no rank: its group_instance_id changes when it is restarted.")
         name = member_name(rank, replica.replica_tag, os.environ.get(CLUSTER_NAME))
-        worker, _ = build_member(context, self._store, ports, loop, name)
+        worker, _ = build_member(context, self._store, ports, self._stop, name)
         return worker
 
     def _run(self) -> None:

@@ -189,7 +189,7 @@ class SourceConfig(Section):
     """The Kafka side. Names as Kafka spells them."""
 
     bootstrap_servers: list[Broker] = Field(
-        min_length=1, description="host:port of some brokers; one item may hold several, with commas."
+        min_length=1, description="host:port of some brokers, as a list or as one text with commas."
     )
     group_id: str = Field(min_length=1, max_length=249, description="Consumer group; offsets are committed under it.")
     group_instance_id: str | None = Field(
@@ -258,9 +258,10 @@ class SourceConfig(Section):
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
     def _comma_lists(cls, value: Any) -> Any:
-        """Kafka's own spelling `a:9092,b:9092`, which is what an environment variable holds."""
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return [server.strip() for item in value for server in item.split(",")]
+        """Takes Kafka's own spelling `a:9092,b:9092`, with or without a comma at its end, as a list or as one text."""
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return [stripped for item in items for server in item.split(",") if (stripped := server.strip())]
         return value
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """Puts one member of the consumer group together: source, refractor and loop over a configuration's topics."""
 
 from functools import partial
+from threading import Event
 
 from pipeline.context import Context
 from pipeline.interfaces import PointStore, Source
@@ -17,12 +18,12 @@ from pipeline.sources.group.member import GroupMember
 
 
 def build_member(
-    context: Context, store: PointStore, ports: Ports, loop: Loop, name: str
+    context: Context, store: PointStore, ports: Ports, stop: Event, name: str
 ) -> tuple[StreamWorker, OffsetTracker]:
     """Returns a worker that reads every topic of the configuration, and its tracker. Nothing is connected yet.
 
     `store` is the one that the ports write to: it is also opened, flushed and asked for what it holds.
-    `name` tells the members of the group apart (see `member_name`): it ends the client's and, with static membership,
+    The worker ends once `stop` is set. `name` tells the members of the group apart (see `member_name`): it ends the client's and, with static membership,
     the member's id.
     Raises ConfigError, TransientError where a model's files cannot be read.
     """
@@ -37,5 +38,6 @@ def build_member(
     def open_source() -> Source:
         return KafkaSource(GroupMember(config.source, name), decoders, tracker, confirm=held)
 
+    loop = Loop(config.live_limits, config.source.commit_interval_s, stop)
     durability = Durability(store, routes.all_tasks, tracker, held)
     return StreamWorker(open_source, Refractor(routes, ports, tracker), durability, ports.observer, loop), tracker

@@ -145,9 +145,17 @@ def _security_settings(security: SecurityConfig) -> dict[str, Any]:
     if security.sasl_mechanism == "OAUTHBEARER":
         settings["sasl_oauth_token_provider"] = ClientCredentials(security)
     else:
-        settings["sasl_plain_username"] = security.username
+        settings["sasl_plain_username"] = _user_name(security)
         settings["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
     return settings
+
+
+def _user_name(security: SecurityConfig) -> str | None:
+    """Returns the name as the client must be given it: SCRAM's messages use commas and equals signs (RFC 5802, 5.1)."""
+    name = security.username
+    if name is None or not str(security.sasl_mechanism).startswith("SCRAM"):
+        return name
+    return name.replace("=", "=3D").replace(",", "=2C")
 
 
 def _tls_context(security: SecurityConfig) -> ssl.SSLContext:
