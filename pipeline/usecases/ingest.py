@@ -23,8 +23,8 @@ def build_member(
     """Returns a worker that reads every topic of the configuration, and its tracker. Nothing is connected yet.
 
     `store` is the one that the ports write to: it is also opened, flushed and asked for what it holds.
-    The worker ends once `stop` is set. `name` tells the members of the group apart (see `member_name`): it ends the client's and, with static membership,
-    the member's id.
+    The worker ends once `stop` is set. `name` tells the members of the group apart (see `member_name`): it ends the
+    client's id and, with static membership, the member's.
     Raises ConfigError, TransientError where a model's files cannot be read.
     """
     config, tracker = context.config, OffsetTracker()
