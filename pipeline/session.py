@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.tasks import Task
     from pipeline.usecases.backfill import BackfillRequest
     from pipeline.usecases.check import CheckReport
-    from pipeline.usecases.compare import CompareRequest
+    from pipeline.usecases.compare import CompareRequest, DeleteExtras
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
     from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
@@ -216,19 +216,18 @@ class Session:
         self,
         request: "CompareRequest | None" = None,
         *,
-        delete_extras: bool = False,
+        extras: "DeleteExtras | None" = None,
         progress: "Progress | None" = None,
     ) -> "RepairReport":
-        """Compares as `verify` does and writes what differs; `delete_extras` also deletes points without a record.
+        """Compares as `verify` does and writes what differs; `extras` also deletes points whose record is gone.
 
-        Nothing newer is overwritten. Raises like `verify`.
+        Nothing newer is overwritten. Raises like `verify`, and ConfigError where more than a tenth of a collection
+        would be deleted without `extras.force`.
         """
         from pipeline.usecases import compare
 
         self.release_store()
-        return compare.repair(
-            self.context, request or compare.CompareRequest(), progress or _quiet, delete_extras=delete_extras
-        )
+        return compare.repair(self.context, request or compare.CompareRequest(), progress or _quiet, extras)
 
     def evaluate(
         self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None

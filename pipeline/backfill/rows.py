@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import PurePosixPath
 
 from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.kafka_ranges import KafkaRange
@@ -16,7 +15,7 @@ from pipeline.records.files.messages import RowDecoder, keys_of
 from pipeline.records.files.reader import read_rows
 from pipeline.records.files.reading import reading_of
 from pipeline.records.files.streams import FileFault
-from pipeline.records.record import Delivery, Partition, Position, Receipt, Record
+from pipeline.records.record import Delivery, Partition, Position, Receipt, Record, file_source
 
 LOWEST_VERSION = 0
 """Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
@@ -100,7 +99,7 @@ class FragmentReader:
 
     def _file_rows(self, part: FilePart, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
         topic, limits = self._config.source.topics[self._topic], self._config.limits
-        source = f"{PurePosixPath(part.uri).name}#{part.part}"
+        source = f"{file_source(part.uri)}{part.part}"
         decoder = RowDecoder(self._decoders.of(self._topic), keys_of(self._topic, topic), topic, limits)
         try:
             for number, row in enumerate(read_rows(part, reading_of(topic, limits), start), start=start):
