@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NO_KEY = "no_key"
     INVALID_KEY = "invalid_key"
     KEY_TOO_LARGE = "key_too_large"
+    INVALID_HEADER = "invalid_header"
     EMPTY_VALUE = "empty_value"
     INVALID_JSON = "invalid_json"
     NOT_AN_OBJECT = "not_an_object"

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.filters import Condition, Filters, parse_filters
 from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
 from pipeline.records.batches import Float32, Priority
-from pipeline.records.record import point_id, uuid_text
+from pipeline.records.record import PointIds, uuid_text
 from pipeline.records.values import INTEGER
 from pipeline.tasks import Task
 
@@ -72,6 +72,7 @@ class Searcher:
         self._tokenizers = tokenizers
         self._embedder = embedder
         self._store = store
+        self._ids = PointIds(config.pipeline, config.source.key_spaces)
 
     @classmethod
     def of(cls, context: Context, embedder: Embedder, store: PointReader) -> Self:
@@ -89,11 +90,12 @@ class Searcher:
         """Returns the records most similar to a stored one, without that one.
 
         The key is read as the task's topics spell theirs: `17` finds the integer 17 where `key_type` says so, and hex
-        digits find a binary key.
+        digits find a binary key. Where several topics have a record of the key, the topic named first in the
+        configuration counts.
         """
         task = self.task(task_name)
         conditions = _conditions(task, filters)
-        own = [point_id(self._config.pipeline, spelled) for spelled in self._spellings(task_name, key)]
+        own = [self._ids.of(topic, spelled) for topic, spelled in self._spellings(task_name, key)]
         stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
         found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
         if found is None or found.vector is None:
@@ -119,17 +121,17 @@ class Searcher:
             raise QueryError("unknown_task", "there is no such task")
         return self._tasks[name]
 
-    def _spellings(self, task_name: str, key: str | int) -> list[str]:
-        """Returns the canonical keys that a given key may stand for in the topics of a task, the likeliest first."""
-        topics = [topic for topic in self._config.source.topics.values() if task_name in topic.tasks]
-        spellings = [f"i:{key}"] if isinstance(key, int) else []
-        for topic in topics:
+    def _spellings(self, task_name: str, key: str | int) -> list[tuple[str, str]]:
+        """Returns the topics of a task, each with a canonical key that a given key may stand for, likeliest first."""
+        topics = {name: topic for name, topic in self._config.source.topics.items() if task_name in topic.tasks}
+        spellings = [(name, f"i:{key}") for name in topics] if isinstance(key, int) else []
+        for name, topic in topics.items():
             if topic.binary_key and _HEX.fullmatch(str(key)):
-                spellings.append(f"b:{str(key).lower()}")
+                spellings.append((name, f"b:{str(key).lower()}"))
             elif topic.key_type == "integer" and INTEGER.fullmatch(str(key)):
-                spellings.append(f"i:{key}")
+                spellings.append((name, f"i:{key}"))
             elif isinstance(key, str):
-                spellings.append(f"s:{key}")
+                spellings.append((name, f"s:{key}"))
         return list(dict.fromkeys(spellings))
 
     def _check_text(self, text: str) -> None:

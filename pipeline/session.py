@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from pipeline.tasks import Task
     from pipeline.usecases.backfill import BackfillRequest
     from pipeline.usecases.check import CheckReport
-    from pipeline.usecases.compare import CompareRequest
+    from pipeline.usecases.compare import CompareRequest, DeleteExtras
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
+    from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
     from pipeline.usecases.search import StoreSearch
 
@@ -215,19 +216,38 @@ class Session:
         self,
         request: "CompareRequest | None" = None,
         *,
-        delete_extras: bool = False,
+        extras: "DeleteExtras | None" = None,
         progress: "Progress | None" = None,
     ) -> "RepairReport":
-        """Compares as `verify` does and writes what differs; `delete_extras` also deletes points without a record.
+        """Compares as `verify` does and writes what differs; `extras` also deletes points whose record is gone.
 
-        Nothing newer is overwritten. Raises like `verify`.
+        Nothing newer is overwritten. Raises like `verify`, and ConfigError where more than a tenth of a collection
+        would be deleted without `extras.force`.
         """
         from pipeline.usecases import compare
 
         self.release_store()
-        return compare.repair(
-            self.context, request or compare.CompareRequest(), progress or _quiet, delete_extras=delete_extras
-        )
+        return compare.repair(self.context, request or compare.CompareRequest(), progress or _quiet, extras)
+
+    def evaluate(
+        self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None
+    ) -> "EvaluateReport":
+        """Says whether the tasks' instructions do their job, on records with labels; writes nothing.
+
+        Args:
+            inputs: As of `backfill`; or a request that also names label columns, queries, other wordings …
+            progress: Called as in `verify`.
+
+        Raises:
+            ConfigError: a label is missing or cannot be measured, or the `quality` extra is not installed.
+            RefractError: nothing can be evaluated, or an input cannot be read.
+            TransientError, EnvironmentFault: the model's files or the store cannot be had.
+        """
+        from pipeline.usecases.evaluate import EvaluateRequest, evaluate
+
+        self.release_store()
+        request = inputs if isinstance(inputs, EvaluateRequest) else EvaluateRequest(_as_list(inputs))
+        return evaluate(self.context, request, progress or _quiet)
 
     def _executor(self, chosen: "Executor | BackfillExecutor") -> "BackfillExecutor":
         if chosen == "local":

@@ -11,6 +11,11 @@ from pipeline.config.source import SourceConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError, nearest
 
+BATCHES_PER_EMBEDDER = 2
+"""Calls at an embedder that keep it busy: one computed, one waiting. Autoscaling aims at it."""
+
+MAX_CONCURRENT_BATCHES = 256
+
 
 class ApiConfig(Section):
     """The search API."""
@@ -105,9 +110,9 @@ class LimitsConfig(Section):
     max_concurrent_batches: int = Field(
         4,
         ge=1,
-        le=256,
+        le=MAX_CONCURRENT_BATCHES,
         description="Calls one ingestor has under way: one computed, one written, the rest waiting. Raising it keeps "
-        "more embedders busy and costs memory.",
+        "more embedders busy and costs memory. Absent: 4, or as many as keep `max_replicas` embedders busy.",
     )
     max_dead_letter_share: float = Field(
         0.5,
@@ -206,6 +211,24 @@ class Config(Section):
         """Returns the fields stored with a task's points, by name: those of every topic that names the task."""
         topics = [topic for topic in self.source.topics.values() if task in topic.tasks]
         return {name: field for topic in topics for name, field in topic.payload.items()}
+
+    @property
+    def live_limits(self) -> LimitsConfig:
+        """`limits` as ingestors keep them.
+
+        Unless the file says how many calls one has under way, they are enough to keep every embedder busy that
+        autoscaling may start: with fewer it would never start them, whatever the lag.
+        """
+        if "max_concurrent_batches" in self.limits.model_fields_set:
+            return self.limits
+        enough = max(self.limits.max_concurrent_batches, min(self.calls_for_all_replicas, MAX_CONCURRENT_BATCHES))
+        return self.limits.model_copy(update={"max_concurrent_batches": enough})
+
+    @property
+    def calls_for_all_replicas(self) -> int:
+        """Calls that each ingestor needs under way to have `max_replicas` of the most replicated model at work."""
+        replicas = max(max(model.max_replicas or 0, model.replicas) for model in self.models.values())
+        return -(-BATCHES_PER_EMBEDDER * replicas // self.ray.ingestors)
 
     def topic_named(self, name: str | None, option: str = "--topic") -> str:
         """Returns the name of a source topic: the given one, or the only one.

@@ -17,7 +17,7 @@ PayloadType = Literal[
 """A kind, or a list of values of that kind."""
 
 KINDS: tuple[PayloadKind, ...] = get_args(PayloadKind)
-TYPES: tuple[PayloadType, ...] = (*KINDS, *(f"{kind}[]" for kind in KINDS))  # type: ignore[assignment]  # the same words
+TYPES: tuple[PayloadType, ...] = get_args(PayloadType)
 
 _TENANT_KINDS = ("keyword", "uuid")
 

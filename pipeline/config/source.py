@@ -74,6 +74,11 @@ class TopicConfig(Section):
         description='What keys are: 1 and "1" are two keys, so a field of the other type is a dead letter. It also '
         "says how the Kafka message key is read, which names what a record with a null value deletes.",
     )
+    key_space: TopicName | None = Field(
+        None,
+        description="Records of topics with one key space share their points: an equal key is the same record, and "
+        "its newest version wins. Absent: the topic's name, so that two topics never overwrite each other.",
+    )
     binary_key: bool = Field(False, description="Kafka keys are not text: use their bytes, as hex.")
     text: str = Field(
         min_length=1,
@@ -193,14 +198,14 @@ class SourceConfig(Section):
     """The Kafka side. Names as Kafka spells them."""
 
     bootstrap_servers: list[Broker] = Field(
-        min_length=1, description="host:port of some brokers; one item may hold several, with commas."
+        min_length=1, description="host:port of some brokers, as a list or as one text with commas."
     )
     group_id: str = Field(min_length=1, max_length=249, description="Consumer group; offsets are committed under it.")
     group_instance_id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
-        description="Static membership: each ingestor appends its number. A restart within session_timeout_ms moves "
-        "no partition.",
+        description="Static membership: each ingestor appends its number, and on KubeRay a token of its cluster. A "
+        "restart within session_timeout_ms moves no partition. Two clusters of one group elsewhere need two values.",
     )
     client_id: str = Field("refract", description="Shown in the brokers' logs.")
     security: SecurityConfig = Field(default_factory=SecurityConfig, description="TLS and SASL.")
@@ -254,12 +259,18 @@ class SourceConfig(Section):
         1.0, gt=0, le=60, description="Raising it saves commits and repeats more after a crash."
     )
 
+    @property
+    def key_spaces(self) -> dict[str, str]:
+        """Topic -> its key space."""
+        return {name: topic.key_space or name for name, topic in self.topics.items()}
+
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
     def _comma_lists(cls, value: Any) -> Any:
-        """Kafka's own spelling `a:9092,b:9092`, which is what an environment variable holds."""
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return [server.strip() for item in value for server in item.split(",")]
+        """Takes Kafka's own spelling `a:9092,b:9092`, with or without a comma at its end, as a list or as one text."""
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return [stripped for item in items for server in item.split(",") if (stripped := server.strip())]
         return value
 
     @model_validator(mode="after")
@@ -276,9 +287,26 @@ class SourceConfig(Section):
                 f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
                 f"would go round in circles"
             )
+        self._check_shared_keys()
         for topic in (*self.topics, self.dead_letter_topic):
             if topic.startswith("__"):
                 raise ValueError(f"topic {topic!r} is internal to Kafka")
             if topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is not a valid topic name")
         return self
+
+    def _check_shared_keys(self) -> None:
+        """Topics that share keys compare their versions, so the versions must mean the same."""
+        first: dict[str, str] = {}
+        for name, space in self.key_spaces.items():
+            other = first.setdefault(space, name)
+            ours, theirs = self.topics[name], self.topics[other]
+            if other != name and (ours.version is None or theirs.version is None):
+                raise ValueError(
+                    f"topics {other!r} and {name!r} share the key space {space!r}, but Kafka offsets of two topics are "
+                    f"not comparable: give both a `version` field, or each its own key_space"
+                )
+            if ours.version_type != theirs.version_type:
+                raise ValueError(
+                    f"topics {other!r} and {name!r} share the key space {space!r}, so their version_type must be equal"
+                )

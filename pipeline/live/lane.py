@@ -12,7 +12,7 @@ from pipeline.interfaces import Tokenizer
 from pipeline.live.crashes import PROBE_TEXT
 from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Bool, Embeddings, Float32, PointBatch, TokenBatch
-from pipeline.records.record import DeadLetter, Delivery, Record, point_id
+from pipeline.records.record import DeadLetter, Delivery, Record
 from pipeline.tasks import Task
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class Lane:
 
     def __init__(self, topic: str, routes: Routes, ports: Ports) -> None:
         self._topic = topic
-        self._pipeline = routes.pipeline
+        self._ids = routes.ids
         self._tasks = routes.tasks[topic]
         self._tokenizers = routes.tokenizers
         self._ports = ports
@@ -59,7 +59,7 @@ class Lane:
         Deliveries without a record are passed over. Raises what neither halving nor a dead letter settles.
         """
         waiting = [
-            Item(delivery, delivery.record, point_id(self._pipeline, delivery.record.key))
+            Item(delivery, delivery.record, self._ids.of(self._topic, delivery.record.key))
             for delivery in deliveries
             if delivery.record is not None
         ]

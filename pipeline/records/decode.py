@@ -15,7 +15,7 @@ from pipeline.errors import Reason, RecordError
 from pipeline.records.formats import FORMATS, Parser
 from pipeline.records.headers import carried, decimal
 from pipeline.records.payload import PayloadReader
-from pipeline.records.record import Headers, Position, Record, offset_version
+from pipeline.records.record import Headers, InvalidName, Position, Record, offset_version
 from pipeline.records.values import (
     MISSING,
     Template,
@@ -130,6 +130,8 @@ class TopicDecoder:
             raise RecordError(
                 Reason.RECORD_TOO_LARGE, f"{num_bytes} bytes, max_record_bytes is {self._limits.max_record_bytes}"
             )
+        if headers and any(type(name) is InvalidName for name, _ in headers):
+            raise RecordError(Reason.INVALID_HEADER, "the name of a header is not UTF-8")
         if value is None:
             canonical = self._check_key(self._kafka_key(key))
             return self._delete(canonical, self._tombstone_version(position, headers), position)
@@ -168,7 +170,7 @@ class TopicDecoder:
 
     def _add_system_fields(self, payload: dict[str, Any], key: str, position: Position) -> dict[str, Any]:
         payload["_key"] = key
-        payload["_source"] = f"{position.topic}:{position.partition}:{position.offset}"
+        payload["_source"] = position.source
         return payload
 
     def _kafka_key(self, key: bytes | None) -> str:

@@ -72,7 +72,7 @@ def rows_of(journal: Journal, chance: random.Random, name: str) -> list[dict[str
 
 
 def _note(journal: Journal, key: str, state: State) -> None:
-    point = point_id(journal.config.pipeline, f"s:{key}")
+    point = point_id(journal.config.pipeline, journal.tickets, f"s:{key}")
     for task in journal.config.source.topics[journal.tickets].tasks:
         kept = journal.states[task].get(point)
         if kept is None or state.version > kept.version:

@@ -55,7 +55,7 @@ def expect(rig: Rig, path: Path, rows: Sequence[Row]) -> None:
     """Tells the journal what a file's rows must lead to, beside everything it has sent."""
     for number, row in enumerate(rows):
         columns, source = row.columns(), f"{path.name}#{number // GROUP_ROWS}:{number % GROUP_ROWS}"
-        point = point_id(rig.config.pipeline, f"s:{row.key}")
+        point = point_id(rig.config.pipeline, rig.journal.tickets, f"s:{row.key}")
         payload = {"_key": f"s:{row.key}", **({} if row.deleted else {"title": columns["title"]})}
         text = None if row.deleted else f"{columns['title']}\n\n{columns['body']}"
         for task in rig.config.source.topics[rig.journal.tickets].tasks:
@@ -96,7 +96,7 @@ class Backfill:
 
 
 def num_stored(rig: Rig, keys: Sequence[str]) -> int:
-    ids = [point_id(rig.config.pipeline, f"s:{key}") for key in keys]
+    ids = [point_id(rig.config.pipeline, rig.journal.tickets, f"s:{key}") for key in keys]
     return len(rig.store.retrieve(rig.journal.tasks["urgency"].collection, ids))
 
 

@@ -61,7 +61,7 @@ def _strict(settings: Mapping[str, Any]) -> qdrant.StrictModeConfig | None:
     return strict if strict.enabled else None
 
 
-def _allows(strict: qdrant.StrictModeConfig, name: str) -> bool:
+def _allows(strict: Any, name: str) -> bool:
     return not strict.HasField(name) or bool(getattr(strict, name))
 
 

@@ -119,7 +119,7 @@ class ApiUnderTest:
         )
         rows: list[Float32] = self.embedder.embed.remote(tokens, Priority.QUERY).result()
         points = PointBatch(
-            ids=np.frombuffer(point_id(config.pipeline, "s:T-1"), np.uint8).reshape(1, 16),
+            ids=np.frombuffer(point_id(config.pipeline, "tickets", "s:T-1"), np.uint8).reshape(1, 16),
             versions=np.ones(1, np.int64),
             deleted=np.zeros(1, np.bool_),
             payloads=[{"_key": "s:T-1"}],

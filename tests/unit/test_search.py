@@ -28,7 +28,9 @@ def store() -> FakeStore:
     texts = ["no heating", "no light", "no lift"]
     store.upsert(
         PointBatch(
-            ids=np.frombuffer(b"".join(point_id("support", f"s:{key}") for key in "abc"), np.uint8).reshape(-1, 16),
+            ids=np.frombuffer(b"".join(point_id("support", "tickets", f"s:{key}") for key in "abc"), np.uint8).reshape(
+                -1, 16
+            ),
             versions=np.arange(1, 4, dtype=np.int64),
             deleted=np.array([False, False, True]),
             payloads=[{"_key": f"s:{key}"} for key in "abc"],
@@ -147,7 +149,7 @@ def stored_under(*keys: str) -> FakeStore:
     store = FakeStore()
     store.upsert(
         PointBatch(
-            ids=np.frombuffer(b"".join(point_id("support", key) for key in keys), np.uint8).reshape(-1, 16),
+            ids=np.frombuffer(b"".join(point_id("support", "tickets", key) for key in keys), np.uint8).reshape(-1, 16),
             versions=np.ones(len(keys), np.int64),
             deleted=np.zeros(len(keys), np.bool_),
             payloads=[{"_key": key} for key in keys],
@@ -168,6 +170,28 @@ def test_binary_key_is_found_by_its_hex_digits() -> None:
     searcher = make(FakeEmbedder(), stored_under("b:00ff", "b:01"), binary_key=True, key=None)
     (hit,) = searcher.by_key("urgency", "00FF", 5, {})
     assert hit.key == "01"
+
+
+def test_a_key_is_looked_for_in_the_key_space_of_every_topic_of_the_task() -> None:
+    own = point_id("support", "chats", "s:a")
+    store = stored_under("s:b")
+    store.upsert(
+        PointBatch(
+            ids=np.frombuffer(own, np.uint8).reshape(1, 16),
+            versions=np.ones(1, np.int64),
+            deleted=np.zeros(1, np.bool_),
+            payloads=[{"_key": "s:a"}],
+            vectors={SYMMETRIC.collection: vector("urgency", "s:a")[np.newaxis]},
+        )
+    )
+    settings = {"key": "id", "text": "{body}", "tasks": ["urgency"]}
+    config = parsed(
+        pipeline="support",
+        source__topics={"tickets": settings, "chat": {**settings, "key_space": "chats"}},
+        tasks={"urgency": {"model": "null", "instruction": "urgency"}},
+    )
+    searcher = Searcher(config, {"urgency": SYMMETRIC}, {"m": FakeTokenizer()}, FakeEmbedder(), store)
+    assert [hit.key for hit in searcher.by_key("urgency", "a", 5, {})] == ["b"]
 
 
 def test_number_is_not_the_text_of_its_digits() -> None:

@@ -193,7 +193,7 @@ class Replay:
             if message is None:
                 yield Original(letter, place, None, None, ()), Fate.VALUE_LOST
             else:
-                original = Original(letter, place, message.key, message.value, message.headers)
+                original = Original(letter, place, message.key, message.value, _plain(message.headers))
                 yield original, self._decide(original, survey)
 
     def _decide(self, original: Original, survey: Survey) -> Fate:
@@ -235,6 +235,11 @@ def replay_headers(original: Original, topic: TopicConfig) -> Headers:
     if topic.payload_timestamp and REPLAYED_TIMESTAMP_HEADER not in names and position.timestamp_ms >= 0:
         added.append((REPLAYED_TIMESTAMP_HEADER, str(position.timestamp_ms).encode()))
     return [*kept, *added]
+
+
+def _plain(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    """Returns the headers with names that can be sent: of one that is not UTF-8, its escaped form, as letters do."""
+    return tuple((str(name), value) for name, value in headers)
 
 
 def _fetch(
