@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.cluster import KMeans
 
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 MAX_TEXTS = 5_000
 """Vectors that the centres are found on: more would cost time and move them little."""

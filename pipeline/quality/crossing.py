@@ -8,7 +8,7 @@ from pipeline.quality.estimates import Float64, Resampler
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import find_neighbours, majority
 from pipeline.quality.scores import Outcomes, kappa_replicates
-from pipeline.records import Bool, Float32, Int64
+from pipeline.records.batches import Bool, Float32, Int64
 
 MIN_CELL = 5
 """Texts with one value of each label below which this combination is left out."""

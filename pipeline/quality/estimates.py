@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 Float64 = npt.NDArray[np.float64]
 

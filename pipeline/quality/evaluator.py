@@ -27,7 +27,7 @@ from pipeline.quality.report import (
 )
 from pipeline.quality.scores import Outcomes, Score, accuracy_replicates, confusion, predict, score
 from pipeline.quality.worst import Judged, find_worst
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 
 @dataclass(frozen=True, slots=True)

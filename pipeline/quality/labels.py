@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.records import Int64
+from pipeline.records.batches import Int64
 
 MIN_ROWS = 10
 """Labelled rows below which nothing is measured: one text more or less would move accuracy by over 0.1."""

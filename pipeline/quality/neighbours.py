@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 BLOCK_BYTES = 8 << 20
 """Similarities held at once: large enough for the matrix product, small enough for a processor's cache."""

@@ -8,7 +8,7 @@ from pipeline.quality.markup import Markup, foreign, fragment, tag
 from pipeline.quality.report import Confusion, Evaluation, Kind, MatrixRow, Separation, TaskReport
 from pipeline.quality.scores import Score
 from pipeline.quality.verdict import interval, two_places
-from pipeline.records import Int64
+from pipeline.records.batches import Int64
 
 MAX_CLASSES = 16
 """Classes of a confusion table; the rarer ones of more are counted together."""

@@ -7,7 +7,7 @@ from pipeline.quality.estimates import Estimate, Float64, Resampler
 from pipeline.quality.labels import Label
 from pipeline.quality.report import Flip, PairReport, Separation
 from pipeline.quality.triplets import PER_ANCHOR, draw_triplets, find_flips
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.quality.estimates import Estimate, Float64, Resampler
 from pipeline.quality.neighbours import BLOCK_BYTES
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.quality.estimates import Estimate, Float64, Resampler
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import majority
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.quality.crossing import Crossing
 from pipeline.quality.estimates import Float64, Resampler
-from pipeline.records import Bool, Float32, Int64
+from pipeline.records.batches import Bool, Float32, Int64
 
 PER_ANCHOR = 16
 """Triplets drawn for each text."""

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import Neighbours, majority
 from pipeline.quality.report import Misjudged, Neighbour, WorstText
-from pipeline.records import Int64
+from pipeline.records.batches import Int64
 
 
 @dataclass(frozen=True, slots=True)

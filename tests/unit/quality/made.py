@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.quality.labels import Label, make_label
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 
 
 def unit(rows: npt.ArrayLike) -> Float32:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.report import Evaluation, Kind, RowCounts
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.quality.made import around, crossed, label, noise, unit
 
 URGENCY, ISSUE = crossed(3, 4, 12)

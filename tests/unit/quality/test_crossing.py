@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.quality.crossing import MIN_CELL, cramers_v, cross
 from pipeline.quality.estimates import Resampler
 from pipeline.quality.pairs import Pair, Side, measure_pair
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 from tests.unit.quality.made import around, crossed, label, noise, unit
 
 FIRST, SECOND = crossed(3, 4, 20)

@@ -11,7 +11,7 @@ from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.neighbours import find_neighbours
 from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 from pipeline.quality.retrieval import measure_retrieval
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.quality import scenes
 from tests.unit.quality.made import around, label, noise
 from tests.unit.quality.scenes import FOLLOWING, ISSUE, KEYS, LABELS, NUM_TEXTS, ROWS, SETTINGS, URGENCY, evaluator

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.quality.neighbours import find_neighbours, majority
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.quality.made import noise, unit
 
 

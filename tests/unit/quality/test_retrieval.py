@@ -8,7 +8,7 @@ from sklearn.metrics import ndcg_score
 
 from pipeline.quality.estimates import Resampler
 from pipeline.quality.retrieval import find_ranks, measure_rank_change, measure_retrieval, places_of
-from pipeline.records import Float32, Int64
+from pipeline.records.batches import Float32, Int64
 from tests.unit.quality.made import noise, unit
 
 

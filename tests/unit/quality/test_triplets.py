@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.quality.crossing import Crossing, cross
 from pipeline.quality.estimates import Resampler
 from pipeline.quality.triplets import PER_ANCHOR, Flips, Triplets, draw_triplets, find_flips
-from pipeline.records import Float32
+from pipeline.records.batches import Float32
 from tests.unit.quality.made import around, crossed, label, noise, unit
 
 FIRST, SECOND = crossed(3, 4, 30)
