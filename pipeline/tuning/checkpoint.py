@@ -70,9 +70,7 @@ def read_state(file: Path) -> RunState | None:
     return RunState(**found)
 
 
-def restore(
-    file: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
-) -> dict[str, Tensor]:
+def restore(file: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """Puts a checkpoint's weights and the optimizer's memory back. Returns the best weights so far."""
     best: dict[str, Tensor] = {}
     with safe_open(str(file), "pt") as tensors, torch.no_grad():

@@ -87,10 +87,9 @@ def write_adapter(
     """
     config = encoder.model.peft_config["default"]
     weights = peft.get_peft_model_state_dict(encoder.model)
-    save_file(
+    _write_tensors(
+        folder / "adapter_model.safetensors",
         {name: value.detach().to(torch.float16).cpu().contiguous() for name, value in weights.items()},
-        str(folder / "adapter_model.safetensors"),
-        metadata={"format": "pt"},
     )
     settings = config.to_dict() | {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
@@ -116,7 +115,7 @@ def write_head(folder: Path, head: Head) -> None:
             "activation_function": "torch.nn.modules.linear.Identity",
         },
     )
-    save_file({"linear.weight": torch.from_numpy(head.weight.copy())}, str(folder / "model.safetensors"))
+    _write_tensors(folder / "model.safetensors", {"linear.weight": torch.from_numpy(head.weight.copy())})
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -160,6 +159,11 @@ def _write_sentence_files(folder: Path, spec: ModelSpec, prompts: Mapping[str, P
     for name in _TOKENIZER_FILES:
         if (spec.files.folder / name).is_file():
             shutil.copy(spec.files.folder / name, folder / name)
+
+
+def _write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    save_file(tensors, str(file), metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors lets nobody else read it
 
 
 def _write_json(file: Path, content: Any) -> None:

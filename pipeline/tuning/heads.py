@@ -70,9 +70,7 @@ def fit_head(lesson: HeadLesson, *, seed: int) -> Head:
     return max(found, key=lambda head: head.score)
 
 
-def _candidates(
-    vectors: Float32, codes: Int64, lesson: HeadLesson, seed: int
-) -> Iterator[tuple[str, Float32]]:
+def _candidates(vectors: Float32, codes: Int64, lesson: HeadLesson, seed: int) -> Iterator[tuple[str, Float32]]:
     start: Float32 | None = None
     for shrinkage in _SHRINKAGES:
         for rest in _RESTS:

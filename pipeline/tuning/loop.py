@@ -91,9 +91,7 @@ class Outcome:
 class LoraLoop:
     """One run over one lesson. It continues from the checkpoint of the same run where there is one."""
 
-    def __init__(
-        self, encoder: LoraEncoder, lesson: Lesson, settings: LoraSettings, file: Path, *, run: str
-    ) -> None:
+    def __init__(self, encoder: LoraEncoder, lesson: Lesson, settings: LoraSettings, file: Path, *, run: str) -> None:
         """Nothing is computed yet.
 
         Args:

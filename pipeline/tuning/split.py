@@ -10,7 +10,10 @@ from pipeline.quality.neighbours import find_neighbours
 from pipeline.records.batches import Float32, Int64
 
 NEAR = 0.95
-"""Cosine, under the untrained model, from which two texts count as copies of each other."""
+"""Cosine from which two texts count as copies of each other: of the untrained model's vectors, less their mean.
+
+Without their common part, which makes all texts alike in some models.
+"""
 
 _COPIES = 8
 """Neighbours of a text that are looked at."""
@@ -60,13 +63,15 @@ def split_texts(labels: Sequence[Label], groups: Int64, *, seed: int) -> Split:
 
 
 def copy_groups(vectors: Float32, threshold: float = NEAR) -> Int64:
-    """Returns a number per text; near copies, and copies of copies, share one. (n,)
+    """Returns a number per text, (n,); near copies, and copies of copies, share one.
 
     Args:
         vectors: Unit vectors of the untrained model, (n, d), at least two.
         threshold: Cosine from which two texts are copies.
     """
-    found = find_neighbours(vectors, _COPIES)
+    centred = vectors - vectors.mean(axis=0)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.float32(1e-9))
+    found = find_neighbours(centred, _COPIES)
     parents = list(range(len(vectors)))
     for row, place in np.argwhere(found.similarities >= threshold).tolist():
         first, second = _root(parents, row), _root(parents, int(found.rows[row, place]))

@@ -150,9 +150,7 @@ def test_the_engine_and_sentence_transformers_serve_what_was_trained(family: str
     half_precision(encoder)
     tasks = {name: task for name, task in prompts_of(WORDINGS).items() if name in INSTRUCTIONS}
     (tmp_path / "out").mkdir()
-    write_adapter(
-        tmp_path / "out", encoder, build_prompts(spec, tasks), base=str(spec.files.folder), revision=None
-    )
+    write_adapter(tmp_path / "out", encoder, build_prompts(spec, tasks), base=str(spec.files.folder), revision=None)
     tuned = config.model_copy(update={"adapter": str(tmp_path / "out")})
     check_tasks("m", tuned, tasks)
     served = load_engine(tuned, tasks).embed(load_tokenizer(tuned, tasks).encode(TEXTS[:24], list(tasks)))
