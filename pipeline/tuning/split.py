@@ -56,7 +56,9 @@ def split_texts(labels: Sequence[Label], groups: Int64, *, seed: int) -> Split:
     kept = _keep_together(folds, groups, rows)
     sizes = np.bincount(groups[rows], minlength=int(groups.max()) + 1)
     return Split(
-        *(np.flatnonzero(kept == fold) for fold in (_TRAIN, _SELECT, _REPORT)),
+        train=np.flatnonzero(kept == _TRAIN),
+        select=np.flatnonzero(kept == _SELECT),
+        report=np.flatnonzero(kept == _REPORT),
         num_copies=int((sizes[groups[rows]] > 1).sum()),
         num_moved=int((kept != folds).sum()),
     )
