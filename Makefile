@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench mutants simulate slow faults soak clean
+.PHONY: help demo test check docs bench mutants simulate slow faults soak clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,7 @@ help:
 	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
 	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
+	@echo 'make docs    writes the generated parts of docs/ again'
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json: about two hours, or BENCHMARKS="live freshness"'
 	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
 	@echo 'make simulate random faults on virtual time, SEEDS=100000 of them'
@@ -91,6 +92,9 @@ test: $(VENV)/.installed-dev
 	@echo 'make: coverage of the watermark and the version guard, 100 %'
 	@$(BIN)/coverage report --skip-empty --no-skip-covered --fail-under=100 \
 	  --include='$(PROMISE)'
+
+docs: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.docs.generate
 
 bench: $(VENV)/.installed-dev $(if $(filter $(COMPARING),$(BENCHMARKS)),$(BENCH)/.installed)
 	@mkdir -p var/bench

@@ -6,13 +6,14 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from actors.callers import DeploymentCaller
 from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
 from pipeline.api.app import build_api
 from pipeline.api.service import ApiService
 from pipeline.config.load import ConfigTree
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.metrics import ReplicaReport
 
 
@@ -30,7 +31,7 @@ class Api:
         ingestor: DeploymentHandle[Any],  # noqa: ARG002 - binding it makes Serve deploy it
     ) -> None:
         context = start_context(source)
-        remote: Store = RemoteStore(store) if store is not None else context.open_store()
+        remote: PointReader = RemoteStore(DeploymentCaller(store)) if store is not None else context.open_store()
 
         async def reports() -> list[ReplicaReport]:
             latest: list[ReplicaReport] = await monitor.reports.remote()

@@ -4,242 +4,175 @@ Plain actors with a bounded number of fragments in flight, not Ray Data: its exe
 sees fit and tells nobody which input row group is durable, and that is what resuming needs.
 """
 
-import asyncio
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.backfill_embedder import BackfillEmbedder
 from actors.carrier_actor import CarrierActor
-from actors.cluster import root_cause
-from actors.embedder import start_scheduler
-from actors.process import start_context
+from actors.cluster import cluster
 from actors.store_owner import StoreOwner
-from pipeline.backfill.carrier import UnflushedError
-from pipeline.backfill.outcome import Counts, Outcome
-from pipeline.backfill.rows import FragmentFault
-from pipeline.backfill.work import Job, Work
+from pipeline.backfill.dispatch import WORKS_PER_CARRIER, Dispatch
+from pipeline.backfill.executor import CHECKPOINT_S, TURN_S, BackfillEvents, Interval, RunState
+from pipeline.backfill.work import BackfillJob, Work
 from pipeline.config.app import Config
-from pipeline.config.load import ConfigTree
-from pipeline.errors import RefractError
-from pipeline.metrics import snapshot, total
-from pipeline.records.batches import Embeddings, Priority, TokenBatch
+from pipeline.errors import ConfigError, RefractError
 
-FRAGMENTS_PER_CARRIER = 2
-"""One is written while the next is read."""
-
-MAX_ATTEMPTS = 3
-CHECKPOINT_S = 10.0
-"""How much of a large fragment a killed run repeats, at most, beside what was in flight."""
-
-TURN_S = 1.0
 ANSWER_S = 0.2
-"""An actor that is starting, or busy beyond this, is left out of one line of progress."""
+"""An actor that is starting, or busy beyond this, is left out of one report."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How a run stands."""
+class RayExecutor:
+    """Implements `pipeline.backfill.executor.BackfillExecutor` on the cluster at an address, or on one of its own."""
 
-    counts: Counts
-    """Of everything so far, what is under way included."""
-    busy_s: float
-    """Seconds that embedders spent computing, all together."""
-    num_embedders: int
-    """Those that are ready."""
+    def __init__(self, address: str | None) -> None:
+        """Takes the address to join; None starts a cluster on this machine for each run, and ends it."""
+        self._address = address
+
+    def check(self, job: BackfillJob) -> None:
+        """See BackfillExecutor."""
+        if job.share and not self._address:
+            raise ConfigError(
+                "--share needs the running app's cluster: --address HOST:PORT, or auto on a machine of it"
+            )
+
+    def run(self, job: BackfillJob, works: Sequence[Work], events: BackfillEvents) -> None:
+        """See BackfillExecutor."""
+        events.doing("joining Ray" if self._address else "starting Ray")
+        with cluster(self._address, job.source.load().ray.namespace, needed_resources(job)):
+            events.doing("starting the actors and loading the models")
+            BackfillRun(job).run(works, events)
 
 
-class _Embedder:
-    """One replica of a model, for this job alone."""
+class _Starting(NamedTuple):
+    """An actor that others would wait for, if it could not start, for ever."""
 
-    def __init__(self, source: ConfigTree, name: str) -> None:
-        self._context = start_context(source)
-        self._scheduler = start_scheduler(self._context, name, shared=False)
+    what: str
+    embedder: Any = None
+    """It takes part once it is up; None for a store's owner."""
 
-    async def ready(self) -> None:
-        """Answers once the model is loaded."""
 
-    async def embed(self, batch: TokenBatch, priority: Priority) -> Embeddings:
-        """See pipeline.interfaces.Embedder."""
-        return await asyncio.wrap_future(self._scheduler.submit(batch, priority))
+class _Call(NamedTuple):
+    """A work that a carrier has."""
 
-    async def busy_s(self) -> float:
-        """Returns the seconds spent computing."""
-        taken = snapshot("embedder", "", 0.0, self._context.registry)
-        return total([taken], "refract_embedder_busy_seconds_total")
+    number: int
+    work: Work
 
 
 class BackfillRun:
-    """Carries work through on a cluster that is joined already. One thread."""
+    """The actors of a job, on a cluster that is joined already. One thread.
 
-    def __init__(
-        self,
-        job: Job,
-        on_noted: Callable[[Work, Outcome, bool], None],
-        on_failed: Callable[[Work, str], None],
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        """Starts the actors.
+    What to do next is decided by `Dispatch`; here its decisions become calls, and Ray's answers become events.
+    """
 
-        Args:
-            job: What to do.
-            on_noted: Hears of rows that are durable now, and whether the fragment is done.
-            on_failed: Hears of a fragment that cannot be finished, and why.
-            on_progress: Hears about once a second how things stand.
-        """
+    def __init__(self, job: BackfillJob) -> None:
+        """Starts the embedders and the store's owners."""
         self._job = job
-        self._on_noted = on_noted
-        self._on_failed = on_failed
-        self._on_progress = on_progress
         self._config = job.source.load()
         self._embedders = {} if job.share else _start_embedders(job)
         self._owners = _start_owners(job, self._config)
         self._starting = {
-            actor.ready.remote(): (name, actor) for name, actors in self._embedders.items() for actor in actors
+            actor.ready.remote(): _Starting(name, actor) for name, some in self._embedders.items() for actor in some
         }
         for owner, names in self._owners:
-            self._starting[owner.check.remote()] = (f"the store's owner of {', '.join(names)}", None)
+            self._starting[owner.check.remote()] = _Starting(f"the store's owner of {', '.join(names)}")
         self._ready: list[Any] = []
-        self._carriers: list[Any] = []
+        self._carriers: dict[int, Any] = {}
         self._joining: dict[Any, int] = {}
-        self._failed_starts = 0
-        self._checkpointing: list[Any] = []
-        self._checkpoints: dict[str, Outcome] = {}
-        self._carried: dict[str, Counts] = {}
-        self._finished = Counts()
+        self._calls: dict[Any, _Call] = {}
 
-    def run(self, works: Sequence[Work]) -> None:
+    def run(self, works: Sequence[Work], events: BackfillEvents) -> None:
         """Carries everything through.
 
         Raises RefractError where something other than a fragment is at fault; what is noted by then is durable.
         """
-        self._carriers = [None] * min(num_carriers(self._config), len(works))
-        for number in range(len(self._carriers)):
+        dispatch = Dispatch(works, num_carriers(self._config), events)
+        for number in range(dispatch.num_carriers):
             self._start_carrier(number)
-        waiting = [(work, 1) for work in works][::-1]
-        under_way: dict[Any, tuple[Work, int, int]] = {}
-        noted_s = turned_s = time.monotonic()
-        while waiting or under_way:
-            for number, carrier in self._joined():
-                busy = sum(place == number for _, _, place in under_way.values())
-                for _ in range(min(FRAGMENTS_PER_CARRIER - busy, len(waiting))):
-                    work, attempt = waiting.pop()
-                    under_way[carrier.carry.remote(work)] = (work, attempt, number)
-            finished, _ = ray.wait(list(under_way) or list(self._joining), timeout=TURN_S)
+        asked: list[Any] = []
+        checkpoint, turn = Interval(CHECKPOINT_S), Interval(TURN_S)
+        while not dispatch.is_over:
+            self._meet(dispatch)
+            for number, work in dispatch.hand_out():
+                self._calls[self._carriers[number].carry.remote(work)] = _Call(number, work)
+            ended, _ = ray.wait(list(self._calls) or list(self._joining), timeout=TURN_S)
             self._check_started()
-            for ref in finished:
-                if ref in under_way:
-                    self._settle(ref, under_way, waiting)
-            self._note_checkpoints([work for work, _, _ in under_way.values()])
-            if time.monotonic() - noted_s >= CHECKPOINT_S:
-                noted_s = time.monotonic()
-                self._checkpointing += [carrier.checkpoints.remote() for _, carrier in self._joined()]
-            if time.monotonic() - turned_s >= TURN_S:
-                turned_s = time.monotonic()
-                self._report()
-        self._report()
+            for ref in ended:
+                if ref in self._calls:
+                    self._settle(ref, dispatch)
+            answered = _done(asked)
+            asked = [ref for ref in asked if ref not in answered]
+            for found in _answers(answered):
+                dispatch.reached(found)
+            if checkpoint.is_due():
+                asked += [carrier.checkpoints.remote() for carrier in self._up()]
+            if turn.is_due():
+                events.progress(self._state(dispatch))
+        events.progress(self._state(dispatch))
 
     def _check_started(self) -> None:
-        """Raises RefractError for an actor that cannot start: others would wait for it for ever."""
+        """Raises RefractError for an actor that cannot start; one that was killed or is away is started by Ray."""
         for ref in _done(list(self._starting)):
-            name, embedder = self._starting.pop(ref)
+            actor = self._starting.pop(ref)
             try:
                 ray.get(ref)
-                self._ready += [embedder] if embedder is not None else []
-            except ActorDiedError as error:
-                if "creation task" in str(error):
-                    raise RefractError(f"{name} could not start: {root_cause(str(error))}") from None
+            except RayActorError as error:
+                if error.actor_init_failed:
+                    raise RefractError(f"{actor.what} could not start: {_why(error)}") from None
             except RayError:
-                continue  # killed or away: it is started again
-
-    def _settle(self, ref: Any, under_way: dict[Any, tuple[Work, int, int]], waiting: list[tuple[Work, int]]) -> None:
-        work, attempt, number = under_way.pop(ref)
-        try:
-            outcome: Outcome = ray.get(ref)
-        except RayTaskError as error:
-            if not isinstance(error.cause, RefractError):
-                raise
-            if isinstance(error.cause, UnflushedError):
-                self._again(work, attempt, str(error.cause), waiting)
-            elif isinstance(error.cause, FragmentFault):
-                self._on_failed(work, str(error.cause))
+                continue
             else:
-                raise error.cause from None
-        except RayActorError as error:
-            # What else was with this carrier is lost with it; all of it goes to a new one.
-            lost = [(ref, entry) for ref, entry in under_way.items() if entry[2] == number]
-            for other, _ in lost:
-                del under_way[other]
-            self._start_carrier(number)
-            for again, tried in [(work, attempt), *((entry[0], entry[1]) for _, entry in lost)]:
-                self._again(again, tried, f"its process died ({type(error).__name__})", waiting)
-        else:
-            outcome.counts.add(self._carried.pop(work.fragment.name, Counts()))
-            self._checkpoints.pop(work.fragment.name, None)
-            self._finished.add(outcome.counts)
-            self._on_noted(work, outcome, True)
+                self._ready += [] if actor.embedder is None else [actor.embedder]
 
-    def _again(self, work: Work, attempt: int, why: str, waiting: list[tuple[Work, int]]) -> None:
-        if attempt == MAX_ATTEMPTS:
-            self._on_failed(work, f"{why}, {MAX_ATTEMPTS} times")
-        else:
-            waiting.append((self._rest_of(work), attempt + 1))
-
-    def _rest_of(self, work: Work) -> Work:
-        """Returns what no checkpoint says is durable."""
-        reached = self._checkpoints.pop(work.fragment.name, None)
-        if reached is None:
-            return work
-        self._carried.setdefault(work.fragment.name, Counts()).add(reached.counts)
-        return replace(work, start=reached.next_row)
-
-    def _note_checkpoints(self, works: Sequence[Work]) -> None:
-        by_name = {work.fragment.name: work for work in works}
-        arrived = _done(self._checkpointing)
-        self._checkpointing = [ref for ref in self._checkpointing if ref not in arrived]
-        for found in _answers(arrived):
-            for name, outcome in found.items():
-                if name in by_name and outcome.next_row > by_name[name].start:
-                    self._checkpoints[name] = outcome
-                    self._on_noted(by_name[name], outcome, False)
-
-    def _report(self) -> None:
-        counts = Counts()
-        counts.add(self._finished)
-        for under_way in _answers([carrier.counts.remote() for _, carrier in self._joined()]):
-            counts.add(under_way)
-        busy_s = _answers([actor.busy_s.remote() for actor in self._ready])
-        self._on_progress(Progress(counts, sum(busy_s), len(busy_s)))
-
-    def _joined(self) -> list[tuple[int, Any]]:
-        """Returns the carriers that are up, by number; one that died before it was is started again."""
+    def _meet(self, dispatch: Dispatch) -> None:
+        """Notes carriers that are up now; one that died before is started again."""
         for ref in _done(list(self._joining)):
             number = self._joining.pop(ref)
             try:
                 ray.get(ref)
-                self._failed_starts = 0
             except RayActorError as error:
-                self._failed_starts += 1
-                if self._failed_starts == MAX_ATTEMPTS:
-                    raise RefractError(f"a carrier could not start: {root_cause(str(error))}") from None
+                dispatch.carrier_not_started(_why(error))
                 self._start_carrier(number)
+            else:
+                dispatch.carrier_up(number)
+
+    def _settle(self, ref: Any, dispatch: Dispatch) -> None:
+        number, work = self._calls.pop(ref)
+        try:
+            outcome = ray.get(ref)
+        except RayTaskError as error:
+            if not isinstance(error.cause, RefractError):
+                raise
+            dispatch.returned(work, error.cause)
+        except RayActorError as error:
+            self._calls = {other: call for other, call in self._calls.items() if call.number != number}
+            dispatch.carrier_lost(number, f"its process died ({type(error).__name__})")
+            self._start_carrier(number)
+        else:
+            dispatch.finished(work, outcome)
+
+    def _state(self, dispatch: Dispatch) -> RunState:
+        counts = dispatch.counts(_answers([carrier.counts.remote() for carrier in self._up()]))
+        busy_s = _answers([actor.busy_s.remote() for actor in self._ready])
+        return RunState(counts, sum(busy_s), len(busy_s))
+
+    def _up(self) -> list[Any]:
         absent = set(self._joining.values())
-        return [(number, carrier) for number, carrier in enumerate(self._carriers) if number not in absent]
+        return [carrier for number, carrier in self._carriers.items() if number not in absent]
 
     def _start_carrier(self, number: int) -> None:
-        """Starts carrier `number`, anew if need be. It gets work once it is up: the cluster may have no room for it.
+        """Starts carrier `number`, again if need be. It gets work once it is up: the cluster may have no room for it.
 
-        The first needs none, so that there is always one; the embedders, which come before, could take all.
+        The first needs no CPUs, so that there is always one; the embedders, which come before, could take all.
         """
         num_cpus = self._config.ray.ingestor_cpus if number else 0
         started: Any = ray.remote(CarrierActor)
         carrier = started.options(
-            num_cpus=num_cpus, max_concurrency=FRAGMENTS_PER_CARRIER + 2, scheduling_strategy="SPREAD"
+            num_cpus=num_cpus, max_concurrency=WORKS_PER_CARRIER + 2, scheduling_strategy="SPREAD"
         ).remote(self._job, self._embedders, self._owners)
         self._carriers[number] = carrier
         self._joining[carrier.ready.remote()] = number
@@ -250,7 +183,7 @@ def num_carriers(config: Config) -> int:
     return max(config.ray.ingestors, *(_replicas(config, name) for name in config.models))
 
 
-def needed_resources(job: Job) -> dict[str, float]:
+def needed_resources(job: BackfillJob) -> dict[str, float]:
     """Returns the CPUs and GPUs without which nothing moves: those of one embedder of each model."""
     config = job.source.load()
     models = [] if job.share else [config.models[name] for name in {config.tasks[task].model for task in job.tasks}]
@@ -265,12 +198,12 @@ def _replicas(config: Config, name: str) -> int:
     return max(model.max_replicas or model.replicas, 1)
 
 
-def _start_embedders(job: Job) -> dict[str, list[Any]]:
+def _start_embedders(job: BackfillJob) -> dict[str, list[Any]]:
     """One actor per replica, `max_replicas` of them: what the cluster has no room for joins when it has."""
     config = job.source.load()
     return {
         name: [
-            ray.remote(_Embedder)
+            ray.remote(BackfillEmbedder)
             .options(
                 num_cpus=config.models[name].num_cpus,
                 num_gpus=config.models[name].num_gpus,
@@ -284,7 +217,7 @@ def _start_embedders(job: Job) -> dict[str, list[Any]]:
     }
 
 
-def _start_owners(job: Job, config: Config) -> list[tuple[Any, list[str]]]:
+def _start_owners(job: BackfillJob, config: Config) -> list[tuple[Any, list[str]]]:
     """The processes that share an embedded store's directory, which lies on this node, and whose tasks each has.
 
     Edge keeps to one processor in a process, so there is one for each task, as far as processors go round.
@@ -297,6 +230,14 @@ def _start_owners(job: Job, config: Config) -> list[tuple[Any, list[str]]]:
     )
     number = min(len(job.tasks), os.cpu_count() or 1)
     return [(started.remote(job.source, shared=True), list(job.tasks[first::number])) for first in range(number)]
+
+
+def _why(error: RayActorError) -> str:
+    """Returns what an actor's constructor raised, where it did."""
+    failure = error.args[0] if error.actor_init_failed and error.args else None
+    if isinstance(failure, RayTaskError):
+        return f"{type(failure.cause).__name__}: {failure.cause}"
+    return str(error).strip()
 
 
 def _done(refs: Sequence[Any], timeout_s: float = 0) -> list[Any]:

@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
@@ -14,14 +14,13 @@ from actors.cluster import check_resources, connect, quieten, required_resources
 from pipeline.config.app import Config
 from pipeline.engine.load import check_tasks
 from pipeline.errors import ConfigError
+from pipeline.usecases.running import Note
 
 PORT_WAIT_S = 10.0
 """What a killed run started has always been gone after two seconds on an idle machine."""
 
-Progress = Callable[[str], None]
 
-
-def start_ray(config: Config, address: str | None, progress: Progress) -> None:
+def start_ray(config: Config, address: str | None, note: Note) -> None:
     """Checks what needs no cluster, then joins Ray at the address, or starts it here. One thread may call it, once.
 
     Raises:
@@ -32,8 +31,8 @@ def start_ray(config: Config, address: str | None, progress: Progress) -> None:
         check_tasks(name, model, config.tasks_of(name))
     if not address:
         # On a cluster Serve may hold the port already, for apps before and beside this one.
-        _wait_for_port(config.api.host, config.api.port, progress)
-    progress(f"joining Ray at {address}" if address else "starting Ray on this machine")
+        _wait_for_port(config.api.host, config.api.port, note)
+    note(f"joining Ray at {address}" if address else "starting Ray on this machine")
     importing = threading.Thread(target=_import_ahead, args=("actors.run",), name="import", daemon=True)
     importing.start()
     needed = required_resources(config)
@@ -66,7 +65,7 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait_for_port(host: str, port: int, progress: Progress) -> None:
+def _wait_for_port(host: str, port: int, note: Note) -> None:
     """Waits until the port is free: after a kill -9 Ray's processes notice only seconds later, and one holds it."""
     deadline_s = time.monotonic() + PORT_WAIT_S
     waiting = False
@@ -78,7 +77,7 @@ def _wait_for_port(host: str, port: int, progress: Progress) -> None:
             )
         if not waiting:
             waiting = True
-            progress(f"waiting up to {PORT_WAIT_S:.0f} s for {host}:{port} ({error.strerror})")
+            note(f"waiting up to {PORT_WAIT_S:.0f} s for {host}:{port} ({error.strerror})")
         time.sleep(0.2)
 
 

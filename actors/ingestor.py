@@ -8,12 +8,13 @@ import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from actors.callers import DeploymentCaller
 from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointStore
 from pipeline.live.observer import IngestObserver
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports
@@ -43,7 +44,7 @@ class Ingestor:
         context = start_context(source)
         self._error: BaseException | None = None
         self._stop = Event()
-        self._store: Store = RemoteStore(store) if store is not None else context.open_store()
+        self._store: PointStore = RemoteStore(DeploymentCaller(store)) if store is not None else context.open_store()
         self._worker = self._build(context, RemoteEmbedder(embedders))
         self._thread = Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
@@ -68,7 +69,7 @@ class Ingestor:
         self._dead_letters = KafkaDeadLetters(config.source, config.pipeline)
         ports = Ports(embedder, self._store, self._dead_letters, Retrier(self._stop, observer.retried), observer)
         loop = Loop(config.limits, config.source.commit_interval_s, self._stop)
-        worker, _ = build_member(context, ports, loop, serve.get_replica_context().rank.rank)
+        worker, _ = build_member(context, self._store, ports, loop, serve.get_replica_context().rank.rank)
         return worker
 
     def _run(self) -> None:

@@ -1,123 +1,19 @@
-"""Plain actors behind the face of a Serve handle, so that the same remote store and embedder serve both; and pools."""
+"""The embedders of a backfill: plain actors, several of a model, of which the least busy one is asked."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
-from actors.remote import EMBED_TIMEOUT_S, STORE_TIMEOUT_S, RemoteStore, call
+from actors.callers import ActorCaller
+from actors.remote import ask_embedder
 from pipeline.errors import TransientError
-from pipeline.filters import Filters
-from pipeline.interfaces import StoredPoint, Written
-from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
-from pipeline.tasks import Task
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 NOBODY_READY_S = 60.0
-"""How long one attempt waits for an embedder; the caller repeats it. Models load in less, and to wait for that is no
-failure that a report should count."""
-
-
-class PlainHandle:
-    """An actor whose methods are called like those of a Serve deployment: `handle.f.remote(x).result(timeout_s)`."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def __getattr__(self, name: str) -> "_Method":
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return _Method(getattr(self._actor, name))
-
-
-class _Method:
-    def __init__(self, method: Any) -> None:
-        self._method = method
-
-    def remote(self, *args: Any, **kwargs: Any) -> "_Answer":
-        return _Answer(self._method.remote(*args, **kwargs))
-
-
-class _Answer:
-    """Of one call, or of several as a list."""
-
-    def __init__(self, ref: Any) -> None:
-        self.ref = ref
-
-    def result(self, timeout_s: float | None = None) -> Any:
-        return ray.get(self.ref, timeout=timeout_s)
-
-
-class DividedStore:
-    """`pipeline.interfaces.Store` over actors that have some of its collections each. Thread-safe.
-
-    They write their parts of a batch at the same time. When one fails, others may have written theirs: repeating is
-    safe, as it always is.
-    """
-
-    def __init__(self, owners: Sequence[tuple[Any, Sequence[str]]]) -> None:
-        """Takes each actor with the collections it has."""
-        self._owners = [(PlainHandle(actor), frozenset(collections)) for actor, collections in owners]
-
-    def open(self, tasks: Iterable[Task]) -> None:
-        """See Store."""
-        tasks = list(tasks)
-        self._all(
-            handle.open.remote([task for task in tasks if task.collection in own]) for handle, own in self._owners
-        )
-
-    def upsert(self, batch: PointBatch) -> Written:
-        """See Store."""
-        stale: dict[str, int] = {}
-        for written in self._all(handle.upsert.remote(part) for handle, part in self._divided(batch)):
-            stale |= written.stale
-        return Written(stale)
-
-    def flush(self) -> None:
-        """See Store."""
-        self._all(handle.flush.remote() for handle, _ in self._owners)
-
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See Store."""
-        return self._owner(task.collection).search(task, vector, limit, filters)
-
-    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See Store."""
-        return self._owner(collection).retrieve(collection, ids, with_vectors=with_vectors)
-
-    def scroll(
-        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
-    ) -> list[StoredPoint]:
-        """See Store."""
-        return self._owner(collection).scroll(collection, after, limit, with_vectors=with_vectors)
-
-    def count(self, collection: str) -> int:
-        """See Store."""
-        return self._owner(collection).count(collection)
-
-    def check(self) -> str:
-        """See Store."""
-        return str(self._all(handle.check.remote() for handle, _ in self._owners)[0])
-
-    def close(self) -> None:
-        """The owners close themselves; this end holds nothing."""
-
-    def _divided(self, batch: PointBatch) -> Iterator[tuple["PlainHandle", PointBatch]]:
-        for handle, own in self._owners:
-            vectors = {name: rows for name, rows in batch.vectors.items() if name in own}
-            if vectors:
-                yield handle, replace(batch, vectors=vectors)
-
-    def _owner(self, collection: str) -> RemoteStore:
-        (handle,) = (handle for handle, own in self._owners if collection in own)
-        return RemoteStore(handle)  # type: ignore[arg-type]  # called alike
-
-    @staticmethod
-    def _all(answers: Iterable["_Answer"]) -> list[Any]:
-        """Returns what all of them answer; all are asked before the first is waited for."""
-        found: list[Any] = call("store", STORE_TIMEOUT_S, lambda: _Answer([answer.ref for answer in answers]))
-        return found
+"""How long one attempt waits for an embedder; the caller repeats it. Models load in less, and waiting for that should
+not be counted as a failure."""
 
 
 class EmbedderPool:
@@ -135,16 +31,13 @@ class EmbedderPool:
         """See Embedder."""
         member = self._take(model)
         try:
-            rows: Embeddings = call(
-                f"embedder {model}", EMBED_TIMEOUT_S, lambda: PlainHandle(member.actor).embed.remote(batch, priority)
-            )
+            return ask_embedder(model, member.caller, batch, priority)
         except TransientError:
             member.ask()
             raise
         finally:
             with self._lock:
                 member.under_way -= 1
-        return rows
 
     def _take(self, model: str) -> "_Member":
         members = self._members[model]
@@ -152,7 +45,7 @@ class EmbedderPool:
         with self._lock:
             ready = [member for member in members if member.ready()]
             if not ready:
-                raise TransientError(f"embedder {model}: none is ready yet")
+                raise TransientError(f"embedder {model}: no replica is ready yet")
             chosen = min(ready, key=lambda member: member.under_way)
             chosen.under_way += 1
         return chosen
@@ -160,13 +53,14 @@ class EmbedderPool:
 
 class _Member:
     def __init__(self, actor: Any) -> None:
-        self.actor = actor
+        self._actor = actor
+        self.caller = ActorCaller(actor)
         self.under_way = 0
         self.ask()
 
     def ask(self) -> None:
         """Asks whether it is ready; until it answers it gets nothing."""
-        self.answer = self.actor.ready.remote()
+        self.answer = self._actor.ready.remote()
         self._is_ready = False
 
     def ready(self) -> bool:

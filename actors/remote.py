@@ -1,17 +1,13 @@
-"""The store and the embedders as the core loop sees them, when they live in other actors.
+"""The store and the embedders as the core loop sees them, when they live in other processes."""
 
-Ray's failures become the classes of `pipeline.errors` here and nowhere else.
-"""
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
-
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from pipeline.errors import DiedError, EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
-from pipeline.filters import Filters
+from actors.callers import Caller, DeploymentCaller, call, call_all
+from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.tasks import Task
@@ -20,111 +16,110 @@ STORE_TIMEOUT_S = 60.0
 EMBED_TIMEOUT_S = 600.0
 """A batch waits behind others; a hung model is found by the embedder's own health check, long before."""
 
-
-def translate(error: BaseException, what: str) -> NoReturn:
-    """Raises the pipeline's class for a failed actor call.
-
-    An actor that died or an answer that did not come leaves the outcome unknown: the call may have run.
-    """
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        if isinstance(cause, RefractError):
-            raise cause from None
-        raise EnvironmentFault(f"{what} failed unexpectedly: {type(cause).__name__}") from error
-    if isinstance(error, RefractError):
-        raise error
-    if isinstance(error, (BackPressureError, DeploymentUnavailableError)):
-        raise TransientError(f"{what} has no room or no replica") from error
-    if isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
-        raise DiedError(f"{what} died while it worked on a call") from error
-    if isinstance(error, (TimeoutError, GetTimeoutError, RayActorError, RayError, RayServeException)):
-        raise UnknownOutcomeError(f"{what} did not answer: {type(error).__name__}") from error
-    raise error
-
-
-def call(what: str, timeout_s: float, remote: Callable[[], Any]) -> Any:
-    """Returns the answer of a Serve handle call made from a plain thread, its failures translated."""
-    try:
-        return remote().result(timeout_s=timeout_s)
-    except Exception as error:  # noqa: BLE001 - `translate` raises everything again, under the right name
-        translate(error, what)
-
-
-async def call_async(what: str, remote: Callable[[], Any]) -> Any:
-    """The same from an event loop."""
-    try:
-        return await remote()
-    except Exception as error:  # noqa: BLE001 - as above
-        translate(error, what)
+QUERY_TIMEOUT_S = 60.0
+"""A query overtakes every batch; whoever waits longer than this has gone."""
 
 
 class RemoteStore:
-    """`pipeline.interfaces.Store` over the actor that owns an embedded store's directory."""
+    """`pipeline.interfaces.PointStore` over the process that owns an embedded store's directory. Thread-safe."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._handle = handle
+    def __init__(self, owner: Caller) -> None:
+        self._owner = owner
 
     def open(self, tasks: Iterable[Task]) -> None:
-        """See Store."""
-        call("store", STORE_TIMEOUT_S, lambda: self._handle.open.remote(list(tasks)))
+        """See PointStore."""
+        self._call("open", list(tasks))
 
     def upsert(self, batch: PointBatch) -> Written:
-        """See Store."""
-        written: Written = call("store", STORE_TIMEOUT_S, lambda: self._handle.upsert.remote(batch))
+        """See PointStore."""
+        written: Written = self._call("upsert", batch)
         return written
 
     def flush(self) -> None:
-        """See Store."""
-        call("store", STORE_TIMEOUT_S, self._handle.flush.remote)
+        """See PointStore."""
+        self._call("flush")
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See Store."""
-        found: list[StoredPoint] = call(
-            "store", STORE_TIMEOUT_S, lambda: self._handle.search.remote(task, vector, limit, dict(filters))
-        )
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:
+        """See PointStore."""
+        found: list[StoredPoint] = self._call("search", task, vector, limit, list(conditions))
         return found
 
     def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See Store."""
-        found: list[StoredPoint] = call(
-            "store",
-            STORE_TIMEOUT_S,
-            lambda: self._handle.retrieve.remote(collection, list(ids), with_vectors=with_vectors),
-        )
+        """See PointStore."""
+        found: list[StoredPoint] = self._call("retrieve", collection, list(ids), with_vectors=with_vectors)
         return found
 
     def scroll(
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
-        """See Store."""
-        found: list[StoredPoint] = call(
-            "store",
-            STORE_TIMEOUT_S,
-            lambda: self._handle.scroll.remote(collection, after, limit, with_vectors=with_vectors),
-        )
+        """See PointStore."""
+        found: list[StoredPoint] = self._call("scroll", collection, after, limit, with_vectors=with_vectors)
         return found
 
     def count(self, collection: str) -> int:
-        """See Store."""
-        return int(call("store", STORE_TIMEOUT_S, lambda: self._handle.count.remote(collection)))
-
-    def check(self) -> str:
-        """See Store."""
-        return str(call("store", STORE_TIMEOUT_S, self._handle.check.remote))
+        """See PointStore."""
+        return int(self._call("count", collection))
 
     def close(self) -> None:
         """The owner closes itself; this end holds nothing."""
 
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return call("store", STORE_TIMEOUT_S, lambda: self._owner.ask(method, *args, **kwargs))
+
+
+class DividedStore:
+    """`pipeline.interfaces.PointWriter` over processes that have some of its collections each. Thread-safe.
+
+    They write their parts of a batch at the same time. When one fails, others may have written theirs: repeating is
+    safe, as it always is.
+    """
+
+    def __init__(self, owners: Iterable[tuple[Caller, Iterable[str]]]) -> None:
+        """Takes each owner with the collections it has."""
+        self._owners = [(owner, frozenset(collections)) for owner, collections in owners]
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """Lets each owner create or check its collections. Raises like `PointStore.open`."""
+        tasks = list(tasks)
+        self._call("open", ((owner, [task for task in tasks if task.collection in own]) for owner, own in self._owners))
+
+    def upsert(self, batch: PointBatch) -> Written:
+        """See PointWriter."""
+        stale: dict[str, int] = {}
+        for written in self._call("upsert", self._divided(batch)):
+            stale |= written.stale
+        return Written(stale)
+
+    def flush(self) -> None:
+        """See PointWriter."""
+        self._call("flush", ((owner,) for owner, _ in self._owners))
+
+    def _divided(self, batch: PointBatch) -> Iterator[tuple[Caller, PointBatch]]:
+        for owner, own in self._owners:
+            vectors = {name: rows for name, rows in batch.vectors.items() if name in own}
+            if vectors:
+                yield owner, replace(batch, vectors=vectors)
+
+    @staticmethod
+    def _call(method: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Makes each call, an owner and the arguments for it, and returns what all of them answer."""
+        starts = [lambda owner=owner, args=args: owner.ask(method, *args) for owner, *args in calls]
+        return call_all("store", STORE_TIMEOUT_S, starts)
+
 
 class RemoteEmbedder:
-    """`pipeline.interfaces.Embedder` over one Serve deployment per model."""
+    """`pipeline.interfaces.Embedder` over one Serve deployment per model. Thread-safe."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
-        self._handles = handles
+        self._models = {model: DeploymentCaller(handle) for model, handle in handles.items()}
 
     def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
         """See Embedder."""
-        rows: Embeddings = call(
-            f"embedder {model}", EMBED_TIMEOUT_S, lambda: self._handles[model].embed.remote(batch, priority)
-        )
-        return rows
+        return ask_embedder(model, self._models[model], batch, priority)
+
+
+def ask_embedder(model: str, embedder: Caller, batch: TokenBatch, priority: Priority) -> Embeddings:
+    """Returns the rows of a batch from one embedder, or one group of replicas. Raises like `Embedder.embed`."""
+    timeout_s = QUERY_TIMEOUT_S if priority is Priority.QUERY else EMBED_TIMEOUT_S
+    rows: Embeddings = call(f"embedder {model}", timeout_s, lambda: embedder.ask("embed", batch, priority))
+    return rows

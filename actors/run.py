@@ -14,7 +14,8 @@ from ray.serve.context import _get_global_client  # the only place that knows th
 from ray.serve.handle import DeploymentHandle
 
 from actors.app import APP_NAME, build_app
-from actors.boot import Progress, start_ray
+from actors.boot import start_ray
+from actors.callers import DeploymentCaller
 from actors.cluster import root_cause
 from actors.ingestor import DRAIN_S
 from actors.remote import RemoteStore
@@ -23,10 +24,11 @@ from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify
 from pipeline.errors import RefractError, TransientError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.metrics import ReplicaReport
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
+from pipeline.usecases.running import Note
 
 GONE_S = 60.0
 """Serve replaces what dies within seconds; a cluster that is silent for so long does not come back to this process."""
@@ -48,7 +50,7 @@ class RunningApp:
         self.url = f"http://{self.config.api.host}:{self.config.api.port}"
         """Where the API listens."""
 
-    def start(self, progress: Progress) -> None:
+    def start(self, note: Note) -> None:
         """Starts Ray if need be, deploys, and returns once every replica is up.
 
         Raises:
@@ -57,21 +59,21 @@ class RunningApp:
             RefractError: a replica could not start, with its reason.
         """
         if not ray.is_initialized():
-            start_ray(self.config, self._address, progress)
-        progress("starting the actors and loading the models")
+            start_ray(self.config, self._address, note)
+        note("starting the actors and loading the models")
         try:
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": self.config.api.host, "port": self.config.api.port},
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
             )
-            self._note_url(progress)
+            self._note_url(note)
             serve.run(build_app(self._source), name=APP_NAME, route_prefix="/")
         except RefractError:
-            self.stop(progress)
+            self.stop(note)
             raise
         except (RuntimeError, RayError) as error:
-            self.stop(progress)
+            self.stop(note)
             raise RefractError(root_cause(str(error))) from None
         self._monitor = serve.get_deployment_handle("Monitor", APP_NAME)
 
@@ -91,13 +93,13 @@ class RunningApp:
         """All tasks by name, with their physical collections."""
         return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
 
-    def store(self) -> Store:
+    def store(self) -> PointReader:
         """Returns the app's store, for reading: through its owner where it is embedded."""
         if self.config.store.type == "edge":
-            return RemoteStore(serve.get_deployment_handle("StoreOwner", APP_NAME))
+            return RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
         return open_store(self.config.store, self.config.pipeline, ())
 
-    def stop(self, progress: Progress) -> None:
+    def stop(self, note: Note) -> None:
         """Lets the ingestors finish what is in flight, commit and leave the group; then takes everything down."""
         if not ray.is_initialized():
             return
@@ -105,9 +107,9 @@ class RunningApp:
             ray.shutdown()  # there is nobody left to ask
             return
         if self._monitor is not None:
-            progress("finishing what is in flight")
+            note("finishing what is in flight")
             self._drain()
-        progress("stopping the actors")
+        note("stopping the actors")
         # While Ray ends it prints its own end as a series of failures, on either stream.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             serve.delete(APP_NAME)
@@ -115,12 +117,12 @@ class RunningApp:
                 serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
             ray.shutdown()
 
-    def _note_url(self, progress: Progress) -> None:
+    def _note_url(self, note: Note) -> None:
         """A cluster has one HTTP proxy for all apps: when it runs already, our host and port are ignored."""
         client = _get_global_client() if self._address else None
         url = client.root_url if client else self.url
         if url != self.url:
-            progress(f"Serve listens at {url} already; api.host and api.port ({self.url}) are not used")
+            note(f"Serve listens at {url} already; api.host and api.port ({self.url}) are not used")
             self.url = url
 
     def _reports(self) -> list[ReplicaReport]:

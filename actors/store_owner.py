@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.process import start_context
 from pipeline.config.load import ConfigTree
-from pipeline.filters import Filters
+from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.tasks import Task
@@ -41,42 +41,41 @@ class StoreOwner:
             store.close()
 
     async def open(self, tasks: list[Task]) -> None:
-        """See Store."""
+        """See PointStore."""
         await self._on(self._writers, lambda: self._store.open(tasks))
 
     async def upsert(self, batch: PointBatch) -> Written:
-        """See Store."""
+        """See PointStore."""
         return await self._on(self._writers, lambda: self._store.upsert(batch))
 
     async def flush(self) -> None:
-        """See Store."""
+        """See PointStore."""
         await self._on(self._syncing, self._store.flush)
 
-    async def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See Store."""
-        return await self._on(self._readers, lambda: self._store.search(task, np.asarray(vector), limit, filters))
+    async def search(self, task: Task, vector: Float32, limit: int, conditions: list[Condition]) -> list[StoredPoint]:
+        """See PointStore."""
+        return await self._on(self._readers, lambda: self._store.search(task, np.asarray(vector), limit, conditions))
 
     async def retrieve(self, collection: str, ids: list[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See Store."""
+        """See PointStore."""
         return await self._on(self._readers, lambda: self._store.retrieve(collection, ids, with_vectors=with_vectors))
 
     async def scroll(
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
-        """See Store."""
+        """See PointStore."""
         return await self._on(
             self._readers, lambda: self._store.scroll(collection, after, limit, with_vectors=with_vectors)
         )
 
     async def count(self, collection: str) -> int:
-        """See Store."""
+        """See PointStore."""
         return await self._on(self._readers, lambda: self._store.count(collection))
 
     async def check(self) -> str:
-        """See Store."""
+        """See `Inspectable.check`."""
         return await self._on(self._readers, self._store.check)
 
     @staticmethod
     async def _on(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        """See Store."""
         return await asyncio.get_running_loop().run_in_executor(pool, work)

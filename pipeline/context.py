@@ -1,7 +1,9 @@
 """A configuration in use: its tasks bound to their models, and the parts of it that any process may need."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 from prometheus_client import CollectorRegistry
 
@@ -10,7 +12,8 @@ from pipeline.config.load import ConfigTree
 from pipeline.engine.load import identify, load_tokenizer
 from pipeline.engine.local import LocalEmbedder
 from pipeline.errors import ConfigError, nearest
-from pipeline.interfaces import ComparableStore, Tokenizer
+from pipeline.interfaces import Store, Tokenizer
+from pipeline.records.batches import Float32, Priority
 from pipeline.stores.open import open_store
 from pipeline.tasks import Task, bind_tasks
 
@@ -24,6 +27,11 @@ class Context:
         self.config: Config = source.load()
         self.registry = CollectorRegistry()
         self._tokenizers: dict[str, Tokenizer] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Reads a configuration file. Raises ConfigError."""
+        return cls(ConfigTree.read(path))
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -43,6 +51,16 @@ class Context:
                 self._tokenizers[name] = load_tokenizer(self.config.models[name], self.config.tasks_of(name))
         return {name: self._tokenizers[name] for name in wanted}
 
+    def encode(self, task: Task, texts: Sequence[str], *, as_queries: bool = False) -> Float32:
+        """Returns (n, dimension): the vectors of texts under a task, computed in this process in one batch.
+
+        A row of NaN is a text without a finite vector. Raises like `tokenizers` and `LocalEmbedder.embed`.
+        """
+        model = task.config.model
+        tokens = self.tokenizers([model])[model].encode(texts, [task.query_prompt if as_queries else task.prompt])
+        [rows] = self.embedder.embed(model, tokens, Priority.BACKFILL)
+        return rows
+
     def task(self, name: str) -> Task:
         """Returns a task by name. Raises ConfigError for one that the configuration does not have."""
         if name not in self.config.tasks:
@@ -52,6 +70,6 @@ class Context:
             )
         return self.tasks[name]
 
-    def open_store(self, *, shared: bool = False) -> ComparableStore:
+    def open_store(self, *, shared: bool = False) -> Store:
         """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
         return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)

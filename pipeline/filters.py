@@ -1,4 +1,4 @@
-"""Filters on payload fields, checked and split into the three conditions both stores can express."""
+"""Filters on payload fields, parsed once into the three conditions that every store can express."""
 
 import math
 import re

@@ -1,19 +1,21 @@
-"""The seams: what the core loop and the search ask of a source, an embedder and a store.
+"""The seams: what the core loop, searches and comparisons ask of a source, an embedder and a store.
 
 Implementations live behind them (`sources`, `engine` through `actors`, `stores`); their contracts
-are written here, once. Every method may raise the classes of `pipeline.errors` and nothing else:
+are written here, once. Ask for the smallest protocol that will do.
+
+Every method may raise the classes of `pipeline.errors` and nothing else:
 an implementation translates its vendor's exceptions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import Reason
-from pipeline.filters import Filters
+from pipeline.filters import Condition
 from pipeline.records.batches import Embeddings, Float32, Int64, PointBatch, Priority, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery, Partition, Position, Record
 from pipeline.tasks import Task
@@ -35,7 +37,7 @@ class Source(Protocol):
     def commit(self) -> None:
         """Commits the durable watermark of every partition that moved since the last call.
 
-        A lost ownership is no error here: its offsets are simply not committed.
+        Losing a partition is not an error here: its offsets are simply not committed.
         """
 
     def joined(self) -> bool:
@@ -49,12 +51,12 @@ class Source(Protocol):
 
 
 class DeadLetters(Protocol):
-    """Where records go that can never be stored. Thread-safe."""
+    """Where records that can never be stored go. Thread-safe."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Returns when every letter is acknowledged by all in-sync replicas.
 
-        Raises TransientError when it is not; the caller repeats all of them, copies are harmless.
+        Raises TransientError when it is not; the caller sends all of them again, and copies are harmless.
         """
 
     def close(self) -> None:
@@ -102,18 +104,12 @@ class StoredPoint:
     score: float = 0.0
 
 
-class Store(Protocol):
-    """Collections of versioned points. Thread-safe.
+class PointWriter(Protocol):
+    """Takes versioned points. Thread-safe.
 
-    The guarantee of `upsert`: for every id the stored version never goes down, whoever writes, in
+    The guarantee of a store's `upsert`: for every id the stored version never goes down, whoever writes, in
     whatever order, however often. Tombstones count as points until they are purged.
     """
-
-    def open(self, tasks: Iterable[Task]) -> None:
-        """Creates or checks the physical collection and alias of every task.
-
-        Raises EnvironmentFault where a collection exists with another size, distance or fingerprint.
-        """
 
     def upsert(self, batch: PointBatch) -> Written:
         """Writes every point whose version is newer than the stored one, into each collection of the batch.
@@ -129,8 +125,12 @@ class Store(Protocol):
     def flush(self) -> None:
         """Returns when everything written so far survives a power loss. Called before offsets may be committed."""
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """Returns live points by falling cosine similarity, read through the task's alias.
+
+class PointReader(Protocol):
+    """Collections that are searched and read. Thread-safe."""
+
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:
+        """Returns live points that meet all conditions, by falling cosine similarity, through the task's alias.
 
         Raises EnvironmentFault when the alias points to a collection of another fingerprint.
         """
@@ -146,20 +146,84 @@ class Store(Protocol):
     def count(self, collection: str) -> int:
         """Returns the number of live points."""
 
-    def check(self) -> str:
-        """Returns the store's name and version when it answers and can be used. Raises like `upsert`."""
+
+class PointStore(PointWriter, PointReader, Protocol):
+    """Collections of points, wherever the store runs: in this process or behind an actor. Thread-safe."""
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        """Creates or checks the physical collection and alias of every task.
+
+        Raises EnvironmentFault where a collection exists with another size, distance or fingerprint.
+        """
 
     def close(self) -> None:
         """Flushes and frees everything. Safe to call twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """What a task finds where it will write."""
+
+    exists: bool
+    """Whether its physical collection is there."""
+    alias: str
+    """The name under which the task's readers look."""
+    elsewhere: str | None = None
+    """The other collection that the alias leads to; None where it leads to the task's own, or does not exist."""
+
+    def __str__(self) -> str:
+        state = "exists" if self.exists else "new"
+        return state if self.elsewhere is None else f"{state}, but alias {self.alias!r} leads to {self.elsewhere!r}"
+
+
+class Inspectable(Protocol):
+    """A store that can be looked at without creating anything."""
+
+    def check(self) -> str:
+        """Returns the store's name and version when it answers and can be used. Raises like `PointWriter.upsert`."""
+
+    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, CollectionState]:
+        """Returns, by the task's name, what it finds where it will write.
+
+        Raises EnvironmentFault where a collection is of another fingerprint.
+        """
+
+
+class Repairable(Protocol):
+    """A store whose points can be replaced by points of the same version."""
+
+    def repair(self, batch: PointBatch) -> Written:
+        """Writes like `upsert`, but also over points of the same version; newer ones stay. Raises alike.
+
+        For what the version guard would keep: a vector that is wrong under the right version.
+        """
+
+
+class Store(PointStore, Inspectable, Repairable, Protocol):
+    """A store opened in this process (see `pipeline.stores.open`): everything above in one."""
+
+
+@runtime_checkable
+class DeferrableIndex(Protocol):
+    """A store that builds its vector index in the background, and can put that off while a collection is filled."""
+
+    def defer_index(self, task: Task) -> bool:
+        """Puts building off if the task's collection is empty; whether it is put off now."""
+
+    def restore_index(self, task: Task) -> bool:
+        """Resumes building if it was put off, by this process or an earlier one; whether it was."""
+
+    def is_indexed(self, task: Task) -> bool:
+        """Whether nothing is left to build."""
+
+
 PLACE = np.dtype([("offset", "<i8"), ("timestamp_ms", "<i8")])
-"""A record within its partition. The timestamp tells it from one of a topic that was recreated since."""
+"""A record within its partition. The timestamp tells it from the record at that offset of a recreated topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One offset of a range: a record, or the reason why it is none."""
+    """One offset of a range: a record, or the reason why there is no record."""
 
     position: Position
     record: Record | None
@@ -168,7 +232,7 @@ class Found:
     num_bytes: int = 0
     """Size of the record at its source, where that is known."""
     raw: tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]] = (None, None, ())
-    """Key, value and headers of what is no record."""
+    """Key, value and headers where there is no record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +244,7 @@ class Letters:
     refused: Mapping[tuple[str, int, int], str]
     """Reasons by topic, partition and offset of the sound records that could not be stored."""
     kept_since_ms: float
-    """Letters of records older than this may have been removed; 0 where none has."""
+    """Letters of records older than this may have been removed; 0 where no letter has."""
 
 
 class RecordRange(Protocol):
@@ -193,33 +257,17 @@ class RecordRange(Protocol):
 
     @property
     def num_records(self) -> int:
-        """At most so many records are in the range."""
+        """An upper bound of the records in the range."""
 
     def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
         """Yields the range in offset order per partition; of `wanted`, ascending offsets, nothing else."""
 
     def committed(self) -> Mapping[Partition, int] | None:
-        """Returns the offsets below which the pipeline has finished everything; None where nothing is to come."""
+        """Returns the offsets below which the pipeline has finished everything; None where no more records come."""
 
     def letters(self) -> Letters | None:
         """Returns the dead letters as of now; None for a source whose records have none."""
 
 
-class ComparableStore(Store, Protocol):
-    """A store that can be looked at without creating anything, and mended."""
-
-    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
-        """Returns by task what stands where it writes: `new` at the beginning means that nothing does.
-
-        Raises EnvironmentFault where a collection is of another fingerprint.
-        """
-
-    def repair(self, batch: PointBatch) -> Written:
-        """Writes like `upsert`, but over points of the same version too; newer ones stay. Raises alike.
-
-        For what the version guard would keep: a vector that is wrong under the right version.
-        """
-
-
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with what is being done, how much of it is done, and how much there is (0: not known)."""

@@ -11,16 +11,16 @@ from pydantic import Field
 from pipeline.config.app import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError
-from pipeline.filters import Filters, parse_filters
-from pipeline.interfaces import Embedder, Store, StoredPoint, Tokenizer
+from pipeline.filters import Condition, Filters, parse_filters
+from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
 from pipeline.records.batches import Float32, Priority
-from pipeline.records.record import point_id
+from pipeline.records.record import point_id, uuid_text
 from pipeline.records.values import INTEGER
 from pipeline.tasks import Task
 
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 RESERVED = "_"
-"""Payload names that begin so are the pipeline's own."""
+"""Payload names that begin with it are the pipeline's own."""
 
 
 class QueryError(RefractError):
@@ -65,7 +65,7 @@ class Searcher:
         tasks: Mapping[str, Task],
         tokenizers: Mapping[str, Tokenizer],
         embedder: Embedder,
-        store: Store,
+        store: PointReader,
     ) -> None:
         self._config = config
         self._tasks = tasks
@@ -75,16 +75,16 @@ class Searcher:
         self._filterable = frozenset(config.filterable)
 
     @classmethod
-    def of(cls, context: Context, embedder: Embedder, store: Store) -> Self:
+    def of(cls, context: Context, embedder: Embedder, store: PointReader) -> Self:
         """Returns a searcher of every task of a configuration."""
         return cls(context.config, context.tasks, context.tokenizers(), embedder, store)
 
     def by_text(self, task_name: str, text: str, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a text, by falling score."""
         task = self.task(task_name)
-        self._check_filters(filters)
+        conditions = self._conditions(filters)
         row = self.embed(task_name, [text]).rows[0]
-        return [_hit(point) for point in self._store.search(task, row, limit, filters)]
+        return [_hit(point) for point in self._store.search(task, row, limit, conditions)]
 
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a stored one, without that one.
@@ -93,13 +93,13 @@ class Searcher:
         digits find a binary key.
         """
         task = self.task(task_name)
-        self._check_filters(filters)
+        conditions = self._conditions(filters)
         own = [point_id(self._config.pipeline, spelled) for spelled in self._spellings(task_name, key)]
         stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
         found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
         if found is None or found.vector is None:
             raise QueryError("unknown_record", "no live record has this id in this task's collection")
-        neighbours = self._store.search(task, found.vector, limit + 1, filters)
+        neighbours = self._store.search(task, found.vector, limit + 1, conditions)
         return [_hit(point) for point in neighbours if point.id != found.id][:limit]
 
     def embed(self, task_name: str, texts: Sequence[str], *, as_records: bool = False) -> Embedded:
@@ -145,22 +145,18 @@ class Searcher:
                 "text_too_large", f"the text has {num_bytes} bytes, more than {self._config.api.max_query_bytes}"
             )
 
-    def _check_filters(self, filters: Filters) -> None:
+    def _conditions(self, filters: Filters) -> list[Condition]:
+        try:
+            conditions = parse_filters(filters)
+        except ConfigError as error:
+            raise QueryError("invalid_filter", str(error)) from None
         for name in filters:
             if name not in self._filterable or name.startswith(RESERVED):
                 raise QueryError("unknown_filter", f"no payload field {name[:64]!r} to filter on")
-        try:
-            parse_filters(filters)
-        except ConfigError as error:
-            raise QueryError("invalid_filter", str(error)) from None
+        return conditions
 
 
 def _hit(point: StoredPoint) -> Hit:
     shown = {name: value for name, value in point.payload.items() if not name.startswith(RESERVED)}
     kind, _, text = str(point.payload.get("_key", "")).partition(":")
-    return Hit(_uuid(point.id), int(text) if kind == "i" else text, point.score, point.version, shown)
-
-
-def _uuid(raw: bytes) -> str:
-    digits = raw.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return Hit(uuid_text(point.id), int(text) if kind == "i" else text, point.score, point.version, shown)

@@ -5,6 +5,8 @@
     with Session.open("configs/demo.yaml") as refract:
         rows = refract.embed("urgency", ["the server room is on fire"])
         hits = refract.search("urgency", "nobody can log in", limit=5)
+        report = refract.backfill("old/*.parquet")
+        report = refract.verify()
 
 Nothing is loaded before it is used: opening a session reads the file, `embed` loads the task's model, and `search`
 opens the store.
@@ -18,11 +20,25 @@ from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 
 if TYPE_CHECKING:
+    from pipeline.backfill.executor import BackfillExecutor
+    from pipeline.backfill.report import BackfillReport
+    from pipeline.backfill.watch import BackfillWatch, Watch
+    from pipeline.compare.report import RepairReport, VerifyReport
     from pipeline.context import Context
+    from pipeline.interfaces import Progress
     from pipeline.records.batches import Float32
     from pipeline.search import Hit
     from pipeline.tasks import Task
+    from pipeline.usecases.backfill import BackfillRequest
+    from pipeline.usecases.check import CheckReport
+    from pipeline.usecases.compare import CompareRequest
+    from pipeline.usecases.estimate import EstimateReport, EstimateRequest
+    from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
+    from pipeline.usecases.produce import ProduceReport, ProduceRequest
     from pipeline.usecases.search import StoreSearch
+
+Executor = Literal["ray", "local"]
+"""Where a backfill's work is done: on a Ray cluster, or in this process."""
 
 InputType = Literal["query", "document"]
 """The side of a task that texts are embedded on. Records are documents; a symmetric task asks the same of both."""
@@ -119,7 +135,140 @@ class Session:
             self._search = StoreSearch(self.context)
         return self._search.hits(task, text, key, limit, filters)
 
+    def check(self, *, offline: bool = False) -> "CheckReport":
+        """Finds what is wrong with the configuration, its models, brokers and store; starts and creates nothing.
+
+        `offline` asks neither brokers nor store, nor a model hub. Nothing that is wrong is raised; it is in the report.
+        """
+        from pipeline.usecases.check import check
+
+        self.release_store()
+        return check(self.context, offline=offline)
+
+    def backfill(
+        self,
+        inputs: "str | Sequence[str] | BackfillRequest",
+        *,
+        executor: "Executor | BackfillExecutor" = "ray",
+        watch: "BackfillWatch | None" = None,
+    ) -> "BackfillReport":
+        """Embeds files of records, or ranges of a topic, into the tasks' collections. Run again, it continues.
+
+        Args:
+            inputs: A file, folder, glob or `kafka://TOPIC?from=…&to=…`, or several; or a request that says more.
+            executor: "ray" joins the cluster of `ray.address`, or starts one on this machine; "local" works in this
+                process, which starts sooner and is enough for small inputs.
+            watch: Hears of the progress.
+
+        Raises:
+            ConfigError: something cannot work; nothing is written.
+            EnvironmentFault, TransientError: something other than a single input failed; what is done stays done.
+        """
+        from pipeline.usecases.backfill import BackfillRequest, backfill
+
+        self.release_store()
+        request = inputs if isinstance(inputs, BackfillRequest) else BackfillRequest(_as_list(inputs))
+        return backfill(self.context, request, self._executor(executor), watch)
+
+    def estimate(
+        self,
+        inputs: "str | Sequence[str] | EstimateRequest",
+        *,
+        executor: "Executor | BackfillExecutor" = "ray",
+        watch: "Watch | None" = None,
+    ) -> "EstimateReport":
+        """Says what a backfill takes: rows, tokens, time, price and room in the store. Nothing is written.
+
+        Arguments and errors are those of `backfill`.
+        """
+        from pipeline.usecases.estimate import EstimateRequest, estimate_backfill
+
+        request = inputs if isinstance(inputs, EstimateRequest) else EstimateRequest(_as_list(inputs))
+        return estimate_backfill(self.context, request, self._executor(executor), watch)
+
+    def produce(self, request: "ProduceRequest", *, progress: "Progress | None" = None) -> "ProduceReport":
+        """Sends a file's records to a source topic, in order, and returns when the brokers have them.
+
+        Raises ConfigError for a file or topic that cannot be used, TransientError when the brokers are away.
+        """
+        from pipeline.usecases.produce import produce
+
+        return produce(self.context, request, progress or _quiet)
+
+    def verify(self, request: "CompareRequest | None" = None, *, progress: "Progress | None" = None) -> "VerifyReport":
+        """Compares the store with the source, key by key, and writes nothing.
+
+        Args:
+            request: What to compare with, and how closely; without one: the source topics.
+            progress: Called with what is being done, how much of it is done, and how much there is (0: not known).
+
+        Raises:
+            ConfigError: the request does not fit the configuration, or the running app holds an embedded store.
+            TransientError, EnvironmentFault: brokers or store do not answer, or refuse.
+        """
+        from pipeline.usecases import compare
+
+        self.release_store()
+        return compare.verify(self.context, request or compare.CompareRequest(), progress or _quiet)
+
+    def repair(
+        self,
+        request: "CompareRequest | None" = None,
+        *,
+        delete_extras: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "RepairReport":
+        """Compares as `verify` does and writes what differs; `delete_extras` also deletes points without a record.
+
+        Nothing newer is overwritten. Raises like `verify`.
+        """
+        from pipeline.usecases import compare
+
+        self.release_store()
+        return compare.repair(
+            self.context, request or compare.CompareRequest(), progress or _quiet, delete_extras=delete_extras
+        )
+
+    def evaluate(
+        self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None
+    ) -> "EvaluateReport":
+        """Says whether the tasks' instructions do their job, on records with labels; writes nothing.
+
+        Args:
+            inputs: As of `backfill`; or a request that also names label columns, queries, other wordings …
+            progress: Called as in `verify`.
+
+        Raises:
+            ConfigError: a label is missing or cannot be measured, or the `quality` extra is not installed.
+            RefractError: nothing can be evaluated, or an input cannot be read.
+            TransientError, EnvironmentFault: the model's files or the store cannot be had.
+        """
+        from pipeline.usecases.evaluate import EvaluateRequest, evaluate
+
+        self.release_store()
+        request = inputs if isinstance(inputs, EvaluateRequest) else EvaluateRequest(_as_list(inputs))
+        return evaluate(self.context, request, progress or _quiet)
+
+    def _executor(self, chosen: "Executor | BackfillExecutor") -> "BackfillExecutor":
+        if chosen == "local":
+            from pipeline.backfill.local import LocalExecutor
+
+            return LocalExecutor(self.context)
+        if chosen == "ray":
+            from actors.backfill_run import RayExecutor
+
+            return RayExecutor(self.config.ray.address)
+        return chosen
+
     def release_store(self) -> None:
         """Closes the store, so that another process may open an embedded one. The next search opens it again."""
         if self._search is not None:
             self._search.close()
+
+
+def _quiet(_doing: str, _done: int, _total: int) -> None:
+    """Shows nothing."""
+
+
+def _as_list(inputs: str | Sequence[str]) -> list[str]:
+    return [inputs] if isinstance(inputs, str) else list(inputs)

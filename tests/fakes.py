@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.config.model import TaskConfig
 from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError
-from pipeline.filters import Filters
+from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.live.offsets import OffsetTracker
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
@@ -124,7 +124,7 @@ class FakeStore:
     def flush(self) -> None:
         self.num_flushes += 1
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:  # noqa: ARG002
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:  # noqa: ARG002
         live = [
             StoredPoint(point, version, False, self._payloads[point], rows, float(rows @ vector))
             for point, (version, _, rows) in self.points.get(task.collection, {}).items()

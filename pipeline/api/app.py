@@ -171,7 +171,9 @@ async def _on_http(_request: Request, error: Any) -> JSONResponse:
 async def _on_query(_request: Request, error: Any) -> JSONResponse:
     if error.code == "text_too_large":
         return failure(413, error.code, str(error))
-    return failure(404 if error.code in NOT_FOUND_CODES else 400, error.code, str(error))
+    # To a caller the values of a filter are part of the request's form, like every field that the models check.
+    code = "invalid_request" if error.code == "invalid_filter" else error.code
+    return failure(404 if code in NOT_FOUND_CODES else 400, code, str(error))
 
 
 async def _on_fault(_request: Request, error: Exception) -> JSONResponse:

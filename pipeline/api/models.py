@@ -4,8 +4,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from pipeline.errors import ConfigError
-from pipeline.filters import parse_filters
 from pipeline.search import Hit
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
@@ -57,17 +55,9 @@ class SearchRequest(_Request):
             raise ValueError("give either text or id")
         return self
 
-    @model_validator(mode="after")
-    def _searchable(self) -> Self:
-        try:
-            parse_filters(self.filters)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return self
-
     @property
     def filters(self) -> dict[str, Any]:
-        """The filter as the store takes it."""
+        """The filter as `pipeline.filters.parse_filters` takes it."""
         return {
             name: condition.model_dump(exclude_none=True) if isinstance(condition, Range) else condition
             for name, condition in self.filter.items()

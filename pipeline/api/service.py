@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pipeline.api.models import EmbeddingsRequest, SearchRequest, SearchResponse, TaskResponse
 from pipeline.api.status import readiness, status
 from pipeline.context import Context
-from pipeline.interfaces import Embedder, Store
+from pipeline.interfaces import Embedder, PointReader
 from pipeline.metrics import ApiMetrics, ReplicaReport, SnapshotCollector
 from pipeline.search import Embedded, QueryError, Searcher
 
@@ -24,7 +24,7 @@ class ApiService:
     wrong here.
     """
 
-    def __init__(self, context: Context, embedder: Embedder, store: Store, reports: Reports) -> None:
+    def __init__(self, context: Context, embedder: Embedder, store: PointReader, reports: Reports) -> None:
         self.config = context.config
         self.metrics = ApiMetrics(context.registry)
         self._tasks = context.tasks

@@ -2,35 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from pipeline.errors import TransientError
-from pipeline.interfaces import Progress
+from pipeline.interfaces import DeferrableIndex, Progress
 from pipeline.tasks import Task
 
 POLL_S = 1.0
 
 
-@runtime_checkable
-class BulkStore(Protocol):
-    """A store that builds an index in the background."""
-
-    def defer_index(self, task: Task) -> bool:
-        """Puts building off if the task's collection is empty; whether it is put off now."""
-
-    def restore_index(self, task: Task) -> bool:
-        """Has it built, if it was put off, whoever did that and whenever; whether it was."""
-
-    def is_indexed(self, task: Task) -> bool:
-        """Whether nothing is left to build."""
-
-
 def finish_index(store: object, tasks: Sequence[Task], progress: Progress) -> list[str]:
     """Restores what this run or a crashed one put off, waits until it is built, and returns those tasks' names.
 
-    Raises like the store, except that an answer that does not come while waiting is asked for again.
+    Raises like the store; while it waits, it asks again after a TransientError.
     """
-    if not isinstance(store, BulkStore):
+    if not isinstance(store, DeferrableIndex):
         return []
     left = [task for task in tasks if store.restore_index(task)]
     names = [task.name for task in left]

@@ -41,7 +41,7 @@ def list_ranges(uri: str, config: SourceConfig) -> list[KafkaRange]:
     """
     topic = topic_of(uri)
     if topic not in config.topics:
-        raise ConfigError(f"kafka://{topic}: no source topic of this file.{nearest(topic, config.topics)}")
+        raise ConfigError(f"kafka://{topic}: this file has no source topic {topic!r}.{nearest(topic, config.topics)}")
     parts = urlsplit(uri)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in given:
@@ -78,8 +78,8 @@ def _bound(name: str, text: str, topic: str) -> Bound:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"kafka://{topic}: {name}={text!r} is no offset, no date or time (2026-01-01, 2026-01-01T12:00:00+01:00), "
-            "and neither earliest nor latest"
+            f"kafka://{topic}: {name}={text!r}: expected an offset, a date or time (2026-01-01, "
+            "2026-01-01T12:00:00+01:00), earliest or latest"
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -12,6 +12,7 @@ from typing import IO
 
 from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Outcome, Reject
+from pipeline.backfill.work import Work
 from pipeline.errors import EnvironmentFault
 from pipeline.tasks import Task
 
@@ -21,17 +22,6 @@ _TABLE = (
     "CREATE TABLE IF NOT EXISTS progress (fragment TEXT, fingerprint TEXT, state TEXT, next_row INTEGER,"
     " done INTEGER, num_rows INTEGER, num_rejected INTEGER, noted_s REAL, PRIMARY KEY (fragment, fingerprint))"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What is left to do of a fragment."""
-
-    tasks: Sequence[Task]
-    start: int
-    """Rows below are finished for all of these tasks."""
-    changed: bool
-    """Whether the input is not what an earlier run read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +41,17 @@ class TaskProgress:
 class Ledger:
     """A SQLite file in a folder of its own, with a lease per task. One thread at a time.
 
-    What is noted was flushed before. The lease is a kernel lock, so a killed backfill holds none.
+    Only what was flushed is noted. The lease is a kernel lock: a killed backfill releases it.
     """
 
     def __init__(self, folder: Path, tasks: Iterable[Task]) -> None:
         """Takes the leases. Raises EnvironmentFault where another backfill has one, or the folder cannot be used."""
         self._folder = folder
+        self._tasks = {task.name: task for task in tasks}
         self._leases: list[IO[str]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for task in tasks:
+            for task in self._tasks.values():
                 self._take_lease(task)
             self._db = sqlite3.connect(folder / FILE, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
@@ -72,8 +63,8 @@ class Ledger:
             self._release()
             raise
 
-    def pending(self, fragment: Fragment, tasks: Sequence[Task]) -> Pending:
-        """Returns the tasks the fragment is not finished for, and from which row on."""
+    def left_of(self, fragment: Fragment) -> Work:
+        """Returns what is left of a fragment: the tasks it is not finished for, and from which row on."""
         found = {
             fingerprint: (state, next_row, bool(done))
             for fingerprint, state, next_row, done in self._db.execute(
@@ -81,34 +72,33 @@ class Ledger:
             )
         }
         left, starts, changed = [], [], False
-        for task in tasks:
+        for name, task in self._tasks.items():
             state, next_row, done = found.get(task.fingerprint, (fragment.state, 0, False))
             if state != fragment.state:
                 changed, next_row, done = True, 0, False
             if not done:
-                left.append(task)
+                left.append(name)
                 starts.append(next_row)
-        return Pending(left, min(starts, default=0), changed)
+        return Work(fragment, left, min(starts, default=0), changed)
 
-    def note(self, fragment: Fragment, tasks: Iterable[Task], start: int, outcome: Outcome, *, done: bool) -> None:
-        """Notes how far a fragment is, durably and for all tasks at once. Raises EnvironmentFault.
+    def note(self, work: Work, outcome: Outcome, *, done: bool) -> None:
+        """Notes how far a fragment is, durably and for all tasks of the work at once. Raises EnvironmentFault.
 
         Args:
-            fragment: Which.
-            tasks: The tasks it was carried through for.
-            start: The row this run began at.
+            work: Where this run began, and for which tasks.
             outcome: What became of the rows since, rejects included; they are written beside the ledger first.
-            done: Whether it is finished.
+            done: Whether the fragment is finished.
         """
+        fragment = work.fragment
         try:
             if outcome.rejects:
-                write_rejects(self._folder, fragment, outcome.rejects, start)
+                write_rejects(self._folder, fragment, outcome.rejects, work.start)
             self._db.execute("BEGIN")
-            for task in tasks:
+            for name in work.tasks:
                 self._db.execute(
                     "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        *(fragment.name, task.fingerprint, fragment.state, outcome.next_row, done),
+                        *(fragment.name, self._tasks[name].fingerprint, fragment.state, outcome.next_row, done),
                         *(outcome.next_row - fragment.begin, len(outcome.rejects), time.time()),
                     ),
                 )
@@ -117,7 +107,7 @@ class Ledger:
             raise EnvironmentFault(f"ledger {self._folder}: cannot be written ({error})") from None
 
     def close(self) -> None:
-        """Closes the file and gives the leases back."""
+        """Closes the file and releases the leases."""
         self._db.close()
         self._release()
 

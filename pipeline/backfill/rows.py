@@ -10,11 +10,10 @@ from typing import Any
 import orjson
 
 from pipeline.backfill.fragments import RANGE_BYTES, Fragment, hive_columns
-from pipeline.clock import wall_clock_ms
 from pipeline.config.app import Config, LimitsConfig
 from pipeline.config.source import PLACEHOLDER, TopicConfig
 from pipeline.errors import ConfigError, EnvironmentFault, Reason, RecordError
-from pipeline.records.decode import RecordDecoder, make_decoder
+from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.files.filesystems import is_unchanged, open_filesystem
 from pipeline.records.record import Delivery, Partition, Position, Receipt
 
@@ -37,13 +36,18 @@ class FragmentFault(EnvironmentFault):
 
 def check_topic(name: str, topic: TopicConfig) -> None:
     """Raises ConfigError for a topic whose rows could not be named, or could tie with a live record."""
-    if topic.key is None:
-        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
+    check_key(name, topic)
     if topic.version is None and topic.generation == 0:
         raise ConfigError(
             f"source.topics.{name}.generation is 0: the record at offset 0 would have the version of a file's row, "
             "which must lose. Name a `version` field, or set generation: 1"
         )
+
+
+def check_key(name: str, topic: TopicConfig) -> None:
+    """Raises ConfigError for a topic whose rows could not be named."""
+    if topic.key is None:
+        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
 
 
 def check_columns(fragments: Iterable[Fragment], topic: TopicConfig) -> None:
@@ -58,6 +62,23 @@ def check_columns(fragments: Iterable[Fragment], topic: TopicConfig) -> None:
         except (OSError, ValueError):
             continue  # it fails when it is read, and is reported then
         check_schema(fragment.uri, schema, topic, hive_columns(fragment.uri))
+
+
+def column_names(fragment: Fragment, max_bytes: int) -> list[str]:
+    """Returns the columns of a file, or the fields of its first line; nothing of a Kafka range.
+
+    Of a line no more than `max_bytes` is read. Raises FragmentFault where the file cannot be read.
+    """
+    if fragment.is_kafka:
+        return []
+    try:
+        if fragment.suffix in {".parquet", ".csv"}:
+            return [*_schema(fragment).names, *hive_columns(fragment.uri)]
+        first = next((line for line in _lines(fragment, max_bytes) if isinstance(line, bytes)), b"{}")
+        fields = orjson.loads(first)
+    except (OSError, ValueError) as error:
+        raise FragmentFault(f"{fragment.name}: cannot be read ({type(error).__name__})") from None
+    return list(fields) if isinstance(fields, dict) else []
 
 
 def read_deliveries(fragment: Fragment, topic: str, config: Config) -> list[Delivery]:
@@ -112,7 +133,9 @@ def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, rece
 
     place = Partition(topic, fragment.part)
     begin = max(start, fragment.begin)
-    for found in read_partition(config.source, config.limits, place, begin, fragment.begin + fragment.size):
+    for found in read_partition(
+        config.source, Decoders(config.source, config.limits), place, begin, fragment.begin + fragment.size
+    ):
         position = found.position
         yield Delivery(
             receipt(position.offset), position, found.num_bytes, found.record, found.error, detail=found.detail
@@ -122,7 +145,8 @@ def _kafka_rows(fragment: Fragment, topic: str, config: Config, start: int, rece
 def _file_rows(fragment: Fragment, topic: str, config: Config, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
     settings = config.source.topics[topic]
     source = f"{PurePosixPath(fragment.uri).name}#{fragment.part}"
-    decode = _Decode(make_decoder(topic, settings, config.limits, wall_clock_ms), config.limits, source, settings)
+    decoder = Decoders(config.source, config.limits).of(topic)
+    decode = _Decode(decoder, config.limits, source, settings)
     number = 0
     try:
         for number, value in enumerate(_values(fragment, settings, config.limits, start), start=start):

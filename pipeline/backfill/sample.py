@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -13,11 +13,13 @@ import orjson
 from pipeline.backfill.fragments import RANGE_BYTES, Fragment
 from pipeline.backfill.rows import FragmentFault, read_batches
 from pipeline.config.app import Config
+from pipeline.context import Context
 from pipeline.engine.items import assemble
 from pipeline.engine.tokenizer import PromptTokenizer
-from pipeline.interfaces import Tokenizer
+from pipeline.interfaces import Progress, Tokenizer
 from pipeline.records.files.filesystems import open_filesystem
 from pipeline.records.record import Delivery, Record
+from pipeline.tasks import Task
 
 NUM_PLACES = 16
 """Places in the input at which rows are taken, evenly spread: files are often sorted."""
@@ -59,10 +61,12 @@ class Sample:
     records: list[Record] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Fragments that cannot be read, and why."""
+    tokens: Mapping[str, "Tokens"] = field(default_factory=dict)
+    """By task; empty where the sample has no text."""
 
     @property
     def texts(self) -> list[str]:
-        """Texts of the records that are no deletes."""
+        """Texts of the records that are not deletes."""
         return [record.text for record in self.records if record.text is not None]
 
     @property
@@ -123,20 +127,18 @@ def measure_size(fragments: Sequence[Fragment]) -> Size:
 
 
 def take_sample(
-    fragments: Sequence[Fragment],
-    size: Size,
-    topic: str,
-    config: Config,
-    num_rows: int,
-    step: Callable[[str, int, int], None],
+    parts: Sequence[tuple[Fragment, float]], topic: str, config: Config, num_rows: int, step: Progress
 ) -> Sample:
-    """Returns about so many rows from places spread over the input; all of them where there are no more."""
-    broken = [fragment.uri for fragment in fragments if _is_broken(fragment)]
+    """Returns about so many rows from places spread over the input; all of them where there are no more.
+
+    `parts` are the fragments, each with its number of rows.
+    """
+    broken = [fragment.uri for fragment, _ in parts if _is_broken(fragment)]
     sample = Sample(faults=[f"{uri}: not Parquet, or cut short; it is in no figure here" for uri in broken])
-    places = spread(size.rows, num_rows)
+    places = spread([rows for _, rows in parts], num_rows)
     for number, (index, start, count) in enumerate(places):
         step("sampling", number, len(places))
-        fragment = fragments[index]
+        fragment, _ = parts[index]
         begin = start + fragment.begin
         try:
             rows = chain.from_iterable(read_batches(fragment, topic, config, start=begin))
@@ -181,6 +183,18 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], prompts: Sequence[s
         Tokens(float(row.mean()), float(instruction), float(shared.mean()), float((cut > 0).mean()))
         for row, instruction, shared, cut in zip(lengths, instructions, reusable, batch.truncated, strict=True)
     ]
+
+
+def prompt_tokens(context: Context, tasks: Iterable[Task], texts: Sequence[str]) -> dict[str, Tokens]:
+    """Returns the tokens of each task's prompts around the texts; nothing without texts."""
+    prompts: dict[str, list[str]] = {}
+    for task in tasks:
+        prompts.setdefault(task.config.model, []).append(task.prompt)
+    found: dict[str, Tokens] = {}
+    if texts:
+        for model, tokenizer in context.tokenizers(prompts).items():
+            found |= zip(prompts[model], count_tokens(tokenizer, texts, prompts[model]), strict=True)
+    return found
 
 
 def _is_broken(fragment: Fragment) -> bool:

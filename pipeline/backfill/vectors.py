@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.backfill.fragments import Fragment
 from pipeline.errors import ConfigError, EnvironmentFault
-from pipeline.filters import Filters
-from pipeline.interfaces import Progress, StoredPoint, Written
+from pipeline.interfaces import Progress, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.tasks import Task
 
@@ -26,9 +25,9 @@ GROUP_ROWS = 8_192
 
 
 def check_output(folder: Path, tasks: Sequence[Task], step: Progress) -> None:
-    """Raises ConfigError where a file of the folder holds a task's vectors as they were made under another fingerprint.
+    """Raises ConfigError where a file of the folder holds a task's vectors under another fingerprint.
 
-    Whoever reads the folder as one table would have both in one column; nor could he read a file that is no Parquet.
+    A reader of the folder as one table would have both in one column, and could not read a file that is not Parquet.
     """
     paths = sorted(folder.glob("*.parquet"))
     for number, path in enumerate(paths):
@@ -52,7 +51,7 @@ def check_output(folder: Path, tasks: Sequence[Task], step: Progress) -> None:
 
 
 class FragmentFile:
-    """The points of one fragment as a Parquet file: the part of `pipeline.interfaces.Store` that writing needs.
+    """Implements `pipeline.interfaces.PointWriter`: the points of one fragment as a Parquet file.
 
     Columns: `id` (the point's UUID), `key`, `version`, `deleted`, `payload` (a JSON object), and per task
     `vector_TASK`: a fixed-size list of float32, null for a delete. The file appears whole, with `flush`.
@@ -72,9 +71,6 @@ class FragmentFile:
         self._lock = threading.Lock()
         self._held: list[Any] = []
         self._writer: Any = None
-
-    def open(self, tasks: Iterable[Task]) -> None:
-        """Nothing is to be created."""
 
     def upsert(self, batch: PointBatch) -> Written:
         """Adds the points. Raises EnvironmentFault when the disk does not take them; this file is lost then."""
@@ -101,7 +97,7 @@ class FragmentFile:
         try:
             yield
         except OSError as error:
-            # No outage that a call may be repeated after: a row group that is half written cannot be taken back.
+            # Not an outage after which a call is repeated: a half-written row group cannot be taken back.
             raise EnvironmentFault(
                 f"output {self._path.parent}: cannot be written ({error.strerror}). Finished files are whole; run "
                 "again once there is room, and it goes on with the others"
@@ -131,33 +127,6 @@ class FragmentFile:
             _lists(vectors[field.name], batch.deleted, field.type) for field in self._schema if field.name in vectors
         ]
         return pa.record_batch(columns, schema=self._schema)
-
-    # The rest of the protocol is never asked of a file that is being written.
-
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """Not here."""
-        raise NotImplementedError
-
-    def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """Not here."""
-        raise NotImplementedError
-
-    def scroll(
-        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
-    ) -> list[StoredPoint]:
-        """Not here."""
-        raise NotImplementedError
-
-    def count(self, collection: str) -> int:
-        """Not here."""
-        raise NotImplementedError
-
-    def check(self) -> str:
-        """See Store."""
-        return f"Parquet in {self._path.parent}"
-
-    def close(self) -> None:
-        """Leaves what is unfinished under its other name."""
 
 
 def _name(fragment: Fragment, tasks: Sequence[Task]) -> str:

@@ -1,4 +1,4 @@
-"""What a backfill is told to do: the job as a whole, and one fragment of it."""
+"""What a backfill has to do: the job as a whole, and what is left of each fragment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,22 +9,32 @@ from pipeline.config.load import ConfigTree
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a backfill does with every fragment."""
+class BackfillJob:
+    """What is done with every fragment. Travels to every process that takes part."""
 
     source: ConfigTree
     topic: str
+    """Rows follow this topic's rules."""
     tasks: Sequence[str]
-    output: Path | None
-    """Folder of Parquet files; absent: the store."""
-    share: bool
-    """Whether embedders and embedded store are those of the running app."""
+    output: Path | None = None
+    """Folder of Parquet files; None: the store."""
+    share: bool = False
+    """Whether the embedders, and an embedded store, are those of the running app."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A fragment, the tasks it is not finished for, and the first row that is left."""
+    """What is left of a fragment."""
 
     fragment: Fragment
     tasks: Sequence[str]
+    """Names of the tasks it is not finished for; empty when nothing is left."""
     start: int
+    """Rows below this number are finished for all of these tasks."""
+    changed: bool = False
+    """Whether the input differs from what an earlier run read."""
+
+    @property
+    def name(self) -> str:
+        """The fragment's name, unique within a run."""
+        return self.fragment.name

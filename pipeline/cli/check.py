@@ -1,7 +1,6 @@
 """`refract check`: everything that can be found wrong before anything starts."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +8,9 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_error, print_json, print_note, print_table
 from pipeline.errors import ConfigError
-from pipeline.usecases.check import FaultKind, Plan, make_plan
+
+if TYPE_CHECKING:
+    from pipeline.usecases.check import CheckReport
 
 
 def check(
@@ -24,28 +25,28 @@ def check(
 
     Exit code 2: something must be changed. Exit code 3: only brokers or store could not be reached.
     """
+    from pipeline.context import Context
+    from pipeline.usecases.check import FaultKind
+    from pipeline.usecases.check import check as check_config
+
     try:
-        plan = make_plan(config, offline=offline)
+        report = check_config(Context.open(config), offline=offline)
     except ConfigError as error:
         if not as_json:
             raise
         print_json({"ok": False, "faults": [{"kind": "config", "message": line} for line in str(error).splitlines()]})
         raise typer.Exit(ExitCode.CONFIG) from None
     if as_json:
-        print_json({"ok": not plan.faults, **asdict(plan)})
+        print_json(report.tree())
     else:
-        _print_plan(plan)
-    raise typer.Exit(_exit_code(plan))
+        _print_report(report)
+    if any(fault.kind is FaultKind.CONFIG for fault in report.faults):
+        raise typer.Exit(ExitCode.CONFIG)
+    if report.faults:
+        raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _exit_code(plan: Plan) -> ExitCode:
-    kinds = {fault.kind for fault in plan.faults}
-    if FaultKind.CONFIG in kinds:
-        return ExitCode.CONFIG
-    return ExitCode.UNREACHABLE if kinds else ExitCode.OK
-
-
-def _print_plan(plan: Plan) -> None:
+def _print_report(report: "CheckReport") -> None:
     columns = [
         "topic",
         "task",
@@ -58,7 +59,7 @@ def _print_plan(plan: Plan) -> None:
         "a query becomes",
     ]
     print_table(
-        f"pipeline {plan.pipeline}",
+        f"pipeline {report.pipeline}",
         columns,
         [
             [
@@ -72,19 +73,19 @@ def _print_plan(plan: Plan) -> None:
                 _visible(task.record_prompt),
                 _visible(task.query_prompt),
             ]
-            for task in plan.tasks
+            for task in report.tasks
         ],
     )
-    _print_facts(plan.source)
-    if plan.store:
-        typer.echo(f"store: {plan.store}")
-    for line in plan.skipped:
+    _print_facts(report.source)
+    if report.store:
+        typer.echo(f"store: {report.store}")
+    for line in report.skipped:
         print_note(f"not checked: {line}")
-    for line in plan.advice:
+    for line in report.advice:
         print_note(f"advice: {line}")
-    for fault in plan.faults:
+    for fault in report.faults:
         print_error(fault.message)
-    if not plan.faults:
+    if not report.faults:
         typer.echo("No fault found.")
 
 

@@ -14,6 +14,7 @@ from pipeline.cli.check import check
 from pipeline.cli.config import config_app
 from pipeline.cli.demo import demo
 from pipeline.cli.dlq import dlq_app
+from pipeline.cli.evaluate import evaluate
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
 from pipeline.cli.plan import plan
@@ -49,6 +50,7 @@ app.command()(search)
 app.command()(tasks)
 app.command()(tune)
 app.command()(bench)
+app.command()(evaluate)
 app.command()(status)
 app.add_typer(dlq_app, name="dlq")
 app.command()(plan)

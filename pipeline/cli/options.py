@@ -5,5 +5,36 @@ from typing import Annotated
 
 import typer
 
+from pipeline.errors import ConfigError
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline's YAML file.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.", show_default=False)]
+
+InputFile = Annotated[
+    Path | None,
+    typer.Option("--input", help="Compare with this CSV, JSON Lines or Parquet file.", show_default="the topics"),
+]
+InputTopic = Annotated[
+    str | None, typer.Option("--topic", help="The topic --input stands for, if there are several.", show_default=False)
+]
+InputKey = Annotated[
+    str | None, typer.Option("--key", help="Column or field of --input's key.", show_default="the topic's `key`")
+]
+InputRowNumber = Annotated[
+    str | None, typer.Option("--row-number", help="As for `refract produce`.", show_default=False)
+]
+Sample = Annotated[
+    str, typer.Option("--sample", metavar="N|all", help="Vectors per task to compute again and compare.")
+]
+Wait = Annotated[
+    float, typer.Option("--wait", min=0, help="Seconds to wait for records the pipeline has not finished.")
+]
+
+
+def sample_size(sample: str) -> int | None:
+    """Returns how many vectors `--sample` asks for, None for all. Raises ConfigError."""
+    if sample == "all":
+        return None
+    if not sample.isascii() or not sample.isdigit():
+        raise ConfigError(f"--sample: {sample!r} is neither a number of vectors nor `all`")
+    return int(sample)

@@ -33,7 +33,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_rich(renderable: Any) -> None:
-    """Prints something of rich's on stdout, without colours and wrapping when that is no terminal."""
+    """Prints something of rich's on stdout, without colours and wrapping when that is not a terminal."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
@@ -68,5 +68,10 @@ def print_error(message: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Prints a line on stderr that is no error: progress, advice."""
+    """Prints a line on stderr that is not an error: progress, advice."""
     typer.echo(printable(message), err=True)
+
+
+def shortened(value: object, max_chars: int) -> object:
+    """Returns the value; a longer text cut to so many characters, an ellipsis included."""
+    return f"{value[: max_chars - 1]}…" if isinstance(value, str) and len(value) > max_chars else value

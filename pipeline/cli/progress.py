@@ -9,7 +9,7 @@ from pipeline.cli.output import print_note
 from pipeline.interfaces import Progress
 
 _QUIET_S = 2.0
-"""What is over sooner shows nothing."""
+"""A verb that ends sooner shows nothing."""
 
 
 @contextmanager

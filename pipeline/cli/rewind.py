@@ -1,6 +1,8 @@
-"""`refract rewind`: has records read again, for a task that is new or a collection that was lost."""
+"""`refract rewind`: re-reads records, for a new task or a lost collection."""
 
-from typing import Annotated
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +10,9 @@ from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note, print_table
 from pipeline.cli.times import unix_ms
 from pipeline.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from pipeline.usecases.rewind import RewindReport
 
 _EARLIEST = "earliest"
 
@@ -32,36 +37,28 @@ def rewind(
     missing or older. So this fills the collection of a new task, or one that was lost; the price is one embedding
     per record and task.
     """
-    from pipeline.config.load import load_config
-    from pipeline.sources.group.rewinding import members_of, plan_rewind
-    from pipeline.sources.group.rewinding import rewind as move_offsets
+    from pipeline.context import Context
+    from pipeline.usecases import rewind as usecase
 
-    loaded = load_config(config)
-    topics = loaded.source.topics
-    moves = plan_rewind(loaded.source, [loaded.topic_named(topic)] if topic else list(topics), _since_ms(to))
-    num_offsets = sum(move.num_offsets for move in moves.values())
-    num_embeddings = sum(move.num_offsets * len(topics[place.topic].tasks) for place, move in moves.items())
-    members = members_of(loaded.source)
-    executed = execute and bool(moves)
-    if executed:
-        move_offsets(loaded.source, moves)
-    rows = [(place.topic, place.number, move.committed, move.target, move.num_offsets) for place, move in moves.items()]
-    columns = ["topic", "partition", "committed", "target", "records"]
+    report = usecase.rewind(Context.open(config), _since_ms(to), topic, execute=execute)
     if as_json:
-        partitions = [dict(zip(columns, row, strict=True)) for row in rows]
-        facts = {"partitions": partitions, "embeddings": num_embeddings, "members": members, "executed": executed}
-        print_json(facts)
-        return
-    print_table("", columns, rows)
-    print_note(f"at most {num_offsets:,} records are read again, {num_embeddings:,} embeddings")
-    if not num_offsets:
+        print_json(asdict(report))
+    else:
+        _print(report, config, to)
+
+
+def _print(report: "RewindReport", config: Path, to: str) -> None:
+    columns = ["topic", "partition", "committed", "target", "records"]
+    print_table("", columns, [astuple(partition) for partition in report.partitions])
+    print_note(f"at most {report.records:,} records are read again, {report.embeddings:,} embeddings")
+    if not report.records:
         print_note("nothing to move")
-    elif executed:
+    elif report.executed:
         print_note(f"moved; the next `refract run {config}` reads them")
     else:
-        for name in dict.fromkeys(place.topic for place, move in moves.items() if move.num_offsets):
+        for name in dict.fromkeys(partition.topic for partition in report.partitions if partition.records):
             print_note(f"how long it takes: refract plan {config} 'kafka://{name}?from={to}'")
-        stop = f", once the group's {members} members are stopped" if members else ""
+        stop = f", once the group's {report.members} members are stopped" if report.members else ""
         print_note(f"nothing was changed; --execute does it{stop}")
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.options import AsJson, ConfigFile
-from pipeline.cli.output import print_json, print_table
-from pipeline.errors import ConfigError, nearest
+from pipeline.cli.output import print_json, print_table, shortened
+from pipeline.errors import ConfigError
 
 _MAX_CELL = 80
 
@@ -30,17 +30,10 @@ def search(
     from pipeline.config.load import load_config
     from pipeline.usecases.client import AppClient
 
-    loaded = load_config(config)
-    if task not in loaded.tasks:
-        raise ConfigError(
-            f"no task {task!r} in {config}.{nearest(task, loaded.tasks)} Tasks: {', '.join(loaded.tasks)}"
-        )
     if (text is None) == (key is None):
         raise ConfigError("give either TEXT or --id")
-    body: dict[str, Any] = {"task": task, "limit": limit, "filter": parse_filters(where or [])}
-    body |= {"text": text} if key is None else {"id": key}
-    with AppClient(loaded) as app:
-        answer = app.post("/v1/search", body)
+    with AppClient(load_config(config)) as app:
+        answer = app.search(task, text=text, key=key, limit=limit, filters=parse_filters(where or []))
     if as_json:
         print_json(answer)
     else:
@@ -74,14 +67,8 @@ def _scalar(value: str) -> str | int | float | bool:
 def _print_hits(answer: dict[str, Any]) -> None:
     hits = answer["hits"]
     fields = list(dict.fromkeys(name for hit in hits for name in hit["payload"] if not name.startswith("_")))
-    print_table(
-        f"{answer['task']} ({answer['collection']})",
-        ["score", "key", *fields],
-        [[f"{hit['score']:.3f}", hit["key"], *(_cell(hit["payload"].get(name)) for name in fields)] for hit in hits],
-    )
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, str) or len(value) <= _MAX_CELL:
-        return value
-    return f"{value[: _MAX_CELL - 1]}…"
+    rows = [
+        [f"{hit['score']:.3f}", hit["key"], *(shortened(hit["payload"].get(name), _MAX_CELL) for name in fields)]
+        for hit in hits
+    ]
+    print_table(f"{answer['task']} ({answer['collection']})", ["score", "key", *fields], rows)

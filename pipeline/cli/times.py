@@ -13,7 +13,7 @@ def unix_ms(option: str, text: str, or_else: str = "") -> int:
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
-        expected = f"neither {or_else} nor a time" if or_else else "no time"
+        expected = f"neither {or_else} nor a time" if or_else else "not a time"
         raise ConfigError(f"{option}: {text!r} is {expected} such as 2026-01-31 or 2026-01-31T08:00:00Z.") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)

@@ -1,23 +1,23 @@
 """`refract verify`: does the store hold what the source says?"""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.comparing import (
-    InputFile,
-    KeyField,
-    RowNumber,
-    Sample,
-    Topic,
-    Wait,
-    as_tree,
-    compared,
-    open_range,
-    print_reports,
-)
+from pipeline.cli.compare_view import print_comparison
 from pipeline.cli.exits import ExitCode
-from pipeline.cli.options import AsJson, ConfigFile
+from pipeline.cli.options import (
+    AsJson,
+    ConfigFile,
+    InputFile,
+    InputKey,
+    InputRowNumber,
+    InputTopic,
+    Sample,
+    Wait,
+    sample_size,
+)
 from pipeline.cli.output import print_json, print_note
 from pipeline.cli.progress import progress
 
@@ -26,9 +26,9 @@ def verify(
     config: ConfigFile,
     *,
     file: InputFile = None,
-    topic: Topic = None,
-    key: KeyField = None,
-    row_number: RowNumber = None,
+    topic: InputTopic = None,
+    key: InputKey = None,
+    row_number: InputRowNumber = None,
     sample: Sample = "100",
     wait_s: Wait = 30.0,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Points of each kind that --json names.")] = 20,
@@ -40,19 +40,24 @@ def verify(
     With a Qdrant server the pipeline may run meanwhile: what differs is looked at again once the group has
     committed it.
     """
-    from pipeline.config.load import load_config
+    from pipeline.context import Context
+    from pipeline.usecases import compare
 
-    loaded = load_config(config)
-    source, topics = open_range(loaded, file, topic, key, row_number)
-    with (
-        progress() as step,
-        compared(loaded, source, topics, sample=sample, wait_s=wait_s, progress=step) as outcome,
-    ):
-        pass
+    request = compare.CompareRequest(
+        file=file,
+        topic=topic,
+        key=key,
+        row_number=row_number,
+        sample=sample_size(sample),
+        wait_s=wait_s,
+        examples=limit,
+    )
+    with progress() as step:
+        report = compare.verify(Context.open(config), request, step)
     if as_json:
-        print_json(as_tree(outcome, limit))
+        print_json(asdict(report))
     else:
-        print_reports(outcome)
-        print_note("equal" if outcome.equal else f"not equal; mend it with: refract repair {config}")
-    if not outcome.equal:
+        print_comparison(report)
+        print_note("equal" if report.equal else f"not equal; mend it with: refract repair {config}")
+    if not report.equal:
         raise typer.Exit(ExitCode.FAILED)

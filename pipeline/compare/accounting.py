@@ -1,4 +1,4 @@
-"""The other half of the promise: a record that can never be stored is in the dead-letter topic."""
+"""The other half of the promise: a record that cannot be decoded is in the dead-letter topic."""
 
 import time
 from array import array
@@ -9,62 +9,61 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import Reason
 from pipeline.interfaces import PLACE, DeadLetters, Progress, RecordRange
 from pipeline.records.batches import Int64
 from pipeline.records.record import DeadLetter, Partition, Position
 
 RECHECK_S = 1.0
-"""Between two looks at records the pipeline has not come to; each reads the dead-letter topic again."""
+"""Between two looks at records the pipeline has not read yet; each reads the dead-letter topic again."""
 
 BATCH_LETTERS = 500
 
 
 class Undecodable:
-    """The places of records that are none: 16 bytes each."""
+    """The places of records that cannot be decoded: 16 bytes each."""
 
     def __init__(self) -> None:
         self._offsets: dict[Partition, array[int]] = defaultdict(lambda: array("q"))
 
     def add(self, position: Position) -> None:
-        """Notes one."""
+        """Adds one place."""
         self._offsets[Partition(position.topic, position.partition)].extend((position.offset, position.timestamp_ms))
 
     def places(self) -> dict[Partition, npt.NDArray[np.void]]:
-        """Returns arrays of PLACE in the order they were noted."""
+        """Returns arrays of PLACE in the order they were added."""
         return {place: np.frombuffer(offsets, PLACE) for place, offsets in self._offsets.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """What became of the records that are none."""
+    """What became of the records that cannot be decoded."""
 
     missing: Mapping[Partition, Int64] = field(default_factory=dict)
-    """Offsets the pipeline has passed without a dead letter, ascending."""
+    """Offsets, ascending, that the pipeline has passed without writing a dead letter."""
     num_pending: int = 0
-    """The pipeline has not come to them yet."""
+    """Records the pipeline has not read yet."""
     num_unknown: int = 0
-    """Older than what retention has left of the dead-letter topic, so nobody can tell."""
+    """Records older than everything that retention has left in the dead-letter topic: their letters may be gone."""
 
     @property
     def num_missing(self) -> int:
-        """Records that are nowhere."""
+        """Records that are neither stored nor dead-lettered."""
         return sum(map(len, self.missing.values()))
 
     @property
     def complete(self) -> bool:
-        """Whether none is known to be lost or still to come."""
+        """Whether no record is known to be lost or still to be dead-lettered."""
         return not self.num_missing and not self.num_pending
 
 
 def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, progress: Progress) -> Accounts:
-    """Looks for the dead letter of every place; waits up to `wait_s` for what is pending. Raises like the range."""
+    """Looks for the dead letter of every place, and waits up to `wait_s` for pending ones. Raises like the range."""
     waiting = undecodable.places()
     deadline_s = time.monotonic() + wait_s
     missing: dict[Partition, Int64] = {}
     num_unknown = 0
     while waiting:
-        # Before the letters are read: what was finished by then has its letter by then.
+        # Read before the letters: a record that was finished by then has its letter by then.
         committed = source.committed() or {}
         letters = source.letters()
         if letters is None:
@@ -82,13 +81,13 @@ def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, pro
         waiting = pending
         if not waiting or time.monotonic() >= deadline_s:
             break
-        progress("waiting for the pipeline to dead-letter what it has not come to", 0, 0)
+        progress("waiting for the pipeline to dead-letter what it has not read yet", 0, 0)
         time.sleep(RECHECK_S)
     return Accounts(missing, sum(map(len, waiting.values())), num_unknown)
 
 
 def write_missing(source: RecordRange, accounts: Accounts, dead_letters: DeadLetters, progress: Progress) -> int:
-    """Writes the letters that are missing; returns how many. A letter written twice by chance is harmless.
+    """Writes the missing letters and returns how many there were. A letter that is written twice is harmless.
 
     Raises like the range and like `DeadLetters.send`.
     """
@@ -97,7 +96,8 @@ def write_missing(source: RecordRange, accounts: Accounts, dead_letters: DeadLet
     num_written = 0
     for found in source.read(wanted) if wanted else ():
         if found.error is not None:
-            waiting.append(_letter(found.position, found.error, found.detail, found.raw))
+            key, value, headers = found.raw
+            waiting.append(DeadLetter(found.position, found.error, key, value, headers, detail=found.detail))
         if len(waiting) == BATCH_LETTERS:
             dead_letters.send(waiting)
             num_written, waiting = num_written + len(waiting), []
@@ -105,13 +105,3 @@ def write_missing(source: RecordRange, accounts: Accounts, dead_letters: DeadLet
     if waiting:
         dead_letters.send(waiting)
     return num_written + len(waiting)
-
-
-def _letter(
-    position: Position,
-    reason: Reason,
-    detail: str,
-    raw: tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]],
-) -> DeadLetter:
-    key, value, headers = raw
-    return DeadLetter(position, reason, key, value, headers, detail=detail)

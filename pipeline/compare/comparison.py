@@ -1,26 +1,22 @@
 """Compares a source with the store, task by task, in bounded memory and while the pipeline runs.
 
 The source's range is noted first, as a key space on disk; then each collection is read in the order
-of ids and held against it, run by run. What differs is looked at again, after the group's committed
+of ids and compared with it, run by run. What differs is looked at again, after the group's committed
 offsets were read: below them everything is finished, so only there a difference is a fault. What
-lies above is pending, and what the store took from beyond the range's end is no difference at all.
+lies above is pending, and a point whose record lies beyond the range's end does not count as a difference.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.compare.accounting import Undecodable
+from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
 from pipeline.compare.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import ComparableStore, Progress, RecordRange, StoredPoint
-from pipeline.records.record import Partition, point_id
+from pipeline.interfaces import Progress, RecordRange, Store, StoredPoint
+from pipeline.records.record import Partition
 from pipeline.tasks import Task
 
 PAGE_POINTS = 1_000
@@ -32,127 +28,42 @@ RECHECK_S = 0.5
 _REPORT_RECORDS = 10_000
 
 
-class Kind(IntEnum):
-    """How a point can differ from the source."""
-
-    MISSING = 0
-    STALE = 1
-    EXTRA = 2
-    WRONG_STATE = 3
-    """The right version, but live where the source deleted it or the other way round."""
-    TOMBSTONE_MISSING = 4
-    WRONG_VECTOR = 5
-    """Not the vector the task gives its text: damaged, or of a foreign fingerprint; points carry none to tell."""
-    PENDING = 6
-    """The pipeline has not come to the record yet."""
-
-
-FAULT = np.dtype([*ENTRY.descr, ("kind", "<u1"), ("stored", "<i8")])
-"""An entry of the source, its kind, and the stored version, -1 without. An extra's has only id and versions."""
-
 STORED = np.dtype([("id", "S16"), ("version", "<i8"), ("deleted", "?")])
 
 
-@dataclass(slots=True)
-class TaskReport:
-    """What was found of one task."""
-
-    task: Task
-    num_keys: int = 0
-    """Keys the source says are live."""
-    num_tombstones: int = 0
-    """Deleted keys whose tombstone stands in the store."""
-    num_newer: int = 0
-    """Points the store took from beyond the range, or whose record could be retained no longer."""
-    num_checked: int = 0
-    """Vectors computed again."""
-    fingerprint_fault: str = ""
-    """Why the collection is not this task's; then nothing else was compared."""
-    faults: list[Entries] = field(default_factory=list)
-    """Arrays of FAULT."""
-    sample: Entries = field(default_factory=lambda: np.empty(0, ENTRY))
-    """Entries of live keys whose vectors are to be checked, by id."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Faults by kind."""
-        found = Counter(kind for faults in self.faults for kind in faults["kind"].tolist())
-        return {kind.name.lower(): found[kind] for kind in Kind}
-
-    @property
-    def equal(self) -> bool:
-        """Whether the store holds what the source says."""
-        return not self.fingerprint_fault and not any(map(len, self.faults))
-
-    def select(self, *kinds: Kind) -> Entries:
-        """Returns the faults of some kinds by id."""
-        rows = np.concatenate([np.empty(0, FAULT), *self.faults])
-        rows = rows[np.isin(rows["kind"], kinds)]
-        return np.asarray(rows[np.argsort(rows["id"])])
-
-    def examples(self, limit: int, topics: Sequence[str]) -> list[dict[str, object]]:
-        """Returns the first faults of each kind: id, versions and the record's place, never its text."""
-        rows = [row for kind in Kind for row in self.select(kind)[:limit]]
-        return [
-            {
-                "id": str(UUID(bytes=row["id"].ljust(16, b"\0"))),
-                "kind": Kind(row["kind"]).name.lower(),
-                "version": None if row["kind"] == Kind.EXTRA else int(row["version"]),
-                "stored_version": None if row["stored"] < 0 else int(row["stored"]),
-                "record": None
-                if row["kind"] == Kind.EXTRA
-                else f"{topics[row['topic']]}:{row['partition']}:{row['offset']}",
-            }
-            for row in rows
-        ]
-
-
-@dataclass(slots=True)
-class SourceReport:
-    """What was found in the source."""
-
-    num_records: int = 0
-    dead_letters: Counter[str] = field(default_factory=Counter)
-    """By reason: refused by the decoder, or found in the dead-letter topic."""
-    undecodable: Undecodable = field(default_factory=Undecodable)
-    """Of these, the places of those the decoder refused."""
-
-
-def note_source(pipeline: str, source: RecordRange, keys: KeySpace, progress: Progress) -> SourceReport:
-    """Fills the key space with the range. Raises like the range."""
-    report = SourceReport()
+def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> SourceFindings:
+    """Reads the whole range into the key space. Raises like the range."""
+    noted = SourceFindings()
     letters = source.letters()
     refused = letters.refused if letters else {}
     total = source.num_records
     for found in source.read():
-        report.num_records += 1
-        if report.num_records % _REPORT_RECORDS == 0:
-            progress("reading the source", report.num_records, total)
+        noted.num_records += 1
+        if noted.num_records % _REPORT_RECORDS == 0:
+            progress("reading the source", noted.num_records, total)
         record, position = found.record, found.position
         if record is None:
-            report.dead_letters[str(found.error)] += 1
-            report.undecodable.add(position)
+            noted.dead_letters[str(found.error)] += 1
+            noted.undecodable.add(position)
             continue
         reason = refused.get((position.topic, position.partition, position.offset)) if refused else None
         if reason is not None:
-            report.dead_letters[reason] += 1
+            noted.dead_letters[reason] += 1
         keys.add(
-            point_id(pipeline, record.key),
+            keys.id_of(record.key),
             record.version,
             position,
             deleted=record.deleted,
             refused=reason is not None,
         )
     keys.flush()
-    return report
+    return noted
 
 
 class Comparison:
     """One comparison of a key space with a store. Use from one thread."""
 
-    def __init__(
-        self, keys: KeySpace, source: RecordRange, store: ComparableStore, *, wait_s: float, progress: Progress
-    ) -> None:
+    def __init__(self, keys: KeySpace, source: RecordRange, store: Store, *, wait_s: float, progress: Progress) -> None:
         """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source
@@ -160,35 +71,35 @@ class Comparison:
         self._wait_s = wait_s
         self._progress = progress
 
-    def compare(self, task: Task, topics: Sequence[str], sample: int | None) -> TaskReport:
-        """Returns what differs; `topics` are those whose records the task embeds.
+    def compare(self, task: Task, topics: Sequence[str], sample: int | None) -> TaskFindings:
+        """Returns what differs between the source and one task's collection.
 
         Args:
-            task: Whose collection is read.
-            topics: Names known to the key space.
-            sample: Vectors to choose for a later check, None for all.
+            task: The task whose collection is read.
+            topics: The topics of the key space whose records the task embeds.
+            sample: How many vectors to choose for a later check; None for all.
         """
-        report = TaskReport(task)
+        findings = TaskFindings(task)
         try:
-            missing = self._store.inspect([task])[task.name].startswith("new")
+            exists = self._store.inspect([task])[task.name].exists
         except EnvironmentFault as error:
-            report.fingerprint_fault = str(error)
-            return report
+            findings.fingerprint_fault = str(error)
+            return findings
         numbers = self._keys.number_of(topics)
-        stored_runs = _no_runs() if missing else self._stored_runs(task)
+        stored_runs = self._stored_runs(task) if exists else _no_runs()
         differing = []
-        sampler = _Sampler(0 if missing else sample)
+        sampler = _Sampler(sample if exists else 0)
         for number, stored in enumerate(stored_runs):
             entries = self._keys.run(number)
             entries = entries[np.isin(entries["topic"], numbers)]
             expected = newest(entries)
-            differing.append(_differences(expected, entries["id"], stored, report))
+            differing.append(_differences(expected, entries["id"], stored, findings))
             sampler.offer(expected[~expected["deleted"]])
         found = np.concatenate(differing)
-        report.sample = sampler.chosen()
+        findings.sample = sampler.chosen()
         if len(found):
-            report.faults.append(found if missing else self._settle(task, found, report))
-        return report
+            findings.faults.append(self._settle(task, found, findings) if exists else found)
+        return findings
 
     def _stored_runs(self, task: Task) -> Iterator[Entries]:
         """Yields NUM_RUNS arrays of STORED by id, in the order of runs."""
@@ -210,14 +121,14 @@ class Comparison:
             yield np.concatenate(held)
             number, held = number + 1, [np.empty(0, STORED)]
 
-    def _settle(self, task: Task, found: Entries, report: TaskReport) -> Entries:
-        """Looks at differences again until they are faults or none, or the wait is over."""
+    def _settle(self, task: Task, found: Entries, findings: TaskFindings) -> Entries:
+        """Looks at differences again until each is a fault or gone, or the wait is over."""
         deadline_s = time.monotonic() + self._wait_s
         settled = [np.empty(0, FAULT)]
         while len(found):
-            # Before the store is read: what was finished by then must be readable.
+            # Read before the store: what was finished by then must be readable.
             committed = self._source.committed()
-            again = [self._look_again(task, found[at : at + PAGE_POINTS], committed, report) for at in _pages(found)]
+            again = [self._look_again(task, found[at : at + PAGE_POINTS], committed, findings) for at in _pages(found)]
             found = np.concatenate(again)
             pending = found["kind"] == Kind.PENDING
             settled.append(found[~pending])
@@ -229,7 +140,7 @@ class Comparison:
         return np.concatenate([*settled, found])
 
     def _look_again(
-        self, task: Task, found: Entries, committed: Mapping[Partition, int] | None, report: TaskReport
+        self, task: Task, found: Entries, committed: Mapping[Partition, int] | None, findings: TaskFindings
     ) -> Entries:
         points = {point.id: point for point in self._store.retrieve(task.collection, raw_ids(found["id"]))}
         kept = found.copy()
@@ -238,7 +149,7 @@ class Comparison:
             point = points.get(raw)
             if found["kind"][row] == Kind.EXTRA:
                 remains[row] = point is not None and not point.deleted and not self._is_outside(point)
-                report.num_newer += point is not None and not remains[row]
+                findings.num_newer += point is not None and not remains[row]
                 continue
             kind = _kind(found[row], point)
             remains[row] = kind is not None
@@ -251,18 +162,17 @@ class Comparison:
         return np.asarray(kept[remains])
 
     def _is_outside(self, point: StoredPoint) -> bool:
-        """Whether the point's own record is outside of the range: too new, or not retained any more."""
-        topic, _, rest = str(point.payload.get("_source", "")).rpartition(":")[0].rpartition(":")
-        offset = str(point.payload.get("_source", "")).rpartition(":")[2]
-        if not rest.isdigit() or not offset.isdigit():
+        """Whether the point's own record is outside the range: too new, or no longer retained."""
+        partition, _, offset = str(point.payload.get("_source", "")).rpartition(":")
+        topic, _, number = partition.rpartition(":")
+        if not number.isdigit() or not offset.isdigit():
             return False
-        place = Partition(topic, int(rest))
-        known = place in self._source.ends
-        return known and not self._source.begins[place] <= int(offset) < self._source.ends[place]
+        place = Partition(topic, int(number))
+        return place in self._source.ends and not self._source.begins[place] <= int(offset) < self._source.ends[place]
 
 
 class _Sampler:
-    """Keeps so many entries, each as likely as any other; None keeps all."""
+    """Keeps `size` entries, each as likely as any other; None keeps all."""
 
     def __init__(self, size: int | None) -> None:
         self._size = size
@@ -285,10 +195,10 @@ class _Sampler:
         return np.asarray(kept[np.argsort(kept["id"])])
 
 
-def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entries, report: TaskReport) -> Entries:
+def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entries, findings: TaskFindings) -> Entries:
     """Returns the FAULT rows of one run, and counts what agrees.
 
-    `known` are the run's ids with those whose records were all refused: their points are no extras.
+    `known` are all ids of the run, those whose records were all refused included: their points are not extra.
     """
     found, present = places(stored["id"], expected["id"])
     rows = np.zeros(len(expected), FAULT)
@@ -306,9 +216,9 @@ def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entri
         rows["kind"][stale] = Kind.STALE
         rows["kind"][other] = Kind.WRONG_STATE
         wrong |= stale | other
-        report.num_newer += int(np.count_nonzero(present & (version > expected["version"])))
-        report.num_tombstones += int(np.count_nonzero(same & expected["deleted"] & ~other))
-    report.num_keys += int(np.count_nonzero(~expected["deleted"]))
+        findings.num_newer += int(np.count_nonzero(present & (version > expected["version"])))
+        findings.num_tombstones += int(np.count_nonzero(same & expected["deleted"] & ~other))
+    findings.num_keys += int(np.count_nonzero(~expected["deleted"]))
     _, is_known = places(known, stored["id"])
     strange = stored[~is_known & ~stored["deleted"]]
     extra = np.zeros(len(strange), FAULT)
@@ -317,7 +227,7 @@ def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entri
 
 
 def _kind(entry: np.void, point: StoredPoint | None) -> Kind | None:
-    """Returns how a point differs from the source's newest, None when it does not or is newer."""
+    """Returns how a point differs from the source's newest record; None when it is equal or newer."""
     if point is None:
         return Kind.TOMBSTONE_MISSING if entry["deleted"] else Kind.MISSING
     if point.version != entry["version"]:

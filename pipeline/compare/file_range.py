@@ -9,6 +9,7 @@ from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RecordError
 from pipeline.interfaces import Found
 from pipeline.records.batches import Int64
+from pipeline.records.decode import Decoders
 from pipeline.records.files.record_files import Keys, count_records, keys_of, read_records
 from pipeline.records.record import Partition, Position
 
@@ -22,11 +23,8 @@ class FileRange:
     def __init__(self, path: Path, topic: str, keys: Keys, config: Config) -> None:
         """Counts the rows.
 
-        Raises ConfigError for a file that cannot be read, or a topic whose versions are offsets.
+        Raises ConfigError for a file that cannot be read, and for a topic whose versions are offsets.
         """
-        from pipeline.clock import wall_clock_ms
-        from pipeline.records.decode import make_decoder
-
         settings = config.source.topics[topic]
         if settings.version is None:
             raise ConfigError(
@@ -36,18 +34,18 @@ class FileRange:
         self._path = path
         self.topic = topic
         self._keys = keys
-        self._decoder = make_decoder(topic, settings, config.limits, wall_clock_ms)
+        self._decoder = Decoders(config.source, config.limits).of(topic)
         self.num_records = count_records(path)
         self.begins = self.ends = {}
 
     def committed(self) -> None:
-        """A file has no group that is behind: every row should be stored."""
+        """Returns None: no consumer group reads a file, so every row should be stored."""
 
     def letters(self) -> None:
-        """Dead letters name offsets, which rows do not have."""
+        """Returns None: dead letters name offsets, which rows do not have."""
 
     def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the rows; raises RefractError for one that cannot be a record."""
+        """Yields the rows; raises RefractError for a row that cannot become a record."""
         numbers = None if wanted is None else wanted.get((self.topic, 0), np.empty(0, np.int64))
         for number, row in enumerate(read_records(self._path, self._keys)):
             if numbers is not None and number not in numbers[(at := np.searchsorted(numbers, number)) : at + 1]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.records.batches import Bool, Int64
-from pipeline.records.record import Position
+from pipeline.records.record import Position, point_id
 
 NUM_RUNS = 64
 """Ids are uniform, so one run in memory is a 64th of the source: 60 MB for 100 million records."""
@@ -28,21 +28,26 @@ ENTRY = np.dtype(
         ("refused", "?"),
     ]
 )
-"""`topic` numbers the key space's topics; `refused`: the record is in the dead-letter topic, not in the store."""
+"""`topic` is a number, see `KeySpace.topics`; `refused`: the record is in the dead-letter topic, not in the store."""
 
 
 class KeySpace:
     """What a source says about every key. Filled once, then read run by run in the order of ids. One thread."""
 
-    def __init__(self, directory: Path, topics: Sequence[str]) -> None:
-        """Keeps its runs in an empty directory, which the caller removes."""
+    def __init__(self, directory: Path, pipeline: str, topics: Sequence[str]) -> None:
+        """Keeps its runs in an empty directory, which the caller removes; `pipeline` is a part of every id."""
         self.topics = tuple(topics)
+        self._pipeline = pipeline
         self._directory = directory
         self._numbers = {topic: number for number, topic in enumerate(self.topics)}
         self._buffer: list[tuple[bytes, int, int, int, int, bool, bool]] = []
 
+    def id_of(self, key: str) -> bytes:
+        """Returns the id of a record's point by the record's key."""
+        return point_id(self._pipeline, key)
+
     def add(self, point: bytes, version: int, position: Position, *, deleted: bool, refused: bool = False) -> None:
-        """Notes one record. Of equal versions of a key the one added first counts."""
+        """Adds one record. Of equal versions of a key the one added first counts."""
         self._buffer.append(
             (
                 point,
@@ -58,7 +63,7 @@ class KeySpace:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is buffered. Call it before `run`."""
+        """Writes the buffer to disk. Call it before `run`."""
         entries = np.array(self._buffer, ENTRY)
         self._buffer.clear()
         runs = run_of(entries["id"])
@@ -99,7 +104,7 @@ def newest(entries: Entries) -> Entries:
 
 
 def places(haystack: npt.NDArray[np.bytes_], ids: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], Bool]:
-    """Returns where each id stands in a sorted array, and whether it does."""
+    """Returns the index of each id in a sorted array, and whether it is there."""
     found = np.searchsorted(haystack, ids)
     inside = found < len(haystack)
     found = np.where(inside, found, 0)

@@ -79,7 +79,7 @@ def _pair_faults(security: SecurityConfig) -> list[str]:
     except OSError as error:
         return [f"source.security.cert_file, key_file: cannot be read ({error.strerror})"]
     # The standard library has no public function that reads a certificate that is not an authority.
-    certificate: Mapping[str, Any] = ssl._ssl._test_decode_cert(security.cert_file)  # type: ignore[attr-defined]  # noqa: SLF001
+    certificate: Mapping[str, Any] = ssl._ssl._test_decode_cert(security.cert_file)  # type: ignore[attr-defined]  # noqa: SLF001 - as said above
     if _is_past(certificate["notAfter"]):
         return [f"source.security.cert_file: {security.cert_file} expired on {certificate['notAfter']}"]
     return []

@@ -112,8 +112,8 @@ class LimitsConfig(Section):
         0.5,
         gt=0,
         le=1.0,
-        description="Above this share of dead letters over the last 1,000 records the ingestor stops: that is not a bad "
-        "record but a wrong configuration. Raising it forgives worse input; 1.0 never stops.",
+        description="Above this share of dead letters over the last 1,000 records the ingestor stops: then the "
+        "configuration is wrong, not the records. Raising it forgives worse input; 1.0 never stops.",
     )
 
 

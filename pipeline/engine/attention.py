@@ -65,7 +65,7 @@ class Scope(NamedTuple):
     scaling: float | None
 
 
-def flat_attention(  # noqa: PLR0917 - transformers decides
+def flat_attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -96,7 +96,7 @@ def flat_attention(  # noqa: PLR0917 - transformers decides
         value = torch.cat([*(values for _, values in before), value[0]], 1).index_select(1, layout.keys)[None]
     if layout.cu_query is not None and layout.cu_key is not None and query.dtype != torch.float32:
         borders = layout.cu_query, layout.cu_key
-        return _by_kernel(query, key, value, borders, layout.runs, scope), None
+        return _by_kernel((query, key, value), borders, layout.runs, scope), None
     return _by_runs(query, key, value, layout.runs, scope), None
 
 
@@ -165,10 +165,12 @@ def _attend_short(query: Tensor, key: Tensor, value: Tensor, scaling: float | No
 
 
 def _by_kernel(
-    query: Tensor, key: Tensor, value: Tensor, borders: tuple[Tensor, Tensor], runs: list[Run], scope: Scope
+    states: tuple[Tensor, Tensor, Tensor], borders: tuple[Tensor, Tensor], runs: list[Run], scope: Scope
 ) -> Tensor:
+    """Attends by torch's kernel for items of many lengths; `states` are query, key and value."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - only where CUDA is
 
+    query, key, value = states
     known = _kernel_options()
     options: dict[str, Any] = {"num_splits": 1} if "num_splits" in known else {}
     if query.shape[1] != key.shape[1]:
@@ -180,7 +182,7 @@ def _by_kernel(
     reach = -1 if scope.window is None else scope.window - 1
     longest_query = max(run.length for run in runs)
     longest_key = max(run.length + run.reused for run in runs)
-    q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
+    q, k, v = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
     rows: Any = varlen_attn(
         q, k, v, *borders, longest_query, longest_key,
         scale=scope.scaling, window_size=(reach, 0 if scope.causal else reach), **options,

@@ -26,18 +26,26 @@ class Comparison:
     skipped: str | None = None
 
 
-def compare(
-    folder: str, prompts: Sequence[str], num_documents: int, device: str, threads: int, runs: int
-) -> Comparison:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how often it is measured."""
+
+    device: str
+    """cpu or cuda."""
+    threads: int
+    """Of torch."""
+    runs: int
+    """Repetitions; the median counts."""
+
+
+def compare(folder: str, prompts: Sequence[str], num_documents: int, setting: Setting) -> Comparison:
     """Encodes whole prompts with its defaults (float32, batches of 32 sorted by length) and returns the median rate.
 
     Args:
         folder: The model's folder.
         prompts: Every document's prompt of every task.
         num_documents: How many documents they stand for.
-        device: cpu or cuda.
-        threads: Of torch.
-        runs: Repetitions.
+        setting: Where and how often.
     """
     try:
         version = metadata.version("sentence-transformers")
@@ -46,22 +54,22 @@ def compare(
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            elapsed_s, peak_mb = pool.submit(_encode, folder, list(prompts), device, threads, runs).result()
+            elapsed_s, peak_mb = pool.submit(_encode, folder, list(prompts), setting).result()
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, BrokenProcessPool) as error:
         return Comparison(version, skipped=f"sentence-transformers {version} cannot run it ({type(error).__name__})")
     return Comparison(version, num_documents / elapsed_s, peak_mb)
 
 
-def _encode(folder: str, prompts: list[str], device: str, threads: int, runs: int) -> tuple[float, float]:
+def _encode(folder: str, prompts: list[str], setting: Setting) -> tuple[float, float]:
     """Returns the median seconds of one pass, and the peak memory in MB. Runs in the new process."""
     import torch  # noqa: PLC0415 - the process that asks may have no sentence-transformers
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - as above
 
-    torch.set_num_threads(threads)
-    model = SentenceTransformer(folder, device=device, local_files_only=True)
+    torch.set_num_threads(setting.threads)
+    model = SentenceTransformer(folder, device=setting.device, local_files_only=True)
     model.encode(prompts[:_WARM_UP], show_progress_bar=False)
     elapsed_s = []
-    for _ in range(runs):
+    for _ in range(setting.runs):
         began_s = time.perf_counter()
         model.encode(prompts, show_progress_bar=False)
         elapsed_s.append(time.perf_counter() - began_s)

@@ -2,8 +2,8 @@
 
 Packed: weights in bfloat16 are laid out once as its kernels read them, which otherwise happens in every call.
 
-int8: weights per output channel, activations per token, scaled for each token on its own, so that a token's result does not depend
-on its batch. Both run on the instructions for 8-bit products (VNNI), which take unsigned activations: without
+int8: weights per output channel, activations per token, each scaled on its own, so that a token's result does not
+depend on its batch. Both run on the instructions for 8-bit products (VNNI), which take unsigned activations: without
 them, and with signed ones, oneDNN falls back to reference code a thousand times slower.
 """
 

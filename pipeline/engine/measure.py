@@ -13,7 +13,7 @@ import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.build import build_engine
-from pipeline.engine.comparison import Comparison, compare, peak_memory_mb
+from pipeline.engine.comparison import Comparison, Setting, compare, peak_memory_mb
 from pipeline.engine.engine import MERGED_ITEMS
 from pipeline.engine.flops import forward_flops, matmul_peak
 from pipeline.engine.spec import resolve
@@ -23,6 +23,30 @@ from pipeline.records.batches import Int64, TokenBatch
 
 Step = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A loaded model and the texts and prompts it is measured with."""
+
+    engine: TransformerEngine
+    tokenizer: PromptTokenizer
+    texts: Sequence[str]
+    prompts: Sequence[str]
+
+    def embed_all(self, done: Callable[[int, int], None] = lambda _, __: None) -> None:
+        """Tokenises and embeds all texts under all prompts, in jobs as large as the scheduler's.
+
+        `done` is called with the texts done and their number.
+        """
+        size = max(MERGED_ITEMS // len(self.prompts), 1)
+        for start in range(0, len(self.texts), size):
+            self.engine.embed(self.tokenizer.encode(self.texts[start : start + size], self.prompts))
+            done(min(start + size, len(self.texts)), len(self.texts))
+
+    def lengths(self) -> Int64:
+        """Returns the tokens of every whole prompt."""
+        return prompt_lengths(self.engine, self.tokenizer.encode(self.texts, self.prompts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +86,30 @@ def measure(
     model: ModelConfig,
     tasks: Mapping[str, TaskConfig],
     texts: Sequence[str],
-    *,
-    threads: int | None,
     runs: int,
     step: Step,
 ) -> Measured:
-    """Loads the model and measures it. Raises as `pipeline.engine.load.load_engine`."""
+    """Loads the model and measures it, with as many threads as it is configured for, or else torch's.
+
+    Raises as `pipeline.engine.load.load_engine`.
+    """
     step("loading the model", 0, 0)
-    engine = build_engine(model, tasks, threads=threads)
+    engine = build_engine(model, tasks, threads=model.threads)
     spec, device = resolve(model, weights=True), engine.forward.device
     tokenizer, names = PromptTokenizer(spec, tasks), list(tasks)
-    median_s = _median_seconds(engine, tokenizer, texts, names, runs, step)
+    work = Workload(engine, tokenizer, texts, names)
+    median_s = _median_seconds(work, runs, step)
     memory_mb, device_memory_mb = peak_memory_mb(), _device_memory_mb(device)
-    lengths = prompt_lengths(engine, tokenizer.encode(texts, names))
-    asked, computed = count_tokens(engine, tokenizer, texts, names)
+    lengths = work.lengths()
+    asked, computed = count_tokens(work)
     computed_share = asked / int(lengths.sum()) if asked else None
     facts = engine.describe()
     step("measuring a matrix product", 0, 0)
     peak = matmul_peak(device, engine.forward.dtype)
     step("running sentence-transformers", 0, 0)
     prompts = [tokenizer.show(name, text)[0] for name in names for text in texts]
-    comparison = compare(
-        str(spec.files.folder), prompts, len(texts), device.type, threads=torch.get_num_threads(), runs=runs
-    )
+    setting = Setting(device.type, torch.get_num_threads(), runs)
+    comparison = compare(str(spec.files.folder), prompts, len(texts), setting)
     documents_per_s = len(texts) / median_s
     return Measured(
         model=model.model,
@@ -108,39 +133,15 @@ def measure(
     )
 
 
-def _median_seconds(
-    engine: TransformerEngine,
-    tokenizer: PromptTokenizer,
-    texts: Sequence[str],
-    prompts: Sequence[str],
-    runs: int,
-    step: Step,
-) -> float:
+def _median_seconds(work: Workload, runs: int, step: Step) -> float:
     """Returns the median seconds of one pass, after one to warm up."""
     elapsed_s = []
     for run in range(runs + 1):
         doing = f"run {run} of {runs}" if run else "warming up"
         began_s = time.perf_counter()
-        embed_all(engine, tokenizer, texts, prompts, partial(step, doing))
+        work.embed_all(partial(step, doing))
         elapsed_s.append(time.perf_counter() - began_s)
     return statistics.median(elapsed_s[1:])
-
-
-def embed_all(
-    engine: TransformerEngine,
-    tokenizer: PromptTokenizer,
-    texts: Sequence[str],
-    prompts: Sequence[str],
-    done: Callable[[int, int], None] = lambda _, __: None,
-) -> None:
-    """Tokenises and embeds all texts under all prompts, in jobs as large as the scheduler's.
-
-    `done` is called with the texts done and their number.
-    """
-    size = max(MERGED_ITEMS // len(prompts), 1)
-    for start in range(0, len(texts), size):
-        engine.embed(tokenizer.encode(texts[start : start + size], prompts))
-        done(min(start + size, len(texts)), len(texts))
 
 
 def prompt_lengths(engine: TransformerEngine, batch: TokenBatch) -> Int64:
@@ -153,27 +154,26 @@ def prompt_lengths(engine: TransformerEngine, batch: TokenBatch) -> Int64:
     return np.concatenate(lengths).astype(np.int64)
 
 
-def count_tokens(
-    engine: TransformerEngine, tokenizer: PromptTokenizer, texts: Sequence[str], prompts: Sequence[str]
-) -> tuple[int, int]:
+def count_tokens(work: Workload) -> tuple[int, int]:
     """Returns the tokens that packs asked for in one pass, and those that went through the embedding layer.
 
     The second is zero where a compiled graph does not call the layer.
     """
     asked: list[int] = []
     computed: list[int] = []
-    run = engine.forward.run
+    forward = work.engine.forward
+    run = forward.run
 
     def counted(pack: Any, adapter: str | None) -> Any:
         asked.append(pack.num_tokens)
         return run(pack, adapter)
 
-    with _seen_ids(engine.forward.transformer, computed):
-        engine.forward.run = counted  # type: ignore[method-assign] # for this one pass
+    with _seen_ids(forward.transformer, computed):
+        forward.run = counted  # type: ignore[method-assign] # for this one pass
         try:
-            embed_all(engine, tokenizer, texts, prompts)
+            work.embed_all()
         finally:
-            del engine.forward.run  # back to the class's
+            del forward.run  # back to the class's
     return sum(asked), sum(computed)
 
 

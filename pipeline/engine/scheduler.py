@@ -94,7 +94,7 @@ class EmbedScheduler:
             self._serve(below=None)
 
     def _serve(self, below: Priority | None) -> bool:
-        """Computes one job of the highest priority that waits, if it is higher than `below`; False if no such job waits."""
+        """Computes one job of the highest priority that waits, if it is higher than `below`; else returns False."""
         taken, priority = self._take(below)
         if not taken:
             return False

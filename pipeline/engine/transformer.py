@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class TransformerEngine(Engine):
     """One loaded model."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a loaded model; only `pipeline.engine.build` puts them together
         self,
         spec: ModelSpec,
         prompts: Mapping[str, PromptIds],

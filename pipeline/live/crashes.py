@@ -1,7 +1,7 @@
 """Finds the record that kills the process that embeds it, so that it holds up no other record.
 
-One text can kill a model (a fault in a kernel, memory that runs out). Every batch that is computed at the same time dies
-with it, and a restart changes nothing. So a batch whose process died is computed again with nothing beside it, right
+One text can kill a model (a fault in a kernel, memory that runs out). Every batch computed at the same time dies with
+it, and a restart changes nothing. So a batch whose process died is computed again with nothing beside it, right
 after a harmless text. If the harmless text survives and the batch does not, the batch is to blame: it is halved, like
 any refused batch, until the record stands alone.
 """

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline import failpoints
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointStore
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.witness import Confirm
 from pipeline.tasks import Task
@@ -12,7 +12,7 @@ from pipeline.tasks import Task
 class Durability:
     """Makes finished records survive a power loss, then lets their offsets be committed."""
 
-    def __init__(self, store: Store, tasks: Sequence[Task], tracker: OffsetTracker, confirm: Confirm) -> None:
+    def __init__(self, store: PointStore, tasks: Sequence[Task], tracker: OffsetTracker, confirm: Confirm) -> None:
         """`tasks` are those whose collections are written; `confirm` asks the store for committed witnesses."""
         self._store = store
         self._tasks = tasks
@@ -20,7 +20,7 @@ class Durability:
         self.tracker = tracker
 
     def open(self) -> None:
-        """Creates or checks the tasks' collections. Raises like `Store.open`."""
+        """Creates or checks the tasks' collections. Raises like `PointStore.open`."""
         self._store.open(self._tasks)
 
     def secure(self) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -17,7 +17,52 @@ from pipeline.records.record import DeadLetter, Delivery, Partition
 from pipeline.tasks import Task
 
 
-class IngestObserver:
+class Observer:
+    """Hears what happens in the core loop. Its methods do nothing: override those of interest.
+
+    Thread-safe but for `received` and `turned`, which the poll loop calls.
+    """
+
+    def received(self, deliveries: Sequence[Delivery]) -> None:
+        """Deliveries were polled."""
+
+    def turned(self, buffer: DeliveryBuffer, tracker: OffsetTracker, lag: Mapping[Partition, int]) -> None:
+        """The poll loop has made a turn."""
+
+    def retried(self, component: str) -> None:
+        """A call is repeated after an outage or a lost answer."""
+
+    def dropped(self, topic: str, num_records: int) -> None:
+        """Records belong to partitions that were revoked since the poll."""
+
+    def conflicted(self, topic: str, num_records: int) -> None:
+        """Records of one batch have equal keys and versions and different texts."""
+
+    def embedding(self, model: str) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Encloses one call to an embedder, waiting included."""
+        return nullcontext()
+
+    def embedded(self, topic: str, tasks: Iterable[Task], tokens: TokenBatch) -> None:
+        """The texts of a token batch are embedded; its prompts are those of the tasks, in order."""
+
+    def writing(self, topic: str) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Encloses one guarded write of a batch."""
+        return nullcontext()
+
+    def written(self, topic: str, tasks: Iterable[Task], points: PointBatch, written: Written) -> None:
+        """Points are written, or were stale."""
+
+    def superseded(self, topic: str, tasks: Iterable[Task], num_records: int) -> None:
+        """Records are stale: their own batch has newer ones."""
+
+    def dead_lettered(self, topic: str, letters: Iterable[DeadLetter]) -> None:
+        """Dead letters are acknowledged."""
+
+    def searchable(self, topic: str, tasks: Iterable[Task], produced_ms: Iterable[int]) -> None:
+        """Records are stored; Kafka says when each was produced, -1 is unknown."""
+
+
+class IngestObserver(Observer):
     """Updates an ingestor's metrics, once per batch. Thread-safe but for `received` and `turned`: the poll loop's."""
 
     def __init__(self, metrics: IngestMetrics, wall_clock: WallClock = time.time) -> None:

@@ -52,7 +52,7 @@ class Watermarks:
     """Points the store must hold before the offsets may be committed: the newest stored one of each partition, and the
     one committed before it. The older one is asked for too: a store that was restored from an older state and written
     to since holds the newest, but lacks the older."""
-    _moved: Sequence[tuple[_Assignment, Watermark]]
+    moved: Sequence[tuple[_Assignment, Watermark]]
 
     def __bool__(self) -> bool:
         return bool(self.offsets)
@@ -136,7 +136,7 @@ class OffsetTracker:
         One thread takes and secures them. Partitions that went meanwhile are skipped, even if they are held again.
         """
         with self._lock:
-            for assignment, mark in watermarks._moved:  # noqa: SLF001 - one class in two halves
+            for assignment, mark in watermarks.moved:
                 assignment.durable = mark
 
     def durable(self) -> dict[Partition, Watermark]:

@@ -45,7 +45,7 @@ class Refractor:
         lane.count(done, letters)
 
     def failing_s(self) -> float:
-        """Returns for how long a batch has been waiting for a component that is away; 0 when every component answers."""
+        """Returns for how long a batch has been waiting for a component that is away, else 0."""
         return self._ports.retry.failing_s()
 
     def _current(self, deliveries: Sequence[Delivery]) -> list[Delivery]:

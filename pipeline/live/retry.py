@@ -67,7 +67,7 @@ class Retrier:
             self._failing.pop(this_call, None)
 
     def failing_s(self) -> float:
-        """Returns for how long the oldest of the calls that are being repeated has failed; 0 when every call gets through."""
+        """Returns for how long the oldest of the calls that are being repeated has failed, else 0."""
         now = self._clock()
         return max((now - since for since in list(self._failing.values())), default=0.0)
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.interfaces import DeadLetters, Embedder, Store, Tokenizer
+from pipeline.interfaces import DeadLetters, Embedder, PointWriter, Tokenizer
 from pipeline.live.crashes import Suspects
-from pipeline.live.observer import IngestObserver
+from pipeline.live.observer import Observer
 from pipeline.live.retry import Retrier
 from pipeline.records.batches import Priority
 from pipeline.tasks import Task
@@ -32,9 +32,9 @@ class Ports:
     """What a batch is handed to. Every part is thread-safe; the topics of one process share them."""
 
     embedder: Embedder
-    store: Store
+    store: PointWriter
     dead_letters: DeadLetters
     retry: Retrier
-    observer: IngestObserver
+    observer: Observer
     priority: Priority = Priority.LIVE
     suspects: Suspects = field(default_factory=Suspects)

@@ -9,7 +9,7 @@ is gone, and nothing more is committed once the last one is.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.records.record import Partition, Witness, collection_tag
 from pipeline.tasks import Task
 
@@ -23,7 +23,7 @@ def witness_tags(tasks: Iterable[Task]) -> frozenset[str]:
 
 
 def confirm(
-    store: Store,
+    store: PointReader,
     tasks: Mapping[str, Sequence[Task]],
     group: str,
     witnesses: Collection[tuple[Partition, Witness]],
@@ -34,7 +34,7 @@ def confirm(
 
     Raises:
         EnvironmentFault: a collection has lost what was committed.
-        TransientError: see `Store.retrieve`.
+        TransientError: see `PointReader.retrieve`.
     """
     collections = {
         task.collection: collection_tag(task.collection) for place, _ in witnesses for task in tasks[place.topic]

@@ -16,7 +16,7 @@ from pipeline.interfaces import Source
 from pipeline.live.breaker import DeadLetterBreaker
 from pipeline.live.buffer import DeliveryBuffer
 from pipeline.live.durability import Durability
-from pipeline.live.observer import IngestObserver
+from pipeline.live.observer import Observer
 from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
 
@@ -54,7 +54,7 @@ class StreamWorker:
         open_source: Callable[[], Source],
         refractor: Refractor,
         durability: Durability,
-        observer: IngestObserver,
+        observer: Observer,
         loop: Loop,
     ) -> None:
         self._open_source = open_source

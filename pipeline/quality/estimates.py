@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from pipeline.records.batches import Float32, Int64
 
@@ -88,6 +87,8 @@ class Resampler:
         return self._sums(np.ones(len(rows), np.float32), codes, rows, num_codes)
 
     def _sums(self, values: Float32, codes: Int64, rows: Int64, num_codes: int) -> Float64:
+        from scipy import sparse  # noqa: PLC0415 - an optional dependency; reports are read without it
+
         # Sparse, so that no draws are copied and the number of codes costs nothing.
         of_texts = sparse.csr_array((values, (codes, rows)), shape=(num_codes, len(self._times)))
         return np.asarray(of_texts @ self._times, np.float64)

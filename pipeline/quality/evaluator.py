@@ -74,11 +74,11 @@ class Evaluator:
     for anything else.
     """
 
-    def __init__(self, labels: Sequence[Label], settings: Settings) -> None:
-        """Takes at least one label; all of them speak of the same texts."""
+    def __init__(self, labels: Sequence[Label], num_texts: int, settings: Settings) -> None:
+        """Takes labels of the same texts; without any, only retrieval can be reported."""
         self._labels = {label.name: label for label in labels}
         self._settings = settings
-        self._num_texts = len(labels[0].codes)
+        self._num_texts = num_texts
         self._resampler = Resampler(self._num_texts, replicates=settings.replicates, seed=settings.seed)
         self._tasks: dict[str, _Task] = {}
         self._controls: list[MatrixRow] = []

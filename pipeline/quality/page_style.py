@@ -21,6 +21,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 6px; }
 h2 { font-size: 19px; margin: 0 0 4px; }
 h3 { font-size: 15px; margin: 0 0 6px; }
+table + h3 { margin-top: 16px; }
 p { margin: 0 0 10px; max-width: 78ch; }
 .soft, caption, .hint { color: var(--soft); }
 .hint { font-size: 13.5px; }

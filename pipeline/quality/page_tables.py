@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pipeline.quality.estimates import Estimate
 from pipeline.quality.markup import Markup, foreign, fragment, tag
 from pipeline.quality.report import Confusion, Evaluation, Kind, MatrixRow, Separation, TaskReport
 from pipeline.quality.scores import Score
@@ -24,6 +25,8 @@ def matrix(evaluation: Evaluation, instructions: Mapping[str, str]) -> Markup:
     tasks = [row for row in evaluation.matrix if row.kind is Kind.TASK]
     controls = [row for row in evaluation.matrix if row.kind is not Kind.TASK]
     names = [label.name for label in evaluation.labels]
+    if not names:
+        return Markup()
     body = [_matrix_row(row, instructions.get(row.name, ""), _says(row.name, evaluation)) for row in tasks]
     words = _words_row(evaluation, names)
     if controls or words:
@@ -171,6 +174,8 @@ def retrieval(evaluation: Evaluation) -> Markup:
 
 def confusions(evaluation: Evaluation) -> Markup:
     """Returns what is taken for what, for each task."""
+    if not evaluation.tasks:
+        return Markup()
     return tag(
         "section",
         tag("h2", "What is taken for what?"),
@@ -191,20 +196,25 @@ def _matrix_row(row: MatrixRow, instruction: str, says: Markup) -> Markup:
 
 def _says(task: str, evaluation: Evaluation) -> Markup:
     """What the figures say of one instruction, in words."""
+    report = next(one for one in evaluation.tasks if one.name == task)
+    gain = next((one.gain for one in report.controls if one.kind is Kind.NO_INSTRUCTION), None)
+    against = "" if gain is None else tag("small", f"{gain.value:+.2f} against no instruction")
+    return tag("td", _favours(task, evaluation, gain), against, class_="says")
+
+
+def _favours(task: str, evaluation: Evaluation, gain: Estimate | None) -> Markup:
+    """Which label an instruction brings out, as far as that is sure."""
     found = [one for pair in evaluation.pairs for one in pair.separations if one.own == task]
     labels = {one.name: one.own.label for one in evaluation.tasks}
-    losing = [labels[one.other] for one in found if one.difference.high < 0]
-    winning = [one for one in found if one.difference.low > 0]
-    if losing:
-        line = tag("span", f"✗ brings out {', '.join(losing)} more", class_="wrong")
-    elif found and len(winning) == len(found):
-        line = tag("span", "✓ brings out its own label", class_="right")
-    else:
-        line = tag("span", "brings out its own label no more than another" if found else "")
-    gain = next((one for report in evaluation.tasks if report.name == task for one in report.controls), None)
-    if gain is None or gain.kind is not Kind.NO_INSTRUCTION:
-        return tag("td", line, class_="says")
-    return tag("td", line, tag("small", f"{gain.gain.value:+.2f} against no instruction"), class_="says")
+    if not found:
+        return Markup()
+    if losing := [labels[one.other] for one in found if one.difference.high < 0]:
+        return tag("span", f"✗ brings out {', '.join(losing)} more", class_="wrong")
+    if not all(one.difference.low > 0 for one in found):
+        return tag("span", "brings out its own label no more than another")
+    if gain is not None and not gain.low > 0:
+        return tag("span", "its own label comes out, as without an instruction")
+    return tag("span", "✓ brings out its own label", class_="right")
 
 
 def _score_cell(score: Score, *, is_own: bool) -> Markup:

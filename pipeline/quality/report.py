@@ -38,6 +38,8 @@ class RowCounts:
     seed: int
     num_refused: int = 0
     """Rows that make no record: no key, no text, and the like; blank texts are among them."""
+    num_absent: int = 0
+    """Points that are not in the collection of every task."""
     num_empty: int = 0
     """Rows with a blank text."""
     num_equal: int = 0

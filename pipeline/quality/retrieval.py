@@ -96,11 +96,16 @@ def measure_rank_change(
     return RankChange(len(before), Estimate.of(_means(changes, resampler)))
 
 
-def places_of(keys: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[list[Int64], list[str]]:
-    """Returns the places of each query's keys among the records' keys, and the keys that no record has."""
-    place: Mapping[str, int] = {key: number for number, key in enumerate(keys)}
-    unknown = sorted({key for query in wanted for key in query} - place.keys())
-    return [np.array(sorted({place[key] for key in query if key in place}), np.int64) for query in wanted], unknown
+def places_of(places: Mapping[str, int], wanted: Sequence[Sequence[str]]) -> tuple[list[Int64], list[str]]:
+    """Returns the places of each query's keys, each once and rising, and the keys that have none.
+
+    Args:
+        places: Place of each key's record; equal records may share one.
+        wanted: Keys of each query.
+    """
+    unknown = sorted({key for query in wanted for key in query} - places.keys())
+    found = [sorted({places[key] for key in query if key in places}) for query in wanted]
+    return [np.array(query, np.int64) for query in found], unknown
 
 
 def _ranks(similarities: Float32, places: Int64) -> Int64:

@@ -112,7 +112,9 @@ def _judge_gain(gain: Estimate) -> Verdict:
 
 def _why_no_pair(evaluation: Evaluation) -> str:
     reasons = [pair.reason for pair in evaluation.pairs if pair.reason]
-    return f"No two labels could be held against each other: {reasons[0]}." if reasons else "There is one label only."
+    if reasons:
+        return f"No two labels could be held against each other: {reasons[0]}."
+    return "There is one label only." if evaluation.labels else "There is no label."
 
 
 def _plain_gain(task: TaskReport) -> Estimate | None:
@@ -129,8 +131,11 @@ def _row_notes(evaluation: Evaluation) -> list[str]:
         )
     if rows.num_equal:
         lines.append(f"{rows.num_equal:,} rows have the text of another row and were left out")
+    if rows.num_absent:
+        lines.append(f"{rows.num_absent:,} points are not in the collection of every task and were left out")
     if rows.num_refused:
-        lines.append(f"{rows.num_refused:,} rows make no record and were left out, {rows.num_empty:,} for a blank text")
+        blank = f", {rows.num_empty:,} for a blank text" if rows.num_empty else ""
+        lines.append(f"{rows.num_refused:,} rows make no record and were left out{blank}")
     return lines
 
 

@@ -1,19 +1,20 @@
 """Decides what the bytes of one Kafka record mean: its key, version, text and payload, or why it has none.
 
-Pure: no network, no state between records. The parser of the value is chosen by `format`, so that
-another encoding needs a parser and nothing else here.
+Pure: no network, no state between records. `pipeline.records.formats` turns a value into fields;
+everything here works on fields, whatever their format was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import orjson
 
+from pipeline.clock import wall_clock_ms
 from pipeline.config.app import LimitsConfig
-from pipeline.config.source import TopicConfig
+from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.records.record import MAX_VERSION, Position, Record, offset_version
-from pipeline.records.strict_json import parse_object
+from pipeline.records.formats import FORMATS, Parser
+from pipeline.records.record import MAX_VERSION, Headers, Position, Record, offset_version
 from pipeline.records.values import (
     MISSING,
     Template,
@@ -23,17 +24,6 @@ from pipeline.records.values import (
     split_path,
     version_of,
 )
-
-Headers = Sequence[tuple[str, bytes | None]]
-
-Parser = Callable[[bytes, int], dict[str, Any]]
-"""Turns a value, and a bound on its depth, into fields.
-
-Raises RecordError; a parser that asks a schema registry raises TransientError when that is away.
-"""
-
-PARSERS: Mapping[str, Parser] = {"json": parse_object}
-"""By `TopicConfig.format`."""
 
 VERSION_HEADER = "refract-version"
 """Header in which a record with a null value carries its version, as decimal digits."""
@@ -51,40 +41,73 @@ _MAX_PAYLOAD_DEPTH = 24
 """A level of JSON is three nested protobuf messages, and their readers stop at 100."""
 
 
-def make_decoder(topic: str, config: TopicConfig, limits: LimitsConfig, clock_ms: Callable[[], int]) -> "RecordDecoder":
-    """Returns the decoder of a topic. `clock_ms` is the wall clock that bounds time versions."""
-    return RecordDecoder(topic, config, limits, clock_ms, PARSERS[config.format])
+class RecordDecoder(Protocol):
+    """Turns keys and values of one topic into records. Thread-safe, and keeps nothing between records."""
+
+    def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
+        """Returns the record of a message.
+
+        Raises:
+            RecordError: why it can never be one. The detail names fields and sizes, never text.
+        """
+
+    def from_fields(
+        self,
+        fields: dict[str, Any],
+        num_value_bytes: int,
+        position: Position,
+        key: bytes | None = None,
+        headers: Headers = (),
+    ) -> Record:
+        """Returns the record of a value that is already parsed, by the same rules. Raises RecordError.
+
+        Args:
+            fields: What JSON can hold; a file's row, for example.
+            num_value_bytes: Size of the value as JSON, or more: a text within it needs no measuring.
+            position: Where the record came from.
+            key: The Kafka message key.
+            headers: The record's headers.
+        """
 
 
-class RecordDecoder:
-    """Turns keys and values of one topic into records, by the rules of its configuration.
+class Decoders:
+    """The decoders of a configuration's topics."""
+
+    def __init__(self, source: SourceConfig, limits: LimitsConfig, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+        """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions."""
+        self._decoders: dict[str, RecordDecoder] = {
+            name: TopicDecoder(topic, limits, FORMATS[topic.format](source, topic, limits), clock_ms)
+            for name, topic in source.topics.items()
+        }
+
+    def of(self, topic: str) -> RecordDecoder:
+        """Returns the decoder of a topic of the configuration."""
+        return self._decoders[topic]
+
+
+class TopicDecoder:
+    """Implements `RecordDecoder` by the rules of a topic's configuration.
 
     The canonical key comes from the field `key`, else from the Kafka message key. A null value has
     no fields, so its Kafka key must name the record: it is read as the topic's `key_type` (see
-    `canonical_kafka_key`), and hits what a field of the same text stored.
+    `canonical_kafka_key`), and matches what a field of the same text stored.
 
-    The version comes from the field `version`, else from generation and offset, its first ones where
-    a dead letter was replayed: a later offset would make it newer than it is. A null value of a topic
-    with a `version` field takes the header `refract-version`; else, with `version_type: time`,
+    The version comes from the field `version`, else from generation and offset (from the first ones
+    where a dead letter was replayed: a later offset would make it newer than it is). A null value of a
+    topic with a `version` field takes the header `refract-version`; else, with `version_type: time`,
     Kafka's timestamp; else it is refused, because every guess could lose against the record it
     deletes or win against a later one.
 
-    Deletes keep no payload but `_key` and `_source`: what was deleted is gone.
+    Deletes keep no payload except `_key` and `_source`: what was deleted is gone.
     """
 
     def __init__(
-        self,
-        topic: str,
-        config: TopicConfig,
-        limits: LimitsConfig,
-        clock_ms: Callable[[], int],
-        parser: Parser,
+        self, config: TopicConfig, limits: LimitsConfig, parser: Parser, clock_ms: Callable[[], int] = wall_clock_ms
     ) -> None:
-        self._topic = topic
         self._config = config
         self._limits = limits
-        self._clock_ms = clock_ms
         self._parser = parser
+        self._clock_ms = clock_ms
         self._template = Template(config.text)
         self._key_path = split_path(config.key) if config.key else None
         self._version_path = split_path(config.version) if config.version else None
@@ -94,11 +117,7 @@ class RecordDecoder:
         self._schema = (split_path(str(schema["field"])), int(schema["max"])) if schema else None
 
     def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
-        """Returns the record.
-
-        Raises:
-            RecordError: why it can never be one. The detail names fields and sizes, never text.
-        """
+        """See `RecordDecoder.decode`."""
         num_bytes = record_bytes(key, value, headers)
         if num_bytes > self._limits.max_record_bytes:
             raise RecordError(
@@ -109,7 +128,7 @@ class RecordDecoder:
             return self._delete(canonical, self._tombstone_version(position, headers), position)
         if not value:
             raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
-        return self.from_fields(self._parser(value, self._limits.max_depth), len(value), position, key, headers)
+        return self.from_fields(self._parser(value), len(value), position, key, headers)
 
     def from_fields(
         self,
@@ -119,15 +138,7 @@ class RecordDecoder:
         key: bytes | None = None,
         headers: Headers = (),
     ) -> Record:
-        """Returns the record of a value that is parsed already, by the same rules. Raises RecordError.
-
-        Args:
-            fields: What JSON can hold; a file's row, for example.
-            num_value_bytes: Size of the value as JSON, or more: up to it a text needs no measuring.
-            position: Where the record came from.
-            key: The Kafka message key.
-            headers: The record's headers.
-        """
+        """See `RecordDecoder.from_fields`."""
         self._check_schema(fields)
         canonical = self._check_key(self._key(key, fields))
         version = self._version(fields, position, headers)
@@ -172,7 +183,7 @@ class RecordDecoder:
         if found is MISSING:
             return
         if type(found) is not int:
-            raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} is no integer")
+            raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} is not an integer")
         if found > newest:
             raise RecordError(Reason.SCHEMA_VERSION, f"{'.'.join(path)} {found} is newer than {newest}")
 
@@ -265,7 +276,7 @@ def _carried(headers: Headers, wanted: str) -> list[bytes | None]:
 
 
 def _decimal(header: bytes | None) -> int | str:
-    """Returns the header's integer; what is none goes on as text, for `version_of` to refuse."""
+    """Returns the header's integer; anything else as a text, which `version_of` refuses."""
     text = (header or b"").decode(errors="replace")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION)) else "not digits"
 

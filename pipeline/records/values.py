@@ -1,4 +1,4 @@
-"""Reads keys, versions and text out of decoded fields, by rules that never guess."""
+"""Reads keys, versions and texts from parsed fields, by rules that never guess."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -37,8 +37,8 @@ def split_path(path: str) -> tuple[str, ...]:
 def canonical_key(value: Any, key_type: str) -> str:
     """Returns the one spelling of a key field: `s:` and the string as it is, or `i:` and the decimal integer.
 
-    A topic has keys of one type, so that 1, "1", 1.0 and true are never one key and never quietly
-    four. Strings are compared byte for byte: nothing is trimmed, folded or normalised.
+    A topic has keys of one type: 1, "1", 1.0 and true are never taken for one key, nor for four.
+    Strings are compared byte for byte: nothing is trimmed, folded or normalised.
 
     Raises:
         RecordError: NO_KEY when the value is missing or null, INVALID_KEY when it has another type.
@@ -84,7 +84,7 @@ def version_of(value: Any, version_type: str | None, latest_ms: int) -> int:
 
     An integer counts as it is; an RFC 3339 time becomes milliseconds since 1970. Times (and every
     integer when the type is `time`) later than `latest_ms` are refused: they would block their key
-    until then. Whether a plain integer is a time cannot be seen, so without a `version_type` it
+    until then. A plain integer may or may not be a time, so without a `version_type` it
     passes. Digits in a string, floats and booleans are not versions.
 
     Raises:
@@ -99,7 +99,7 @@ def version_of(value: Any, version_type: str | None, latest_ms: int) -> int:
         version = _milliseconds(value)
         is_time = True
     else:
-        raise RecordError(Reason.INVALID_VERSION, f"a {type(value).__name__} is no version here")
+        raise RecordError(Reason.INVALID_VERSION, f"a {type(value).__name__} is not a version")
     if not 0 <= version <= MAX_VERSION:
         raise RecordError(Reason.INVALID_VERSION, "outside 0 … 2^53 - 1")
     if is_time and version > latest_ms:
@@ -109,24 +109,24 @@ def version_of(value: Any, version_type: str | None, latest_ms: int) -> int:
 
 def _milliseconds(text: str) -> int:
     if _RFC3339.fullmatch(text) is None:
-        raise RecordError(Reason.INVALID_VERSION, "a string that is no RFC 3339 time with a zone")
+        raise RecordError(Reason.INVALID_VERSION, "a string that is not an RFC 3339 time with a zone")
     try:
         moment = datetime.fromisoformat(text.upper())
         return (moment - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):  # month 13, second 60, year 0
-        raise RecordError(Reason.INVALID_VERSION, "a time that no calendar has") from None
+        raise RecordError(Reason.INVALID_VERSION, "a time that does not exist") from None
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of the text would be seen: white space, control, zero-width and filler characters only."""
+    """Whether the text shows nothing: only white space, control, zero-width and filler characters."""
     return not any(char.isprintable() and not char.isspace() and char not in _FILLERS for char in text)
 
 
 class Template:
     """The text of a record, assembled from literal parts and fields.
 
-    Built in one pass over the template, so a field's own braces, percent signs and placeholders
-    come out as they went in.
+    Built in one pass over the template: a field's own braces, percent signs and placeholders
+    are kept as they are.
     """
 
     def __init__(self, template: str) -> None:

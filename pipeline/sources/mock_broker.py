@@ -17,9 +17,9 @@ API_VERSION = (2, 3)
 class MockBroker:
     """A running mock cluster of one broker, from `start` or `with` until `close`.
 
-    Topics are made by `create_topics`, or by the first client that asks for them. A group of several members may need
-    a minute to settle: the mock refuses a follower's SyncGroup that comes after the leader's, where a broker answers it
-    (librdkafka 2, rdkafka_mock_cgrp.c), and the follower joins again until it is the first.
+    Topics are created by `create_topics`, or by the first client that asks for them. A group of several members may
+    need a minute to settle: the mock refuses a follower's SyncGroup that comes after the leader's, which a broker
+    answers (librdkafka 2, rdkafka_mock_cgrp.c), and the follower joins again until it is the first.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class MockBroker:
         return self
 
     def create_topics(self, topics: Iterable[str]) -> None:
-        """Makes the topics appear, with four partitions each, as the mock has it."""
+        """Creates the topics, with four partitions each: the mock's own number."""
         for topic in topics:
             self._client.list_topics(topic, timeout=10)
 

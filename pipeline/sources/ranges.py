@@ -4,26 +4,22 @@ import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import kafka.errors as kafka_errors
 import numpy as np
-from kafka import KafkaConsumer, OffsetSpec, TopicPartition
+from kafka import OffsetSpec, TopicPartition
 
-from pipeline.clock import wall_clock_ms
-from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.interfaces import PLACE, Found, Letters
 from pipeline.records.batches import Int64
-from pipeline.records.decode import RecordDecoder, make_decoder, record_bytes
+from pipeline.records.decode import Decoders, RecordDecoder, record_bytes
 from pipeline.records.record import Partition, Position
 from pipeline.sources.client.admin import group_offsets, open_admin, partition_offsets, partitions_of, topic_exists
-from pipeline.sources.client.connection import client_settings, connect
-from pipeline.sources.client.errors import translate
-from pipeline.sources.letters.letter_reader import READ_TIMEOUT_MS, read_dead_letters
+from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
+from pipeline.sources.letters.letter_reader import read_dead_letters
 
 SKIP_OFFSETS = 20_000
 """Offsets between two wanted records that are sought over; fewer are read and dropped, which is faster."""
@@ -32,7 +28,7 @@ SKIP_OFFSETS = 20_000
 class TopicRange:
     """The retained range of a pipeline's topics. Implements `pipeline.interfaces.RecordRange`. One thread."""
 
-    def __init__(self, config: SourceConfig, limits: LimitsConfig) -> None:
+    def __init__(self, config: SourceConfig, decoders: Decoders) -> None:
         """Fixes the range.
 
         Raises:
@@ -40,20 +36,18 @@ class TopicRange:
             TransientError, EnvironmentFault: see `pipeline.errors`.
         """
         self._config = config
-        self._decoders = {
-            name: make_decoder(name, topic, limits, wall_clock_ms) for name, topic in config.topics.items()
-        }
+        self._decoders = decoders
         with open_admin(config, "looking up offsets") as admin:
             known = partitions_of(admin, list(config.topics))
             begins = partition_offsets(admin, known, OffsetSpec.EARLIEST)
-            # What open transactions hold back is not there yet, for the pipeline neither.
+            # What open transactions hold back is not there yet, nor is it for the pipeline.
             ends = partition_offsets(admin, known, OffsetSpec.LATEST)
         self.begins: Mapping[Partition, int] = {Partition(*place): offset for place, offset in begins.items()}
         self.ends: Mapping[Partition, int] = {Partition(*place): offset for place, offset in ends.items()}
 
     @property
     def num_records(self) -> int:
-        """Offsets in the range: at most so many records."""
+        """Offsets in the range: an upper bound of its records."""
         return sum(self.ends[place] - self.begins[place] for place in self.ends)
 
     def committed(self) -> Mapping[Partition, int]:
@@ -88,7 +82,7 @@ class TopicRange:
 
         Raises TransientError or EnvironmentFault.
         """
-        with _consumer(self._config) as consumer:
+        with _reader(self._config) as consumer:
             for place in sorted(self.ends):
                 offsets = None if wanted is None else wanted.get((place.topic, place.number))
                 if self.begins[place] < self.ends[place] and (wanted is None or offsets is not None):
@@ -98,7 +92,7 @@ class TopicRange:
         there, end = TopicPartition(*place), self.ends[place]
         if offsets is not None:
             end = min(end, int(offsets[-1]) + 1)
-        decoder = self._decoders[place.topic]
+        decoder = self._decoders.of(place.topic)
         for message in _messages(consumer, there, self.begins[place], end, offsets):
             yield _decoded(decoder, place, message)
 
@@ -109,7 +103,7 @@ class Bound:
 
     kind: Literal["earliest", "latest", "offset", "time"]
     value: int = 0
-    """An offset of every partition, or Unix milliseconds: the first record since then is meant."""
+    """An offset of every partition, or the Unix milliseconds of the earliest record."""
 
 
 def bounded_partitions(
@@ -131,7 +125,7 @@ def bounded_partitions(
             at = partition_offsets(admin, places, bound.value) if bound.kind == "time" else {}
             for place in places:
                 known = {"earliest": first[place], "latest": last[place], "offset": bound.value}
-                # Kafka answers -1 where no record is as young as that.
+                # Kafka answers -1 where every record is older.
                 offset = known.get(bound.kind, at.get(place, -1))
                 offset = last[place] if offset < 0 else offset
                 found.setdefault(place.partition, []).append(min(max(offset, first[place]), last[place]))
@@ -139,39 +133,25 @@ def bounded_partitions(
     return ranges, str(described.get("topic_id") or topic)
 
 
-def read_partition(
-    config: SourceConfig, limits: LimitsConfig, place: Partition, begin: int, end: int
-) -> Iterator[Found]:
-    """Yields the records of offsets begin to end, the latter not included, in order.
+def read_partition(config: SourceConfig, decoders: Decoders, place: Partition, begin: int, end: int) -> Iterator[Found]:
+    """Yields the records from offset `begin` up to but not including `end`, in order.
 
     Raises TransientError or EnvironmentFault.
     """
-    decoder = make_decoder(place.topic, config.topics[place.topic], limits, wall_clock_ms)
-    with _consumer(config) as consumer:
+    decoder = decoders.of(place.topic)
+    with _reader(config) as consumer:
         for message in _messages(consumer, TopicPartition(*place), begin, end, None):
             yield _decoded(decoder, place, message)
 
 
-@contextmanager
-def _consumer(config: SourceConfig) -> Iterator[Any]:
-    """Connects a consumer without a group, and translates what goes wrong inside."""
-    settings = {
-        **client_settings(config, "range"),
-        "group_id": None,
-        "auto_offset_reset": "earliest",
-        "isolation_level": "read_committed",
-        "enable_auto_commit": False,
-        "metrics_enabled": False,
-        "max_poll_records": config.max_poll_records,
-        "max_partition_fetch_bytes": config.max_partition_fetch_bytes,
-    }
-    consumer = connect(KafkaConsumer, settings, config)
-    try:
-        yield consumer
-    except kafka_errors.KafkaError as error:
-        raise translate(error, "reading the source's range", config) from error
-    finally:
-        consumer.close()
+def _reader(config: SourceConfig) -> AbstractContextManager[Any]:
+    return open_reader(
+        config,
+        "range",
+        "reading the source's range",
+        max_poll_records=config.max_poll_records,
+        max_partition_fetch_bytes=config.max_partition_fetch_bytes,
+    )
 
 
 def _messages(consumer: Any, there: Any, begin: int, end: int, offsets: Int64 | None) -> Iterator[Any]:
@@ -186,7 +166,7 @@ def _messages(consumer: Any, there: Any, begin: int, end: int, offsets: Int64 | 
                 consumer.seek(there, upcoming)
         fetched = consumer.poll(timeout_ms=READ_TIMEOUT_MS).get(there, ())
         if not fetched and consumer.position(there) <= at:
-            raise kafka_errors.KafkaTimeoutError(f"no answer for {READ_TIMEOUT_MS} ms")
+            raise silence()
         for message in fetched:
             if message.offset >= end:
                 break
@@ -216,4 +196,4 @@ _AFTER_DECODING = frozenset(
         Reason.VERSION_IN_FUTURE,
     }
 )
-"""Reasons that decoding the record again does not show: the worker's own, and what time has mended."""
+"""Reasons that decoding the record again does not show: the worker's own, and what has passed with time."""

@@ -9,13 +9,15 @@ import structlog
 
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
-from pipeline.filters import Filters, parse_filters
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.filters import Condition
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
+from pipeline.stores import edge_filters
 from pipeline.stores.edge_directory import EdgeDirectory
-from pipeline.stores.edge_shard import EdgeChunk, EdgeShard, tombstone_guard, translated
-from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, describe
-from pipeline.stores.points import check_query, sendable
+from pipeline.stores.edge_errors import edge_errors
+from pipeline.stores.edge_shard import EdgeChunk, EdgeShard
+from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, collection_state
+from pipeline.stores.points import check_query, check_widths, checked
 from pipeline.tasks import Task
 
 GUARD_POINTS = 256
@@ -31,10 +33,10 @@ log = structlog.get_logger(__name__)
 
 
 class EdgeStore:
-    """`pipeline.interfaces.Store` in one directory. Thread-safe; a collection has one owner process at a time."""
+    """Implements `pipeline.interfaces.Store` in one directory. Thread-safe; a collection has one owner at a time."""
 
     def __init__(self, config: EdgeStoreConfig, pipeline: str, *, shared: bool = False) -> None:
-        """Takes the directory, creating it if need be; `shared`: only those of its collections that are used here.
+        """Takes the directory, creating it if needed; with `shared` only those of its collections that are used here.
 
         Raises EnvironmentFault when another process owns it, naming its pid.
         """
@@ -47,7 +49,7 @@ class EdgeStore:
         self._upkeep: threading.Thread | None = None
 
     def open(self, tasks: Iterable[Task]) -> None:
-        """See `Store.open`."""
+        """See `PointStore.open`."""
         for task in tasks:
             with self._lock:
                 self._open(task)
@@ -55,44 +57,40 @@ class EdgeStore:
             self._upkeep = threading.Thread(target=self._optimize, name="edge-optimize", daemon=True)
             self._upkeep.start()
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
-        """Returns, by task, what stands where it will write, and creates nothing. Raises like `open`."""
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
+        """See `Inspectable.inspect`."""
         with self._lock:
             return {task.name: self._inspect(task) for task in tasks}
 
     def upsert(self, batch: PointBatch) -> Written:
-        """See `Store.upsert`. A batch that is refused may have been written in part; repeating is safe."""
+        """See `PointWriter.upsert`. A batch that is refused may have been written in part; repeating is safe."""
         return self._upsert(batch, over_equal=False)
 
     def repair(self, batch: PointBatch) -> Written:
-        """See `ComparableStore.repair`."""
+        """See `Repairable.repair`."""
         return self._upsert(batch, over_equal=True)
 
     def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         shards = {name: self._shard(name) for name in batch.vectors}
-        for name, shard in shards.items():
-            width = batch.vectors[name].shape[-1]
-            if width != shard.dimension:
-                raise EnvironmentFault(f"collection {name!r} holds vectors of {shard.dimension} values, got {width}")
-        points = sendable(batch)
+        check_widths(batch, {name: shard.dimension for name, shard in shards.items()})
+        points = checked(batch)
         self._check_space()
-        stale = dict.fromkeys(shards, points.num_superseded)
+        stale = dict.fromkeys(shards, len(batch) - len(points))
         for start in range(0, len(points), GUARD_POINTS):
             rows = slice(start, start + GUARD_POINTS)
             chunk = EdgeChunk(points, rows, over_equal=over_equal)
             for name, shard in shards.items():
-                with translated(f"writing to collection {name!r}", len(points)):
+                with edge_errors(f"writing to collection {name!r}", len(points)):
                     stale[name] += shard.upsert(chunk, points.vectors[name][rows])
         return Written(stale)
 
     def flush(self) -> None:
-        """See `Store.flush`. Costs about 4 microseconds for each point written since the last call."""
+        """See `PointWriter.flush`. Costs about 4 microseconds for each point written since the last call."""
         for shard in self._open_shards():
             shard.flush()
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See `Store.search`. Exact: every live vector is compared."""
-        conditions = parse_filters(filters)
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:
+        """See `PointReader.search`. Exact: every live vector is compared."""
         collection = self._directory.aliases.get(task.alias)
         if collection is None:
             raise EnvironmentFault(f"no collection for task {task.name!r} in this store: alias {task.alias!r} is unset")
@@ -102,17 +100,17 @@ class EdgeStore:
         return shard.search(vector, limit, conditions)
 
     def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See `Store.retrieve`."""
+        """See `PointReader.retrieve`."""
         return self._shard(collection).retrieve([point.hex() for point in ids], with_vectors=with_vectors)
 
     def scroll(
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
-        """See `Store.scroll`."""
+        """See `PointReader.scroll`."""
         return self._shard(collection).scroll(after, limit, with_vectors=with_vectors)
 
     def count(self, collection: str) -> int:
-        """See `Store.count`."""
+        """See `PointReader.count`."""
         return self._shard(collection).count()
 
     def move_alias(self, task: Task) -> None:
@@ -122,7 +120,7 @@ class EdgeStore:
             if found is None:
                 raise EnvironmentFault(f"collection {task.collection!r} does not exist; open it before its alias moves")
             check_metadata(task.collection, found, task, self._pipeline)
-            with translated(f"moving alias {task.alias!r}"):
+            with edge_errors(f"moving alias {task.alias!r}"):
                 self._directory.point(task.alias, task.collection)
 
     def purge_tombstones(self, collection: str, ids_versions: Mapping[bytes, int]) -> int:
@@ -136,11 +134,11 @@ class EdgeStore:
         purged = 0
         for start in range(0, len(items), GUARD_POINTS):
             ids, versions = zip(*items[start : start + GUARD_POINTS], strict=True)
-            purged += shard.purge(ids, tombstone_guard(ids, versions))
+            purged += shard.purge(ids, edge_filters.tombstones(ids, versions))
         return purged
 
     def check(self) -> str:
-        """See `Store.check`."""
+        """See `Inspectable.check`."""
         if self._closed.is_set():
             raise EnvironmentFault("the embedded store is closed")
         for name in self._directory.collections:
@@ -149,7 +147,7 @@ class EdgeStore:
         return f"Qdrant Edge {importlib.metadata.version('qdrant-edge-py')}"
 
     def close(self) -> None:
-        """See `Store.close`. Everything is freed, also when a collection cannot be flushed; then that is raised."""
+        """See `PointStore.close`. Everything is freed even when a collection cannot be flushed; that is raised then."""
         self._closed.set()
         if self._upkeep is not None:
             self._upkeep.join()
@@ -160,7 +158,7 @@ class EdgeStore:
                 stack.callback(self._shards.popitem()[1].close)
 
     def _check_space(self) -> None:
-        # Beside others, theirs count as well: all may write at once.
+        # In a shared directory the others' collections count as well: all may write at once.
         written = self._directory.collections if self._directory.shared else self._shards
         needed = MIN_FREE_BYTES * max(len(written), 1)
         free = self._directory.free_bytes
@@ -170,11 +168,11 @@ class EdgeStore:
                 f"when {needed} are"
             )
 
-    def _inspect(self, task: Task) -> str:
+    def _inspect(self, task: Task) -> CollectionState:
         metadata = self._directory.collections.get(task.collection)
         if metadata is not None:
             check_metadata(task.collection, metadata, task, self._pipeline)
-        return describe(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
+        return collection_state(task, self._directory.aliases.get(task.alias), exists=metadata is not None)
 
     def _open(self, task: Task) -> None:
         name = task.collection
@@ -185,7 +183,7 @@ class EdgeStore:
         self._load(name)
         # An alias that leads elsewhere is left alone: readers refuse until a migration moves it.
         if task.alias not in self._directory.aliases:
-            with translated(f"creating alias {task.alias!r}"):
+            with edge_errors(f"creating alias {task.alias!r}"):
                 self._directory.point(task.alias, name)
 
     def _create(self, task: Task) -> None:
@@ -194,14 +192,14 @@ class EdgeStore:
         if self._directory.shard(name).is_dir():
             self._adopt(name, task.dimension)
         else:
-            with translated(f"creating collection {name!r}"):
+            with edge_errors(f"creating collection {name!r}"):
                 EdgeShard.create(name, self._directory.begin(name), task.dimension)
                 self._directory.finish(name)
-        with translated(f"registering collection {name!r}"):
+        with edge_errors(f"registering collection {name!r}"):
             self._directory.register(name, collection_metadata(task, self._pipeline))
 
     def _adopt(self, name: str, dimension: int) -> None:
-        """Accepts a folder the register does not know, if a crash right after its making left it there empty."""
+        """Accepts an empty folder the register does not know: a crash right after its creation left it there."""
         shard = EdgeShard(name, self._directory.shard(name), dimension)
         try:
             if shard.scroll(None, 1, with_vectors=False):

@@ -18,18 +18,18 @@ LOCK_FILE = "owner.lock"
 REGISTER_LOCK_FILE = "collections.lock"
 SHARDS_FOLDER = "shards"
 UNFINISHED = ".creating-"
-"""Prefix of a shard folder under construction; what bears it at a start was never used."""
+"""Prefix of a shard folder under construction; one found at a start was never used."""
 
 
 class EdgeDirectory:
-    """Owns one directory until closed, or those of its collections that it asks for. Not thread-safe.
+    """Owns one directory until closed, or those of its collections that it asked for. Not thread-safe.
 
     The register is replaced as a whole (written beside, synced, renamed), so a crash leaves the old
     one or the new one. A shard folder is complete before the register names it.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
-        """Takes the directory; `shared`: beside others who share it, each with collections of its own (`own`).
+        """Takes the directory; with `shared` beside others, each with collections of its own (see `own`).
 
         Raises EnvironmentFault when another process has it, or its register cannot be read.
         """
@@ -47,7 +47,7 @@ class EdgeDirectory:
         except BaseException:
             self.close()
             raise
-        if not shared:  # else another may be at it
+        if not shared:  # another process may be building one
             for unfinished in self._shards.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(unfinished)
 
@@ -101,7 +101,7 @@ class EdgeDirectory:
             self._save(self._collections, {**self._aliases, alias: collection})
 
     def close(self) -> None:
-        """Gives up the directory and what it owns of it. Safe to call twice."""
+        """Releases the directory and its collections. Safe to call twice."""
         while self._owned:
             os.close(self._owned.popitem()[1])
         if self._lock >= 0:
@@ -113,7 +113,7 @@ class EdgeDirectory:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Keeps others from the register, and brings here what they changed."""
+        """Locks the register, and reads what others changed before it is changed here."""
         descriptor = os.open(self.path / REGISTER_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,16 +1,16 @@
 """One collection of the embedded store: guarded writes, reads and upkeep of a Qdrant Edge shard.
 
-Facts of qdrant-edge-py 0.9.0 this module rests on, all tried: no call releases the interpreter lock,
+This module relies on these facts of qdrant-edge-py 0.9.0, all tried: no call releases the interpreter lock,
 so threads gain nothing and a long call freezes the process; building an HNSW graph takes 0.4 ms a
 vector that way, so none is built and searches are exact (15 ms over 100,000 vectors of 384 values);
 `flush` syncs segments and log (msync and fsync seen by strace); points whose version is missing,
 null, a string or a bool count as older, as under a server's guard; a vector of `{}` stores a tombstone
-that no search finds; a numpy bool matches bools, a Python bool is taken for an integer.
+that no search finds.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,19 +19,25 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from pipeline.errors import EnvironmentFault, Reason, RefractError, TransientError
-from pipeline.filters import AnyOf, Condition, Equals, payload_path
+from pipeline.errors import EnvironmentFault
+from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint
-from pipeline.records.batches import Float32
+from pipeline.records.batches import Float32, PointBatch
+from pipeline.stores import edge_filters
 from pipeline.stores.edge_directory import sync
-from pipeline.stores.points import DELETED, STATE_FIELD, VERSION_FIELD, SendableBatch, refused, stored_point
+from pipeline.stores.edge_errors import edge_errors
+from pipeline.stores.points import (
+    STATE_FIELD,
+    UNVERSIONED,
+    VERSION_FIELD,
+    ids_of,
+    stored_payloads,
+    stored_point,
+    stored_version,
+)
 
 NEVER_INDEXED = 10**12
 """Indexing threshold in kilobytes that no shard reaches; see the module's first lines."""
-
-NO_SPACE = ("No space left", "os error 28", "not enough space")
-PANIC = "PanicException"
-"""Rust panics reach Python as this direct child of BaseException."""
 
 
 class EdgeShard:
@@ -50,13 +56,13 @@ class EdgeShard:
         self._unoptimized = True
         if not path.is_dir():
             raise EnvironmentFault(f"collection {name!r} has vanished: its folder {str(path)!r} does not exist")
-        with translated(f"loading collection {name!r}"):
+        with edge_errors(f"loading collection {name!r}"):
             self._shard = edge.EdgeShard.load(str(path), _config(dimension))
 
     @staticmethod
     def create(name: str, path: Path, dimension: int) -> None:
         """Builds an empty shard in an empty folder, durably."""
-        with translated(f"creating collection {name!r}"):
+        with edge_errors(f"creating collection {name!r}"):
             shard = edge.EdgeShard.create(str(path), _config(dimension))
             index = edge.UpdateOperation.create_field_index(STATE_FIELD, edge.PayloadSchemaType.Keyword)
             shard.update(index)
@@ -70,7 +76,7 @@ class EdgeShard:
         directory has one owner process, so nobody can write in between. A server's guard travels with its
         request; here that cost three times as much, and the log would evaluate it again at a replay.
         """
-        # A memoryview of a row spares its values the way over Python's floats: 5 microseconds a point at 384.
+        # A memoryview of a row avoids turning its values into Python floats: 5 microseconds a point at 384.
         rows: list[Any] = [memoryview(row) for row in np.ascontiguousarray(vectors)]
         points = [
             edge.Point(point, {} if gone else vector, payload)
@@ -82,11 +88,13 @@ class EdgeShard:
             if newer:
                 self._unflushed = self._unoptimized = True
                 self._shard.update(edge.UpdateOperation.upsert_points([points[row] for row in newer]))
-        return sum(stored.get(point, -1) > version for point, version in zip(chunk.ids, chunk.versions, strict=True))
+        return sum(
+            stored.get(point, UNVERSIONED) > version for point, version in zip(chunk.ids, chunk.versions, strict=True)
+        )
 
     def purge(self, ids: Sequence[str], guard: edge.Filter) -> int:
         """Deletes the points the guard lets through; returns how many are gone."""
-        with translated(f"purging collection {self.name!r}"), self._lock:
+        with edge_errors(f"purging collection {self.name!r}"), self._lock:
             before = len(self._versions(ids))
             self._unflushed = self._unoptimized = True
             self._shard.update(edge.UpdateOperation.delete_points_by_filter(guard))
@@ -95,15 +103,15 @@ class EdgeShard:
     def search(self, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:
         """Returns live points by falling score."""
         request = edge.SearchRequest(
-            edge.Query.Nearest(vector.tolist()), limit, with_payload=True, filter=_live(conditions)
+            edge.Query.Nearest(vector.tolist()), limit, with_payload=True, filter=edge_filters.live(conditions)
         )
-        with translated(f"searching collection {self.name!r}"), self._lock:
+        with edge_errors(f"searching collection {self.name!r}"), self._lock:
             hits = self._shard.search(request)
         return [stored_point(hit.id, hit.payload or {}, None, hit.score) for hit in hits]
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool) -> list[StoredPoint]:
         """Returns the stored points among the ids."""
-        with translated(f"reading collection {self.name!r}"), self._lock:
+        with edge_errors(f"reading collection {self.name!r}"), self._lock:
             return [_read(record) for record in self._shard.retrieve(list(ids), True, with_vectors)]
 
     def scroll(self, after: bytes | None, limit: int, *, with_vectors: bool) -> list[StoredPoint]:
@@ -114,22 +122,22 @@ class EdgeShard:
             with_payload=True,
             with_vector=with_vectors,
         )
-        with translated(f"reading collection {self.name!r}"), self._lock:
+        with edge_errors(f"reading collection {self.name!r}"), self._lock:
             records, _ = self._shard.scroll(request)
         return [point for point in map(_read, records) if point.id != after][:limit]
 
     def count(self) -> int:
         """Returns the number of live points."""
-        with translated(f"counting collection {self.name!r}"), self._lock:
-            return int(self._shard.count(edge.CountRequest(exact=True, filter=_live(()))))
+        with edge_errors(f"counting collection {self.name!r}"), self._lock:
+            return int(self._shard.count(edge.CountRequest(exact=True, filter=edge_filters.live(()))))
 
     def flush(self) -> None:
         """Syncs what was written since the last call.
 
-        The files are synced here first: a disk may take a second over it, in which Edge would hold the interpreter
-        lock. It then finds only what was written meanwhile, and what it had kept to itself.
+        The files are synced here first: a disk may need a second for that, during which Edge would hold the
+        interpreter lock. Its own flush then finds only what was written meanwhile, and what was in its memory.
         """
-        with translated(f"flushing collection {self.name!r}"):
+        with edge_errors(f"flushing collection {self.name!r}"):
             if self._unflushed:
                 _sync_files(self._path)
             with self._lock:
@@ -142,7 +150,7 @@ class EdgeShard:
         with self._lock:
             if self._unoptimized:
                 self._unoptimized = False
-                with translated(f"optimizing collection {self.name!r}"):
+                with edge_errors(f"optimizing collection {self.name!r}"):
                     self._shard.optimize()
 
     def close(self) -> None:
@@ -150,13 +158,15 @@ class EdgeShard:
         try:
             self.flush()
         finally:
-            with self._lock, translated(f"closing collection {self.name!r}"):
+            with self._lock, edge_errors(f"closing collection {self.name!r}"):
                 self._shard.close()
 
     def _versions(self, ids: Sequence[str]) -> dict[str, float]:
         """Returns the stored versions by id, as hex; the caller holds the lock."""
         records = self._shard.retrieve(list(ids), [VERSION_FIELD], False)
-        return {record.id.hex: _comparable(record.payload) for record in records if isinstance(record.id, UUID)}
+        return {
+            record.id.hex: stored_version(record.payload or {}) for record in records if isinstance(record.id, UUID)
+        }
 
 
 class EdgeChunk:
@@ -164,13 +174,13 @@ class EdgeChunk:
 
     __slots__ = ("_over_equal", "deleted", "ids", "payloads", "versions")
 
-    def __init__(self, batch: SendableBatch, rows: slice, *, over_equal: bool = False) -> None:
+    def __init__(self, batch: PointBatch, rows: slice, *, over_equal: bool = False) -> None:
         """Takes the rows; `over_equal` lets them replace points of equal version."""
         self._over_equal = over_equal
-        self.ids = [point.hex() for point in batch.ids[rows]]
-        self.versions = batch.versions[rows]
-        self.deleted = batch.deleted[rows]
-        self.payloads = batch.payloads[rows]
+        self.ids = [point.hex() for point in ids_of(batch.ids[rows])]
+        self.versions: list[int] = batch.versions[rows].tolist()
+        self.deleted: list[bool] = batch.deleted[rows].tolist()
+        self.payloads = stored_payloads(batch, rows)
 
     def newer(self, stored: Mapping[str, float]) -> list[int]:
         """Returns the rows that may be written, given the stored versions by id."""
@@ -181,23 +191,6 @@ class EdgeChunk:
         ]
 
 
-def tombstone_guard(ids: Sequence[str], versions: Sequence[int]) -> edge.Filter:
-    """Returns the filter of the tombstones among the points that are no newer than the given versions."""
-    dead = edge.FieldCondition(STATE_FIELD, match=edge.MatchValue(DELETED))
-    return edge.Filter(
-        should=[
-            edge.Filter(
-                must=[
-                    edge.HasIdCondition({point}),
-                    dead,
-                    edge.FieldCondition(VERSION_FIELD, range=edge.RangeFloat(lte=float(version))),
-                ]
-            )
-            for point, version in zip(ids, versions, strict=True)
-        ]
-    )
-
-
 def _sync_files(folder: Path) -> None:
     """Syncs every file below a folder."""
     for parent, _, names in os.walk(folder):
@@ -206,67 +199,11 @@ def _sync_files(folder: Path) -> None:
                 sync(Path(parent, name))
 
 
-@contextmanager
-def translated(doing: str, num_points: int = 0) -> Iterator[None]:
-    """Turns what Edge raises into the classes of `pipeline.errors`.
-
-    Edge raises bare Exceptions with a text, and TypeError or ValueError for a payload it cannot
-    convert; `num_points` says for how many points that speaks, 0 that it would be a bug of ours.
-    """
-    try:
-        yield
-    except RefractError:
-        raise
-    except (TypeError, ValueError, OverflowError) as error:
-        if not num_points:
-            raise
-        detail = f"{doing}: {type(error).__name__} while converting a payload"
-        raise refused(num_points, Reason.REFUSED_BY_STORE, detail) from error
-    except OSError as error:
-        raise _failure(doing, f"{error.strerror} (os error {error.errno})") from error
-    except Exception as error:
-        raise _failure(doing, str(error)) from error
-    except BaseException as error:
-        if type(error).__name__ != PANIC:
-            raise
-        raise EnvironmentFault(f"{doing}: the embedded store panicked") from error
-
-
-def _failure(doing: str, text: str) -> RefractError:
-    if any(sign in text for sign in NO_SPACE):
-        return TransientError(f"{doing}: no space left on the store's disk")
-    return EnvironmentFault(f"{doing}: {text[:300]}")
-
-
 def _config(dimension: int) -> edge.EdgeConfig:
     return edge.EdgeConfig(
         vectors=edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine),
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=NEVER_INDEXED),
     )
-
-
-def _live(conditions: Sequence[Condition]) -> edge.Filter:
-    return edge.Filter(
-        must=[_condition(condition) for condition in conditions],
-        must_not=[edge.FieldCondition(STATE_FIELD, match=edge.MatchValue(DELETED))],
-    )
-
-
-def _condition(condition: Condition) -> edge.FieldCondition:
-    path = payload_path(condition.field)
-    if isinstance(condition, Equals):
-        value: Any = np.bool_(condition.value) if isinstance(condition.value, bool) else condition.value
-        return edge.FieldCondition(path, match=edge.MatchValue(value))
-    if isinstance(condition, AnyOf):
-        values: Any = list(condition.values)
-        return edge.FieldCondition(path, match=edge.MatchAny(values))
-    bounds = edge.RangeFloat(gt=condition.gt, gte=condition.gte, lt=condition.lt, lte=condition.lte)
-    return edge.FieldCondition(path, range=bounds)
-
-
-def _comparable(payload: dict[str, Any] | None) -> float:
-    version = (payload or {}).get(VERSION_FIELD)
-    return version if isinstance(version, (int, float)) and not isinstance(version, bool) else -1.0
 
 
 def _read(record: edge.Record) -> StoredPoint:

@@ -21,7 +21,7 @@ from pipeline.errors import (
 from pipeline.stores.points import refused
 
 RETRY_AFTER = "retry-after"
-"""Trailing metadata of a rate limit that a pause can satisfy; one that no pause satisfies comes without."""
+"""Trailing metadata of a rate limit that a pause can satisfy; any other rate limit comes without it."""
 
 TOO_BIG = ("split your request", "message larger than", "message length too large", "larger than max")
 """Texts of a rate limit below the request's size, and of message size limits on either side."""
@@ -62,8 +62,8 @@ SEVERITY: tuple[type[RefractError], ...] = (
 """Most severe first: what a batch raises when its collections fail differently."""
 
 
-def translate(error: grpc.RpcError, doing: str, num_points: int = 0) -> RefractError:
-    """Returns the error a failed call amounts to.
+def error_from_grpc(error: grpc.RpcError, doing: str, num_points: int = 0) -> RefractError:
+    """Returns the error of `pipeline.errors` that a failed call amounts to.
 
     Args:
         error: what the call raised.
@@ -96,7 +96,7 @@ def most_severe(errors: Iterable[RefractError]) -> RefractError:
 
 
 def _environment(code: grpc.StatusCode, details: str) -> str:
-    """Returns what a person must mend; empty when that is not the matter."""
+    """Returns what a person must mend; empty where nobody has to."""
     if UNTRUSTED in details:
         return "the server's certificate is not signed by store.ca_file, nor by the system's authorities"
     if code == grpc.StatusCode.INVALID_ARGUMENT and DIMENSION in details:
@@ -135,7 +135,7 @@ def _exhausted(error: grpc.RpcError, said: str, details: str, num_points: int) -
 
 
 def _refused(said: str, num_points: int) -> RefractError:
-    """Returns the error of a request that can never pass: about its points, or, sending none, about its kind."""
+    """Returns the error of a request that can never pass: about its points, or about the call if it sends none."""
     return refused(num_points, Reason.REFUSED_BY_STORE, said) if num_points else EnvironmentFault(said)
 
 

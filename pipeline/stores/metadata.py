@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import EnvironmentFault
+from pipeline.interfaces import CollectionState
 from pipeline.tasks import Task
 
 DISTANCE = "Cosine"
@@ -37,10 +38,9 @@ def check_metadata(collection: str, found: Mapping[str, Any], task: Task, pipeli
             )
 
 
-def describe(task: Task, target: str | None, *, exists: bool) -> str:
-    """Returns what a task finds in the store, in the words of `refract check`; `target` is where its alias leads."""
-    state = "exists" if exists else "new"
-    return state if target in {None, task.collection} else f"{state}, but alias {task.alias!r} leads to {target!r}"
+def collection_state(task: Task, target: str | None, *, exists: bool) -> CollectionState:
+    """Returns what a task finds in the store; `target` is where its alias leads."""
+    return CollectionState(exists, task.alias, None if target == task.collection else target)
 
 
 def check_alias(task: Task, collection: str, fingerprint: object) -> None:

@@ -1,20 +1,20 @@
-"""Opens the store a configuration names, importing only that one's client."""
+"""Opens the store that a configuration names, importing only its client."""
 
 from collections.abc import Sequence
 
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError
-from pipeline.interfaces import ComparableStore
+from pipeline.interfaces import Store
 
 
 def open_store(
     config: EdgeStoreConfig | QdrantStoreConfig, pipeline: str, filterable: Sequence[str], *, shared: bool = False
-) -> ComparableStore:
+) -> Store:
     """Returns the store, with no collection opened yet.
 
     `filterable` names the stored payload fields that searches filter on: a server indexes them in the
-    collections it creates, the embedded store needs no index. `shared` lets several processes open an
-    embedded store's directory, each for collections of its own; a server always does.
+    collections it creates, the embedded store needs no index. With `shared` several processes may open an
+    embedded store's directory, each for collections of its own; on a server they always may.
 
     Raises ConfigError when the store's client is not installed, EnvironmentFault when an embedded
     store's directory, or a collection used, belongs to another process.

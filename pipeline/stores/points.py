@@ -1,7 +1,6 @@
-"""What both stores agree on: the system fields of a payload, ids as bytes, and which points may be sent at all."""
+"""What all stores share: the system fields of a payload, ids as bytes, and which points may be sent at all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -29,47 +28,41 @@ MAX_NAMED_ROWS = 5
 """Row numbers an error message names before it stops counting."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendableBatch:
-    """A checked batch, newest version per id only, ready for any store's encoding. Aligned by row."""
-
-    ids: list[bytes]
-    versions: list[int]
-    deleted: list[bool]
-    payloads: list[dict[str, Any]]
-    """With VERSION_FIELD and STATE_FIELD."""
-    vectors: Mapping[str, Float32]
-    num_superseded: int
-    """Rows left out because the same batch holds a newer version of their id. They count as stale."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
+def check_widths(batch: PointBatch, dimensions: Mapping[str, int]) -> None:
+    """Raises EnvironmentFault for vectors of another width than their collection's, given by collection."""
+    for collection, vectors in batch.vectors.items():
+        expected, found = dimensions[collection], vectors.shape[-1]
+        if found != expected:
+            raise EnvironmentFault(f"collection {collection!r} holds vectors of {expected} values, got {found}")
 
 
-def sendable(batch: PointBatch) -> SendableBatch:
-    """Returns the batch without superseded rows, after checking what no store can be trusted to refuse.
+def checked(batch: PointBatch) -> PointBatch:
+    """Returns the newest row of each id, after checking what no store can be trusted to refuse.
 
-    Qdrant stores NaN, infinity and zero vectors without a word, and among points of one id it keeps the
-    last in the list, not the newest.
+    Qdrant accepts NaN, infinity and zero vectors silently, and among points of one id it keeps the
+    last in the list, not the newest. Rows that are left out lost against a newer version.
 
     Raises:
         EnvironmentFault: vectors of another shape than (n, dimension): no single record is to blame.
         RecordError, BatchShapeError: rows that can never be stored; for one point, and for several.
     """
     newest = newest_rows(batch)
-    num_superseded = len(batch) - len(newest)
-    if num_superseded:
+    if len(newest) < len(batch):
         batch = batch.take(newest)
     _check_versions(batch)
     for collection, vectors in batch.vectors.items():
         _check_vectors(batch, collection, vectors)
-    versions = batch.versions.tolist()
-    deleted = batch.deleted.tolist()
-    payloads = [
+    return batch
+
+
+def stored_payloads(batch: PointBatch, rows: slice) -> list[dict[str, Any]]:
+    """Returns the payloads of some rows as they are stored: with VERSION_FIELD and STATE_FIELD."""
+    return [
         {**payload, VERSION_FIELD: version, STATE_FIELD: DELETED if gone else LIVE}
-        for payload, version, gone in zip(batch.payloads, versions, deleted, strict=True)
+        for payload, version, gone in zip(
+            batch.payloads[rows], batch.versions[rows].tolist(), batch.deleted[rows].tolist(), strict=True
+        )
     ]
-    return SendableBatch(ids_of(batch.ids), versions, deleted, payloads, batch.vectors, num_superseded)
 
 
 def newest_rows(batch: PointBatch) -> npt.NDArray[np.intp]:
@@ -91,14 +84,8 @@ def ids_of(ids: npt.NDArray[np.uint8]) -> list[bytes]:
     return [raw[start : start + 16] for start in range(0, len(raw), 16)]
 
 
-def uuid_text(point: bytes) -> str:
-    """Returns the id as Qdrant writes it, with dashes. Three times as fast as by way of a UUID object."""
-    digits = point.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 def id_bytes(point: object) -> bytes:
-    """Returns the 16 bytes of an id as a store returned it: a UUID, its text, or an integer of somebody else's."""
+    """Returns the 16 bytes of an id as a store returned it: a UUID, its text, or an integer (not written by us)."""
     if isinstance(point, UUID):
         return point.bytes
     if isinstance(point, int):
@@ -106,21 +93,22 @@ def id_bytes(point: object) -> bytes:
     return UUID(str(point)).bytes
 
 
-def stored_version(payload: Mapping[str, Any]) -> int:
-    """Returns the version in a stored payload, UNVERSIONED where the guard would find no number."""
+def stored_version(payload: Mapping[str, Any]) -> float:
+    """Returns the version in a stored payload as the guard compares it: UNVERSIONED where it is not a number.
+
+    A float only where somebody else wrote the point.
+    """
     version = payload.get(VERSION_FIELD)
-    if isinstance(version, bool) or not isinstance(version, (int, float)):
-        return UNVERSIONED
-    return int(version)
+    return UNVERSIONED if isinstance(version, bool) or not isinstance(version, (int, float)) else version
 
 
 def stored_point(
     point: object, payload: Mapping[str, Any], vector: Float32 | None = None, score: float = 0.0
 ) -> StoredPoint:
-    """Returns a point as read back; its payload keeps `_key` and loses the two fields the point itself shows."""
+    """Returns a point as read back; its payload keeps `_key` and loses the two fields that the point itself shows."""
     return StoredPoint(
         id_bytes(point),
-        stored_version(payload),
+        int(stored_version(payload)),
         payload.get(STATE_FIELD) == DELETED,
         {name: value for name, value in payload.items() if name not in {VERSION_FIELD, STATE_FIELD}},
         vector,
@@ -129,7 +117,7 @@ def stored_point(
 
 
 def check_query(collection: str, dimension: int, vector: Float32) -> None:
-    """Raises EnvironmentFault for a query of another width, RecordError for one that has no direction."""
+    """Raises EnvironmentFault for a query of another width, RecordError for a vector without a direction."""
     if vector.shape != (dimension,):
         raise EnvironmentFault(
             f"collection {collection!r} holds vectors of {dimension} values, the query has shape {vector.shape}"
@@ -139,7 +127,7 @@ def check_query(collection: str, dimension: int, vector: Float32) -> None:
 
 
 def refused(num_points: int, reason: Reason, detail: str) -> RecordError | BatchShapeError:
-    """Returns the error for points a store can never take: final for one, a reason to halve for several."""
+    """Returns the error for points a store can never take: final for one point, a reason to halve several."""
     if num_points == 1:
         return RecordError(reason, detail)
     return BatchShapeError(f"{reason}: {detail}")

@@ -11,20 +11,14 @@ from qdrant_client import grpc as qdrant
 from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, Reason, RefractError
-from pipeline.filters import Filters, parse_filters
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.filters import Condition
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
+from pipeline.records.record import uuid_text
 from pipeline.stores import qdrant_filters
 from pipeline.stores.grpc_errors import most_severe
 from pipeline.stores.metadata import check_alias
-from pipeline.stores.points import (
-    SendableBatch,
-    check_query,
-    refused,
-    sendable,
-    stored_point,
-    uuid_text,
-)
+from pipeline.stores.points import check_query, check_widths, checked, refused, stored_point
 from pipeline.stores.qdrant_bulk import DeferredIndex
 from pipeline.stores.qdrant_collections import Collection, QdrantCollections
 from pipeline.stores.qdrant_rpc import QdrantConnection, check_completed
@@ -32,8 +26,8 @@ from pipeline.stores.wire import WireChunk, read_payload, read_vector, upsert_he
 from pipeline.tasks import Task
 
 ALIAS_TTL_S = 1.0
-"""How long a reader believes where an alias led. It reads the collection it checked, so a moved alias
-makes answers refused late, never mixed."""
+"""How long a reader remembers where an alias led. It reads the collection it checked, so after an alias
+moved answers are refused late, but never mixed."""
 
 READ_POINTS = 1_000
 """Ids of one read."""
@@ -45,7 +39,7 @@ Write = tuple[WireChunk, "Future[grpc.Future]"]
 
 
 class QdrantStore:
-    """`pipeline.interfaces.Store` on a server. Thread-safe.
+    """Implements `pipeline.interfaces.Store` and `DeferrableIndex` on a server. Thread-safe.
 
     Each collection has as many writer threads as shards: a guarded write locks its shard, so more
     would only queue at the server (measured: 11,000 points a second with one stream, 13,000 with four).
@@ -78,31 +72,26 @@ class QdrantStore:
         self._closed = False
 
     def open(self, tasks: Iterable[Task]) -> None:
-        """See `Store.open`."""
+        """See `PointStore.open`."""
         self._connection.version()
         for task in tasks:
             self._known[task.collection] = self._collections.open(task)
 
-    def inspect(self, tasks: Iterable[Task]) -> dict[str, str]:
-        """Returns, by task, what stands where it will write, and creates nothing. Raises like `open`."""
+    def inspect(self, tasks: Iterable[Task]) -> dict[str, CollectionState]:
+        """See `Inspectable.inspect`."""
         return {task.name: self._collections.inspect(task) for task in tasks}
 
     def upsert(self, batch: PointBatch) -> Written:
-        """See `Store.upsert`. A batch that fails may have been written in part; repeating it is safe."""
+        """See `PointWriter.upsert`. A batch that fails may have been written in part; repeating it is safe."""
         return self._upsert(batch, over_equal=False)
 
     def repair(self, batch: PointBatch) -> Written:
-        """See `ComparableStore.repair`."""
+        """See `Repairable.repair`."""
         return self._upsert(batch, over_equal=True)
 
     def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
-        for name, vectors in batch.vectors.items():
-            dimension = self._collection(name).dimension
-            if vectors.shape[-1] != dimension:
-                raise EnvironmentFault(
-                    f"collection {name!r} holds vectors of {dimension} values, got {vectors.shape[-1]}"
-                )
-        points = sendable(batch)
+        check_widths(batch, {name: self._collection(name).dimension for name in batch.vectors})
+        points = checked(batch)
         try:
             chunks = [
                 WireChunk(points, slice(start, start + self._config.batch_points), over_equal=over_equal)
@@ -114,14 +103,13 @@ class QdrantStore:
             name: [(chunk, self._writer(name).submit(self._write, name, points, chunk)) for chunk in chunks]
             for name in points.vectors
         }
-        return Written(self._outcome(writes, points.num_superseded))
+        return Written(self._outcome(writes, len(batch) - len(points)))
 
     def flush(self) -> None:
-        """See `Store.flush`. Nothing is left to do: an upsert that waits is in the server's synced log."""
+        """See `PointWriter.flush`. Nothing to do: an upsert that was waited for is in the server's synced log."""
 
-    def search(self, task: Task, vector: Float32, limit: int, filters: Filters) -> list[StoredPoint]:
-        """See `Store.search`."""
-        conditions = parse_filters(filters)
+    def search(self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]) -> list[StoredPoint]:
+        """See `PointReader.search`."""
         collection = self._readable(task)
         check_query(collection.name, collection.dimension, vector)
         nearest = qdrant.VectorInput(dense=qdrant.DenseVector(data=vector))
@@ -136,7 +124,7 @@ class QdrantStore:
         return [_read(point, point.score) for point in answer.result]
 
     def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
-        """See `Store.retrieve`."""
+        """See `PointReader.retrieve`."""
         points: list[StoredPoint] = []
         for start in range(0, len(ids), READ_POINTS):
             request = qdrant.GetPoints(
@@ -152,7 +140,7 @@ class QdrantStore:
     def scroll(
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
-        """See `Store.scroll`. The server's offset is inclusive: one more is asked for, and dropped."""
+        """See `PointReader.scroll`. The server's offset is inclusive: one point more is asked for, and dropped."""
         request = qdrant.ScrollPoints(
             collection_name=collection,
             offset=qdrant.PointId(uuid=uuid_text(after)) if after else None,
@@ -164,7 +152,7 @@ class QdrantStore:
         return [point for point in map(_read, answer.result) if point.id != after][:limit]
 
     def count(self, collection: str) -> int:
-        """See `Store.count`."""
+        """See `PointReader.count`."""
         request = qdrant.CountPoints(collection_name=collection, filter=qdrant_filters.live(()), exact=True)
         answer = self._connection.call(self._connection.points.Count, request, _doing("counting", collection))
         return int(answer.result.count)
@@ -198,19 +186,19 @@ class QdrantStore:
         return purged
 
     def defer_index(self, task: Task) -> bool:
-        """See `pipeline.backfill.bulk.BulkStore`."""
+        """See `DeferrableIndex.defer_index`."""
         return self._index.defer(task.collection)
 
     def restore_index(self, task: Task) -> bool:
-        """See `pipeline.backfill.bulk.BulkStore`."""
+        """See `DeferrableIndex.restore_index`."""
         return self._index.restore(task.collection)
 
     def is_indexed(self, task: Task) -> bool:
-        """See `pipeline.backfill.bulk.BulkStore`."""
+        """See `DeferrableIndex.is_indexed`."""
         return self._index.is_built(task.collection)
 
     def check(self) -> str:
-        """See `Store.check`."""
+        """See `Inspectable.check`."""
         version = self._connection.version()
         # The health check needs no key; this does.
         self._connection.call(
@@ -219,7 +207,7 @@ class QdrantStore:
         return f"Qdrant {version}"
 
     def close(self) -> None:
-        """See `Store.close`. Writes under way are finished."""
+        """See `PointStore.close`. Writes under way are finished."""
         with self._lock:
             self._closed = True
             writers, self._writers = list(self._writers.values()), {}
@@ -227,7 +215,7 @@ class QdrantStore:
             writer.shutdown(wait=True)
         self._connection.close()
 
-    def _write(self, name: str, points: SendableBatch, chunk: WireChunk) -> grpc.Future:
+    def _write(self, name: str, points: PointBatch, chunk: WireChunk) -> grpc.Future:
         """Sends one chunk, waits until it is applied, and asks for the versions stored now without waiting."""
         request = chunk.upsert(upsert_head(name, strong=self._strong()), points.vectors[name][chunk.rows])
         self._connection.upsert(request, _doing("writing to", name), len(points))

@@ -1,4 +1,4 @@
-"""Puts the building of a collection's vector index off while it is filled, and has it built afterwards."""
+"""Postpones building a collection's vector index while it is filled, and resumes it afterwards."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import read_payload
 
 DEFERRED = "hnsw_m"
-"""Name in the collection's metadata of the links per vector that are to be restored. It survives a crash of ours."""
+"""Name in the collection's metadata of the links per vector to restore: it survives a crash of this process."""
 
 
 class DeferredIndex:
@@ -32,7 +32,7 @@ class DeferredIndex:
         return True
 
     def restore(self, name: str) -> bool:
-        """Starts building again where it was put off; whether it was."""
+        """Resumes building where it was put off; whether it was."""
         links = read_payload(self._info(name).config.metadata).get(DEFERRED)
         if links is None:
             return False
@@ -42,7 +42,7 @@ class DeferredIndex:
     def is_built(self, name: str) -> bool:
         """Whether the optimizer has nothing left to do. Raises EnvironmentFault when it failed.
 
-        Grey is a collection whose optimizer waits for the next write, as after a restart: nothing will come of waiting.
+        Grey: the optimizer waits for the next write, as after a restart, so waiting for it would not help.
         """
         info = self._info(name)
         if info.status == qdrant.CollectionStatus.Red:

@@ -1,4 +1,4 @@
-"""Physical collections and aliases on a Qdrant server: created, checked, never changed behind anybody's back."""
+"""Physical collections and aliases on a Qdrant server: created and checked, never changed silently."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from qdrant_client import grpc as qdrant
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.filters import payload_path
-from pipeline.stores.metadata import DISTANCE, check_metadata, collection_metadata, describe
+from pipeline.interfaces import CollectionState
+from pipeline.stores.metadata import DISTANCE, check_metadata, collection_metadata, collection_state
 from pipeline.stores.points import STATE_FIELD
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import read_payload
@@ -34,7 +35,7 @@ class QdrantCollections:
     def __init__(
         self, connection: QdrantConnection, config: QdrantStoreConfig, pipeline: str, filterable: Sequence[str]
     ) -> None:
-        """Takes what new collections are made with; `filterable` payload fields get a keyword index."""
+        """Takes what new collections are created with; `filterable` payload fields get a keyword index."""
         self._connection = connection
         self._config = config
         self._pipeline = pipeline
@@ -56,15 +57,15 @@ class QdrantCollections:
             self.point(task.alias, found.name)
         return found
 
-    def inspect(self, task: Task) -> str:
-        """Returns what stands where the task will write, in a few words. Raises like `open`, and creates nothing."""
+    def inspect(self, task: Task) -> CollectionState:
+        """Returns what stands where the task will write. Raises like `open`, and creates nothing."""
         found = self.find(task.collection)
         if found is not None:
             _check(found, task, self._pipeline)
-        return describe(task, self.target(task.alias), exists=found is not None)
+        return collection_state(task, self.target(task.alias), exists=found is not None)
 
     def get(self, name: str) -> Collection:
-        """Returns the collection. Raises EnvironmentFault when there is none: it is never made anew here."""
+        """Returns the collection. Raises EnvironmentFault when it does not exist: it is never recreated here."""
         found = self.find(name)
         if found is None:
             raise EnvironmentFault(
@@ -74,7 +75,7 @@ class QdrantCollections:
         return found
 
     def find(self, name: str) -> Collection | None:
-        """Returns the collection of that very name, None when there is none; aliases are not followed."""
+        """Returns the collection of exactly that name, None when it does not exist; aliases are not followed."""
         doing = f"looking up collection {name!r}"
         listed = self._connection.call(
             self._connection.collections.List, qdrant.ListCollectionsRequest(), doing
@@ -93,7 +94,7 @@ class QdrantCollections:
         )
 
     def target(self, alias: str) -> str | None:
-        """Returns the collection an alias leads to, None when there is no such alias."""
+        """Returns the collection an alias leads to, None when the alias does not exist."""
         answer = self._connection.call(
             self._connection.collections.ListAliases, qdrant.ListAliasesRequest(), f"looking up alias {alias!r}"
         )
@@ -102,7 +103,7 @@ class QdrantCollections:
     def point(self, alias: str, collection: str) -> None:
         """Makes the alias lead to the collection, replacing where it led before in one step.
 
-        A create alone: a list of delete and create that fails half-way leaves no alias at all.
+        Only a create: a delete and a create that fail half-way would leave no alias at all.
         """
         action = qdrant.AliasOperations(create_alias=qdrant.CreateAlias(collection_name=collection, alias_name=alias))
         self._connection.call(
@@ -160,7 +161,7 @@ def _check(found: Collection, task: Task, pipeline: str) -> None:
     ):
         if have != need:
             raise EnvironmentFault(
-                f"collection {found.name!r} was made with {what} {have!r}, task {task.name!r} needs {need!r}; "
+                f"collection {found.name!r} was created with {what} {have!r}, task {task.name!r} needs {need!r}; "
                 f"use another collection name, or drop the collection"
             )
     check_metadata(found.name, found.metadata, task, pipeline)

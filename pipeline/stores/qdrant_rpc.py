@@ -1,4 +1,4 @@
-"""One connection to a Qdrant server: calls with a deadline and credentials, and errors in our classes."""
+"""One connection to a Qdrant server: calls with a deadline and credentials, and their errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, UnknownOutcomeError
-from pipeline.stores.grpc_errors import translate
+from pipeline.stores.grpc_errors import error_from_grpc
 
 DEFAULT_PORT = 6334
 MIN_VERSION = (1, 19)
@@ -48,39 +48,38 @@ class QdrantConnection:
             request_serializer=None,
             response_deserializer=qdrant.PointsOperationResponse.FromString,
         )
-
         self._get = self._channel.unary_unary(
             "/qdrant.Points/Get", request_serializer=None, response_deserializer=qdrant.GetResponse.FromString
         )
 
     def call(self, method: Callable[..., Any], request: object, doing: str) -> Any:
-        """Returns the answer; raises what `translate` makes of a failure."""
+        """Returns the answer; raises what `error_from_grpc` makes of a failure."""
         try:
             return method(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise translate(error, doing) from error
+            raise error_from_grpc(error, doing) from error
 
     def start_get(self, request: bytes) -> grpc.Future:
         """Sends a serialised GetPoints and returns at once; `result` waits for its answer."""
         return self._get.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
     def result(self, future: grpc.Future, doing: str) -> Any:
-        """Returns the answer of a call already sent; raises what `translate` makes of a failure."""
+        """Returns the answer of a call already sent; raises what `error_from_grpc` makes of a failure."""
         try:
             return future.result()
         except grpc.RpcError as error:
-            raise translate(error, doing) from error
+            raise error_from_grpc(error, doing) from error
 
     def upsert(self, request: bytes, doing: str, num_points: int) -> None:
         """Sends a serialised UpsertPoints and returns when the server has applied it.
 
-        Raises UnknownOutcomeError for every status but Completed: an acknowledged write is not applied
-        yet, a timed-out wait may or may not be.
+        Raises UnknownOutcomeError for every status except Completed: an acknowledged write is not applied
+        yet, and one whose wait timed out may or may not be.
         """
         try:
             answer = self._upsert(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise translate(error, doing, num_points) from error
+            raise error_from_grpc(error, doing, num_points) from error
         check_completed(answer, doing)
 
     def version(self) -> str:

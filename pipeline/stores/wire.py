@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from qdrant_client import grpc as qdrant
 
-from pipeline.records.batches import Float32
-from pipeline.stores.points import UNVERSIONED, VERSION_FIELD, SendableBatch, uuid_text
+from pipeline.records.batches import Float32, PointBatch
+from pipeline.records.record import uuid_text
+from pipeline.stores.points import UNVERSIONED, VERSION_FIELD, ids_of, stored_payloads
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 """Protobuf wire types."""
@@ -87,19 +88,19 @@ class WireChunk:
 
     __slots__ = ("_deleted", "_guard", "_heads", "_ids", "_versions", "rows")
 
-    def __init__(self, batch: SendableBatch, rows: slice, *, over_equal: bool = False) -> None:
+    def __init__(self, batch: PointBatch, rows: slice, *, over_equal: bool = False) -> None:
         """Encodes ids, payloads and the guard of the rows; `over_equal` lets it through to points of equal version.
 
         Raises TypeError or ValueError for a payload value the protocol cannot carry.
         """
         self.rows = rows
-        texts = [uuid_text(point) for point in batch.ids[rows]]
+        texts = [uuid_text(point) for point in ids_of(batch.ids[rows])]
         ids = [_UUID_SIZED + text.encode() for text in texts]
-        versions = batch.versions[rows]
-        self._deleted = batch.deleted[rows]
+        versions: list[int] = batch.versions[rows].tolist()
+        self._deleted: list[bool] = batch.deleted[rows].tolist()
         self._heads = [
             _POINT_ID_SIZED + point + _map(_PAYLOAD, payload, 0)
-            for point, payload in zip(ids, batch.payloads[rows], strict=True)
+            for point, payload in zip(ids, stored_payloads(batch, rows), strict=True)
         ]
         self._guard = _sized(_UPDATE_FILTER, _version_guard(texts, [v + over_equal for v in versions]))
         self._ids = b"".join([part for point in ids for part in (_GET_ID_SIZED, point)])
@@ -225,11 +226,11 @@ def _container(value: Any, depth: int) -> bytes:
         return _sized(_STRUCT, _map(_FIELDS, value, depth))
     if isinstance(value, (list, tuple)):
         return _sized(_LIST, b"".join([_sized(_VALUES, _value(item, depth + 1)) for item in value]))
-    raise TypeError(f"a {type(value).__name__} is no JSON value")
+    raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
 def _version(payload: Mapping[str, qdrant.Value]) -> float:
-    """Returns the version in a stored payload; below every version where there is none the guard compares."""
+    """Returns the version in a stored payload as the guard compares it; UNVERSIONED where it finds no number."""
     value = payload.get(VERSION_FIELD)
     if value is None:
         return UNVERSIONED

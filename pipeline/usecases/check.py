@@ -1,19 +1,24 @@
-"""Gathers what a configuration will do and everything that is wrong with it, and starts and creates nothing."""
+"""Reports what a configuration will do and everything that is wrong with it; starts and creates nothing."""
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
+from pipeline.config.advice import advice, file_faults
 from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.store import EdgeStoreConfig
+from pipeline.context import Context
+from pipeline.engine.load import check_tasks, identify, instruction_form
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
+from pipeline.interfaces import Inspectable
+from pipeline.quality.advice import Asked, instruction_advice
 from pipeline.tasks import ModelIdentity, Task, bind_task
+from pipeline.usecases.prompts import Prompter, load_prompter
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
@@ -34,7 +39,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedTask:
+class TopicTask:
     """One task of one topic, and the collection it fills."""
 
     topic: str
@@ -47,26 +52,38 @@ class PlannedTask:
     collection: str | None
     """The physical collection; None without a dimension."""
     state: str
-    """What stands in the store under that name."""
+    """What the store holds under that name."""
     record_prompt: str
     query_prompt: str
 
 
 @dataclass(slots=True)
-class Plan:
-    """What `refract check` found."""
+class CheckReport:
+    """What a configuration will do, and what is wrong with it."""
 
     pipeline: str
-    tasks: list[PlannedTask] = field(default_factory=list)
+    tasks: list[TopicTask] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)
+    """What the brokers say, by fact."""
     store: str = ""
+    """What the store says about itself."""
     faults: list[Fault] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    """What was not checked, and why."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+    def tree(self) -> dict[str, Any]:
+        """Returns the report as `--json` prints it."""
+        return {"ok": self.ok, **asdict(self)}
 
     @contextmanager
     def catching(self, what: str = "") -> Iterator[None]:
-        """Turns an error of the block into faults, one per line of its message, and goes on."""
+        """Turns an error of the block into faults, one per line of its message, and continues."""
         try:
             yield
         except RefractError as error:
@@ -74,86 +91,73 @@ class Plan:
             self.add(kind, str(error), what)
 
     def add(self, kind: FaultKind, text: str, what: str = "") -> None:
-        """Notes a fault for every line, each once."""
+        """Adds a fault for every line of the text, each once."""
         for line in text.splitlines():
             fault = Fault(kind, f"{what}: {line}" if what else line)
             if fault not in self.faults:
                 self.faults.append(fault)
 
 
-@runtime_checkable
-class _Inspectable(Protocol):
-    """A store that can tell, without creating anything, what stands where a task will write."""
+def check(context: Context, *, offline: bool = False) -> CheckReport:
+    """Checks everything that can be checked without starting or creating anything.
 
-    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, str]:
-        """Returns task name -> a few words. Raises EnvironmentFault where the task must not write."""
-
-
-def make_plan(path: Path, *, offline: bool) -> Plan:
-    """Checks everything that can be checked.
-
-    Raises:
-        ConfigError: the file itself is wrong, so that there is nothing to plan with.
+    Faults are collected, not raised. `offline` asks neither brokers nor store nor a model hub.
     """
-    from pipeline.config.advice import advice, file_faults
-    from pipeline.config.load import load_config
-
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported; else it tries for half a minute
-    config = load_config(path)
-    plan = Plan(config.pipeline)
-    plan.advice = advice(config, ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
-    plan.faults = [Fault(FaultKind.CONFIG, f"{path}: {line}") for line in file_faults(config)]
-    identities, prompters = _models(config, plan, offline=offline)
+    config = context.config
+    report = CheckReport(config.pipeline)
+    report.advice = advice(config, ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
+    report.faults = [Fault(FaultKind.CONFIG, f"{context.source.origin}: {line}") for line in file_faults(config)]
+    identities, prompters = _models(config, report, offline=offline)
+    report.advice += instruction_advice(_asked(config, identities))
     bound = {
         name: bind_task(name, task, identities[task.model])
         for name, task in config.tasks.items()
         if task.model in identities
     }
-    states: dict[str, str] = {}
+    states: Mapping[str, str] = {}
     if offline:
-        plan.skipped += ["brokers and topics (--offline)", "store and collections (--offline)"]
+        report.skipped += ["brokers and topics (--offline)", "store and collections (--offline)"]
     else:
-        with plan.catching():
-            plan.source = _source(config)
-        states = _store(config, list(bound.values()), plan)
-    plan.tasks = list(_planned(config, bound, prompters, states))
-    return plan
+        with report.catching():
+            report.source = _ask_brokers(config)
+        states = _ask_store(context, list(bound.values()), report)
+    report.tasks = list(_topic_tasks(config, bound, prompters, states))
+    return report
 
 
-class _Prompter(Protocol):
-    def show(self, prompt: str, text: str) -> tuple[str, list[int]]:
-        """Returns what the model sees for a text, and its token ids."""
+def _asked(config: Config, models: Collection[str]) -> list[Asked]:
+    """Returns what the tasks of those models ask that can be looked at."""
+    is_free = {name: instruction_form(config.models[name]).is_free for name in models}
+    return [
+        Asked(name, task.model, task.instruction, task.query_instruction, task.mode, is_free[task.model])
+        for name, task in config.tasks.items()
+        if task.model in is_free
+    ]
 
 
-def prompter(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> _Prompter:
-    """Returns what shows the prompts of a model's tasks. Raises ConfigError, TransientError."""
-    from pipeline.engine.load import load_tokenizer
-
-    return cast("_Prompter", load_tokenizer(model, tasks))
-
-
-def _models(config: Config, plan: Plan, *, offline: bool) -> tuple[dict[str, ModelIdentity], dict[str, _Prompter]]:
-    """Every model's identity, and what shows its prompts, for those that are there and can do their tasks."""
-    from pipeline.engine.load import identify
-
+def _models(
+    config: Config, report: CheckReport, *, offline: bool
+) -> tuple[dict[str, ModelIdentity], dict[str, Prompter]]:
+    """Returns the identity of every model that is there and can do its tasks, and what shows its prompts."""
     identities: dict[str, ModelIdentity] = {}
-    prompters: dict[str, _Prompter] = {}
+    prompters: dict[str, Prompter] = {}
     for name, model in config.models.items():
-        own = config.tasks_of(name)
-        if not _tasks_fit(name, model, own, plan, offline=offline):
+        tasks = config.tasks_of(name)
+        if not _tasks_fit(name, model, tasks, report, offline=offline):
             continue
-        with plan.catching(f"models.{name}"):
+        with report.catching(f"models.{name}"):
             identities[name] = identify(model)
-            if own:
-                prompters[name] = prompter(model, own)
+            if tasks:
+                prompters[name] = load_prompter(model, tasks)
     return identities, prompters
 
 
-def _tasks_fit(name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], plan: Plan, *, offline: bool) -> bool:
-    """Checks task by task, so that every fault is told, unless the model's files cannot be had at all."""
-    from pipeline.engine.load import check_tasks
-
+def _tasks_fit(
+    name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], report: CheckReport, *, offline: bool
+) -> bool:
+    """Checks task by task, so that every fault is reported, unless the model's files are not available at all."""
     fits = True
     for task, settings in tasks.items():
         try:
@@ -161,75 +165,71 @@ def _tasks_fit(name: str, model: ModelConfig, tasks: Mapping[str, TaskConfig], p
         except ConfigError as error:
             fits = False
             if not isinstance(error.__cause__, TransientError):
-                plan.add(FaultKind.CONFIG, str(error))
+                report.add(FaultKind.CONFIG, str(error))
                 continue
             if offline:
-                plan.skipped.append(f"models.{name}: {model.model} is not on this machine (--offline)")
+                report.skipped.append(f"models.{name}: {model.model} is not on this machine (--offline)")
             else:
-                plan.add(FaultKind.UNREACHABLE, str(error))
+                report.add(FaultKind.UNREACHABLE, str(error))
             break
     return fits
 
 
-def _source(config: Config) -> dict[str, Any]:
-    from pipeline.sources.client.admin import inspect
+def _ask_brokers(config: Config) -> dict[str, Any]:
+    from pipeline.sources.client.admin import inspect_cluster  # Kafka, unless offline
 
-    return inspect(config.source)
+    return inspect_cluster(config.source)
 
 
-def _store(config: Config, tasks: list[Task], plan: Plan) -> dict[str, str]:
-    """Asks the store about itself and about every task's collection."""
-    from pipeline.stores.open import open_store
-
-    if isinstance(config.store, EdgeStoreConfig) and not config.store.path.exists():
-        plan.store = f"Qdrant Edge in {config.store.path}, which will be created"
+def _ask_store(context: Context, tasks: Sequence[Task], report: CheckReport) -> dict[str, str]:
+    """Asks the store about itself and about every task's collection; returns what it says of each task."""
+    settings = context.config.store
+    if isinstance(settings, EdgeStoreConfig) and not settings.path.exists():
+        report.store = f"Qdrant Edge in {settings.path}, which will be created"
         return {task.name: "new" for task in tasks}
     states: dict[str, str] = {}
-    with plan.catching("store"):
+    with report.catching("store"):
         try:
-            store = open_store(config.store, config.pipeline, config.filterable)
+            store = context.open_store()
         except EnvironmentFault:
-            if not _app_runs(config):
+            if not _app_runs(context.config):
                 raise
-            plan.store = "in use by the running app"
+            report.store = "in use by the running app"
             return {}
-        try:
-            plan.store = store.check()
-            if isinstance(store, _Inspectable):
-                states = _inspect(store, tasks, plan)
-        finally:
-            store.close()
+        with closing(store):
+            report.store = store.check()
+            states = _inspect(store, tasks, report)
     return states
 
 
-def _inspect(store: _Inspectable, tasks: list[Task], plan: Plan) -> dict[str, str]:
+def _inspect(store: Inspectable, tasks: Sequence[Task], report: CheckReport) -> dict[str, str]:
     states: dict[str, str] = {}
     for task in tasks:
-        with plan.catching(f"tasks.{task.name}"):
-            states |= store.inspect([task])
+        with report.catching(f"tasks.{task.name}"):
+            states[task.name] = str(store.inspect([task])[task.name])
     return states
 
 
 def _app_runs(config: Config) -> bool:
-    """Whether the app of this configuration answers: then it is the one that holds the embedded store."""
-    from pipeline.usecases.client import AppClient
+    """Whether the app of this configuration answers, and so is the one that holds the embedded store."""
+    from pipeline.usecases.client import AppClient  # an HTTP client, for a store that is in use only
 
     try:
         with AppClient(config) as app:
-            return str(app.get("/v1/status").get("pipeline")) == config.pipeline
+            return str(app.status().get("pipeline")) == config.pipeline
     except RefractError:
         return False
 
 
-def _planned(
-    config: Config, bound: Mapping[str, Task], prompters: Mapping[str, _Prompter], states: Mapping[str, str]
-) -> Iterator[PlannedTask]:
+def _topic_tasks(
+    config: Config, bound: Mapping[str, Task], prompters: Mapping[str, Prompter], states: Mapping[str, str]
+) -> Iterator[TopicTask]:
     for topic, topic_config in config.source.topics.items():
         sample = _PLACEHOLDER.sub(lambda match: f"<{match[1].removesuffix('?')}>", topic_config.text)
         for name in topic_config.tasks:
             task, settings = bound.get(name), config.tasks[name]
-            shown = prompters.get(settings.model)
-            yield PlannedTask(
+            prompter = prompters.get(settings.model)
+            yield TopicTask(
                 topic=topic,
                 task=name,
                 mode=settings.mode,
@@ -238,6 +238,6 @@ def _planned(
                 alias=settings.collection or name,
                 collection=task.collection if task else None,
                 state=states.get(name, "not checked"),
-                record_prompt=shown.show(task.prompt, sample)[0] if shown and task else "",
-                query_prompt=shown.show(task.query_prompt, "<query>")[0] if shown and task else "",
+                record_prompt=prompter.show(task.prompt, sample)[0] if prompter and task else "",
+                query_prompt=prompter.show(task.query_prompt, "<query>")[0] if prompter and task else "",
             )

@@ -1,11 +1,12 @@
 """Talks to the running app over HTTP, as any other client would."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import httpx
 
 from pipeline.config.app import Config
-from pipeline.errors import ConfigError, RefractError, TransientError
+from pipeline.errors import ConfigError, RefractError, TransientError, nearest
 
 _TIMEOUT_S = 30.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - read, to turn it into an address one can call
@@ -15,6 +16,7 @@ class AppClient:
     """The app of one configuration, at its `api.host` and `api.port`. Close it, or use it in a `with`."""
 
     def __init__(self, config: Config, transport: httpx.BaseTransport | None = None) -> None:
+        self._tasks = config.tasks
         host = config.api.host
         host = _EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
         self.url = f"http://{host}:{config.api.port}"
@@ -38,19 +40,41 @@ class AppClient:
         """Frees the connections."""
         self._http.close()
 
-    def get(self, path: str) -> Any:
-        """Returns the JSON behind a path. Raises like `post`."""
-        return self._call("GET", path, None)
+    def status(self) -> dict[str, Any]:
+        """Returns what the app is doing, as `/v1/status` answers. Raises like `search`."""
+        state: dict[str, Any] = self._call("GET", "/v1/status", None)
+        return state
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Sends JSON and returns the JSON of the answer.
+    def search(
+        self,
+        task: str,
+        *,
+        text: str | None = None,
+        key: str | int | None = None,
+        limit: int = 10,
+        filters: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Returns the hits, as `/v1/search` answers.
+
+        Args:
+            task: The task whose collection is searched.
+            text: What to look for.
+            key: Instead of a text: the key of a record whose neighbours to look for.
+            limit: How many hits.
+            filters: Payload field -> a value, or a list of values of which one must match.
 
         Raises:
-            TransientError: nothing answers, or the app says it cannot just now.
-            ConfigError: the app refuses the key of this configuration.
+            TransientError: nothing answers, or the app is not able to answer now.
+            ConfigError: no such task, or the app refuses the key of this configuration.
             RefractError: the app refuses the request; the message is the app's.
         """
-        return self._call("POST", path, body)
+        if task not in self._tasks:
+            raise ConfigError(f"no task {task!r}.{nearest(task, self._tasks)} Tasks: {', '.join(self._tasks)}")
+        body = {"task": task, "limit": limit, "filter": dict(filters or {})}
+        found: dict[str, Any] = self._call(
+            "POST", "/v1/search", body | ({"text": text} if key is None else {"id": key})
+        )
+        return found
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:
@@ -74,7 +98,19 @@ class AppClient:
         try:
             return answer.json()
         except ValueError:
-            raise RefractError(f"what answers at {self.url} is not this app: it sent no JSON") from None
+            raise RefractError(f"what answers at {self.url} is not this app: its answer is not JSON") from None
+
+
+def app_answers(config: Config) -> bool:
+    """Whether an app answers at the configuration's address, even if only to refuse."""
+    try:
+        with AppClient(config) as app:
+            app.status()
+    except TransientError:
+        return False
+    except RefractError:
+        return True
+    return True
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.context import Context
-from pipeline.records.batches import Float32, Priority
+from pipeline.records.batches import Float32
 
 
 def embed(context: Context, task_name: str, texts: Sequence[str], *, as_queries: bool = False) -> Float32:
@@ -14,12 +14,8 @@ def embed(context: Context, task_name: str, texts: Sequence[str], *, as_queries:
     Raises ConfigError for an unknown task or a model that cannot work, TransientError where its files cannot be had.
     """
     task = context.task(task_name)
-    model = task.config.model
-    prompt = task.query_prompt if as_queries else task.prompt
-    tokenizer = context.tokenizers([model])[model]
     rows = np.empty((len(texts), task.dimension), np.float32)
     size = context.config.limits.max_batch_records
     for begin in range(0, len(texts), size):
-        tokens = tokenizer.encode(texts[begin : begin + size], [prompt])
-        (rows[begin : begin + size],) = context.embedder.embed(model, tokens, Priority.BACKFILL)
+        rows[begin : begin + size] = context.encode(task, texts[begin : begin + size], as_queries=as_queries)
     return rows

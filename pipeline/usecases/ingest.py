@@ -3,19 +3,24 @@
 from functools import partial
 
 from pipeline.context import Context
-from pipeline.interfaces import Source
+from pipeline.interfaces import PointStore, Source
 from pipeline.live.durability import Durability
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.refractor import Refractor
 from pipeline.live.routes import Ports, Routes
 from pipeline.live.witness import confirm
 from pipeline.live.worker import Loop, StreamWorker
+from pipeline.records.decode import Decoders
 from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 
 
-def build_member(context: Context, ports: Ports, loop: Loop, instance: int) -> tuple[StreamWorker, OffsetTracker]:
+def build_member(
+    context: Context, store: PointStore, ports: Ports, loop: Loop, instance: int
+) -> tuple[StreamWorker, OffsetTracker]:
     """Returns a worker that reads every topic of the configuration, and its tracker. Nothing is connected yet.
 
+    `store` is the one that the ports write to: it is also opened, flushed and asked for what it holds.
     `instance` numbers the members of one app: it decides the client's and, with static membership, the member's id.
     Raises ConfigError, TransientError where a model's files cannot be read.
     """
@@ -23,10 +28,12 @@ def build_member(context: Context, ports: Ports, loop: Loop, instance: int) -> t
     tasks = {name: [context.tasks[task] for task in topic.tasks] for name, topic in config.source.topics.items()}
     models = {task.config.model for used in tasks.values() for task in used}
     routes = Routes(config.pipeline, tasks, context.tokenizers(models))
-    held = partial(confirm, ports.store, tasks, config.source.group_id)
+    held = partial(confirm, store, tasks, config.source.group_id)
+
+    decoders = Decoders(config.source, config.limits)
 
     def open_source() -> Source:
-        return KafkaSource(config.source, config.limits, tracker, instance=instance, confirm=held)
+        return KafkaSource(GroupMember(config.source, instance), decoders, tracker, confirm=held)
 
-    durability = Durability(ports.store, routes.all_tasks, tracker, held)
+    durability = Durability(store, routes.all_tasks, tracker, held)
     return StreamWorker(open_source, Refractor(routes, ports, tracker), durability, ports.observer, loop), tracker

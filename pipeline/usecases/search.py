@@ -26,7 +26,7 @@ class StoreSearch:
             raise ConfigError("give either a text or the key of a record")
         searcher = self._searcher()
         if searcher is None:
-            return self._ask_app({"task": task, "text": text, "id": key, "limit": limit, "filter": dict(filters)})
+            return self._ask_app(task, text, key, limit, filters)
         if text is not None:
             return searcher.by_text(task, text, limit, filters)
         return searcher.by_key(task, key if key is not None else "", limit, filters)
@@ -55,7 +55,7 @@ class StoreSearch:
         """Returns the app of this configuration. Raises the fault where it is not the app that holds the store."""
         app = AppClient(self._context.config)
         try:
-            is_ours = app.get("/v1/status").get("pipeline") == self._context.config.pipeline
+            is_ours = app.status().get("pipeline") == self._context.config.pipeline
         except RefractError:
             is_ours = False
         if not is_ours:
@@ -63,7 +63,7 @@ class StoreSearch:
             raise fault
         return app
 
-    def _ask_app(self, body: dict[str, object]) -> list[Hit]:
+    def _ask_app(self, task: str, text: str | None, key: str | int | None, limit: int, filters: Filters) -> list[Hit]:
         assert self._app is not None  # noqa: S101 - found by `_searcher`
-        answer = self._app.post("/v1/search", {name: value for name, value in body.items() if value is not None})
+        answer = self._app.search(task, text=text, key=key, limit=limit, filters=filters)
         return [Hit(**hit) for hit in answer["hits"]]

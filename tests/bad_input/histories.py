@@ -11,13 +11,13 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointStore
 from pipeline.live.breaker import WINDOW_RECORDS
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import Record, point_id
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.stores.edge import EdgeStore
-from pipeline.stores.points import sendable
+from pipeline.stores.points import checked
 from pipeline.stores.wire import WireChunk, upsert_head
 from tests.bad_input.case import MARKER_TEXT, Case, Place, verdict
 from tests.bad_input.stream import FIRST_OFFSET, PIPELINE, URGENCY, Stream, body, good, message, stops_with
@@ -55,7 +55,7 @@ def history(row: int, given: str, expected: str, *polls: list[Step]) -> Case:
     return Case(row, given, expected, see)
 
 
-def _after(place: Place, store: Store, polls: tuple[list[Step], ...]) -> str:
+def _after(place: Place, store: PointStore, polls: tuple[list[Step], ...]) -> str:
     offset = FIRST_OFFSET
     script: list[Any] = [assign]
     for poll in polls:
@@ -254,7 +254,7 @@ def _on_the_wire(record: Record) -> bytes:
     vectors = np.ones((1, 4), np.float32)
     ids = np.frombuffer(point_id(PIPELINE, record.key), np.uint8).reshape(1, 16)
     batch = PointBatch(ids, np.ones(1, np.int64), np.zeros(1, np.bool_), [record.payload], {"c": vectors})
-    return WireChunk(sendable(batch), slice(0, 1)).upsert(upsert_head("c", strong=False), vectors)
+    return WireChunk(checked(batch), slice(0, 1)).upsert(upsert_head("c", strong=False), vectors)
 
 
 CASES = [

@@ -74,7 +74,7 @@ def _too_many_gpus(place: Place) -> str:
 
 def _checked(place: Place, path: Path, says: str) -> str:
     """Runs `refract check --json` with brokers that answer; tells how it ended."""
-    place.patch.setattr("pipeline.sources.client.admin.inspect", lambda _config: {"brokers": 1})
+    place.patch.setattr("pipeline.sources.client.admin.inspect_cluster", lambda _config: {"brokers": 1})
     place.patch.setenv("HF_HUB_OFFLINE", "1")
     code, plan, shown = _check(path)
     spoken = [fault["message"] for fault in plan["faults"]] if code else plan["advice"]

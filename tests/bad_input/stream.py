@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RecordError
-from pipeline.interfaces import Source, Store
+from pipeline.interfaces import PointStore, Source
 from pipeline.live.durability import Durability
 from pipeline.live.observer import IngestObserver
 from pipeline.live.refractor import Refractor
@@ -23,9 +23,10 @@ from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports, Routes
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.records.decode import Headers, make_decoder
-from pipeline.records.record import Position, Record, point_id
+from pipeline.records.decode import Decoders
+from pipeline.records.record import Headers, Position, Record, point_id
 from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Place, leaks, verdict
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeStore, FakeTokenizer, task, vector
@@ -65,7 +66,7 @@ class Stream:
         *,
         topic: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
-        store: Store | None = None,
+        store: PointStore | None = None,
     ) -> None:
         place.patch.setattr("pipeline.live.worker.POLL_TIMEOUT_S", 0.1)
         place.patch.setattr("pipeline.live.worker.TAKE_TIMEOUT_S", 0.01)
@@ -82,6 +83,7 @@ class Stream:
                 "dead_letter_topic": "dead",
             }
         )
+        self._decoders = Decoders(self.config, self.limits, lambda: NOW_MS)
         self.store = store or FakeStore()
         self.letters = FakeDeadLetters()
         self.embedder = FakeEmbedder()
@@ -105,7 +107,7 @@ class Stream:
 
     def decoder_says(self, bad: Any) -> Record | RecordError:
         """What the decoder makes of a message, to compare with what arrived."""
-        decoder = make_decoder("t", self.config.topics["t"], self.limits, lambda: NOW_MS)
+        decoder = self._decoders.of("t")
         try:
             return decoder.decode(bad.key, bad.value, Position("t", 0, bad.offset, bad.timestamp), bad.headers)
         except RecordError as error:
@@ -131,14 +133,8 @@ class Stream:
         tracker = self.group.tracker
 
         def open_source() -> Source:
-            return KafkaSource(
-                self.config,
-                self.limits,
-                tracker,
-                clock=lambda: self.group.now,
-                clock_ms=lambda: NOW_MS,
-                make_consumer=self.group._make_consumer,
-            )
+            member = GroupMember(self.config, make_consumer=self.group._make_consumer)
+            return KafkaSource(member, self._decoders, tracker, clock=lambda: self.group.now)
 
         observer = IngestObserver(self.metrics)
         ports = Ports(self.embedder, self.store, self.letters, Retrier(self._stop, lambda _: None), observer)

@@ -25,11 +25,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.backfill_run import BackfillRun, Progress, needed_resources
-from actors.cluster import cluster
-from pipeline.backfill.fragments import list_fragments
-from pipeline.backfill.ledger import Ledger
-from pipeline.backfill.work import Job, Work
+from actors.backfill_run import RayExecutor
+from pipeline.backfill.executor import RunState
+from pipeline.backfill.watch import Unwatched
 from pipeline.config.load import ConfigTree, load_config
 from pipeline.config.model import ModelConfig
 from pipeline.context import Context
@@ -38,6 +36,7 @@ from pipeline.engine.spec import resolve
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
 from pipeline.stores.open import open_store
+from pipeline.usecases.backfill import BackfillRequest, backfill
 from tests.benchmarks import _harness as harness
 from tests.benchmarks.live import ENGINE_ALONE
 
@@ -130,29 +129,23 @@ def write_rows(texts: list[str], count: int, path: Path, row_group: int = ROW_GR
 def backfill_rate(model: Mapping[str, Any], rows: Path) -> float:
     """Returns rows a second of a backfill, ledger included, from the first rows written to the end."""
     with harness.app_config("localhost:9092", model, "bench") as path:
-        source = ConfigTree.read(path)
-        tasks = list(Context(source).tasks.values())
-        ledger = Ledger(path.parent / "ledger", tasks)
-        seen: list[tuple[float, float]] = []
+        watch = _FirstAndLast()
+        report = backfill(Context(ConfigTree.read(path)), BackfillRequest([str(rows)]), RayExecutor(None), watch)
+    assert report.ok, report.failed
+    (first_s, first_rows), (last_s, last_rows) = watch.seen[0], watch.seen[-1]
+    return (last_rows - first_rows) / (last_s - first_s)
 
-        def noted(work: Work, outcome: Any, done: bool) -> None:  # noqa: FBT001 - a callback
-            ledger.note(work.fragment, tasks, work.start, outcome, done=done)
 
-        def failed(work: Work, why: str) -> None:
-            raise RuntimeError(f"{work.fragment.name}: {why}")
+class _FirstAndLast(Unwatched):
+    """Notes when how many rows were written; the last time is that of the end, before actors and Ray end."""
 
-        def progress(found: Progress) -> None:
-            if found.counts.written and not seen:
-                seen.append((time.monotonic(), found.counts.written / len(tasks)))
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []
 
-        job = Job(source, "bench", list(harness.TASKS), None, share=False)
-        fragments = list_fragments([str(rows)])
-        with cluster(None, "refract", needed_resources(job)):
-            BackfillRun(job, noted, failed, progress).run([Work(each, job.tasks, 0) for each in fragments])
-            ended_s = time.monotonic()
-        ledger.close()
-    ((first_s, first_rows),) = seen
-    return (sum(each.num_rows or 0 for each in fragments) - first_rows) / (ended_s - first_s)
+    def show(self, state: RunState) -> None:
+        """See BackfillWatch."""
+        if state.counts.written:
+            self.seen.append((time.monotonic(), state.counts.written / len(harness.TASKS)))
 
 
 def bare_loop_rate(rows: Path) -> float:

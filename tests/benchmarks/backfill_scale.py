@@ -16,7 +16,7 @@ cores, time on the clock says nothing, processor time does.
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +27,13 @@ import ray
 from ray.cluster_utils import Cluster
 
 import actors.backfill_run
-from actors.backfill_run import BackfillRun, Progress, needed_resources
+from actors.backfill_run import BackfillRun, needed_resources
 from actors.cluster import cluster
+from pipeline.backfill.executor import RunState
 from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.ledger import Ledger
-from pipeline.backfill.work import Job, Work
+from pipeline.backfill.outcome import Outcome
+from pipeline.backfill.work import BackfillJob, Work
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from tests.benchmarks import _harness as harness
@@ -45,7 +47,7 @@ COST_TURNS = 2
 COST_RUNS = 4
 IDLE_S = 3.0
 IDLE_RUNS = 3
-PROCESSES = {"carrier": "CarrierActor", "embedder": "_Embedder", "owner": "CountingOwner"}
+PROCESSES = {"carrier": "CarrierActor", "embedder": "BackfillEmbedder", "owner": "CountingOwner"}
 TEXTS = [f"Ticket {number}: the printer on floor {number % 7} does not print. " * 3 for number in range(997)]
 
 Sample = dict[str, float]
@@ -121,38 +123,71 @@ def cost_by(
 class _Repeatable(BackfillRun):
     """Runs again with the carriers of the run before."""
 
-    made: dict[int, Any]
-
-    def run(self, works: Sequence[Work]) -> None:
-        self.made = getattr(self, "made", {})
-        super().run(works)
-
     def _start_carrier(self, number: int) -> None:
-        if number in self.made:
-            self._carriers[number] = self.made[number]
-            self._joining[self.made[number].ready.remote()] = number
-            return
-        super()._start_carrier(number)
-        self.made[number] = self._carriers[number]
+        if number in self._carriers:
+            self._joining[self._carriers[number].ready.remote()] = number
+        else:
+            super()._start_carrier(number)
+
+
+class _Events:
+    """Implements BackfillEvents: nothing may fail."""
+
+    def doing(self, what: str) -> None:
+        """See BackfillEvents."""
+
+    def noted(self, work: Work, outcome: Outcome, *, done: bool) -> None:
+        """See BackfillEvents."""
+
+    def failed(self, work: Work, why: str) -> None:
+        """See BackfillEvents."""
+        raise RuntimeError(f"{work.name}: {why}")
+
+    def progress(self, state: RunState) -> None:
+        """See BackfillEvents."""
+
+
+class _Memory(_Events):
+    """Fills a table of memory while rows come through, and keeps a ledger."""
+
+    def __init__(self, ledger: Ledger, count: int) -> None:
+        self.table: list[Sample] = []
+        self.ledger_s = 0.0
+        self.began_s: float | None = None
+        self._ledger = ledger
+        self._count = count
+
+    def noted(self, work: Work, outcome: Outcome, *, done: bool) -> None:
+        """See BackfillEvents."""
+        start_s = time.monotonic()
+        self._ledger.note(work, outcome, done=done)
+        self.ledger_s += time.monotonic() - start_s
+
+    def progress(self, state: RunState) -> None:
+        """See BackfillEvents."""
+        through = state.counts.written / len(harness.TASKS)
+        if through and self.began_s is None:
+            self.began_s = time.monotonic()
+        if self.began_s is not None and through >= len(self.table) * self._count / SAMPLES:
+            self.table.append({"rows": through, "seconds": time.monotonic() - self.began_s} | private_mb())
+            print("  ".join(f"{name} {value:,.1f}" for name, value in self.table[-1].items()), flush=True)
 
 
 def costs_us(source: ConfigTree, rows: Path, count: int) -> list[float]:
     """Returns microseconds of processor time of a row in each of some runs, once every process has carried some."""
-    failures: list[str] = []
-    job = Job(source, "bench", list(harness.TASKS), None, share=False)
-    backfill = _Repeatable(job, lambda *_: None, lambda _, why: failures.append(why), lambda _: None)
+    job, events = BackfillJob(source, "bench", list(harness.TASKS)), _Events()
+    backfill = _Repeatable(job)
     ray.get(list(backfill._starting))
     works = [Work(each, job.tasks, 0) for each in list_fragments([str(rows)])]
     first = works[: 4 * len(backfill._embedders["model"])]
-    backfill.run(first)
-    ray.get([carrier.ready.remote() for carrier in backfill.made.values()])
-    backfill.run(first)
+    backfill.run(first, events)
+    ray.get([carrier.ready.remote() for carrier in backfill._carriers.values()])
+    backfill.run(first, events)
     idle, costs = idle_share(), []
     print(f"without work: {idle * 1000:.0f} ms a second", flush=True)
     for _ in range(COST_RUNS):
-        used_s, elapsed_s = spent(lambda: backfill.run(works))
+        used_s, elapsed_s = spent(lambda: backfill.run(works, events))
         costs.append((used_s - idle * elapsed_s) / count * 1e6)
-    assert not failures, failures[0]
     return costs
 
 
@@ -173,41 +208,22 @@ def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float
     """Returns a table of memory, seconds in the ledger, seconds from the first rows on, and points that arrived."""
     with TemporaryDirectory(prefix="refract-bench-") as folder:
         tasks = list(Context(source).tasks.values())
-        ledger, ledger_s = Ledger(Path(folder) / "ledger", tasks), 0.0
-        table: list[Sample] = []
-        began_s: list[float] = []
-
-        def noted(work: Work, outcome: Any, done: bool) -> None:  # noqa: FBT001 - a callback
-            nonlocal ledger_s
-            start_s = time.monotonic()
-            ledger.note(work.fragment, tasks, work.start, outcome, done=done)
-            ledger_s += time.monotonic() - start_s
-
-        def failed(work: Work, why: str) -> None:
-            raise RuntimeError(f"{work.fragment.name}: {why}")
-
-        def progress(found: Progress) -> None:
-            through = found.counts.written / len(tasks)
-            if through and not began_s:
-                began_s.append(time.monotonic())
-            if began_s and through >= len(table) * count / SAMPLES:
-                table.append({"rows": through, "seconds": time.monotonic() - began_s[0]} | private_mb())
-                print("  ".join(f"{name} {value:,.1f}" for name, value in table[-1].items()), flush=True)
-
+        ledger = Ledger(Path(folder) / "ledger", tasks)
+        events = _Memory(ledger, count)
         works = [Work(each, [task.name for task in tasks], 0) for each in list_fragments([str(rows)])]
-        backfill = BackfillRun(Job(source, "bench", list(harness.TASKS), None, share=False), noted, failed, progress)
-        backfill.run(works)
-        elapsed_s = time.monotonic() - began_s[0]
+        backfill = BackfillRun(BackfillJob(source, "bench", list(harness.TASKS)))
+        backfill.run(works, events)
+        elapsed_s = time.monotonic() - (events.began_s or 0.0)
         num_points = sum(ray.get([owner.num_points.remote() for owner, _ in backfill._owners]))
         ledger.close()
-        return table, ledger_s, elapsed_s, num_points
+        return events.table, events.ledger_s, elapsed_s, num_points
 
 
 @contextlib.contextmanager
 def local(num_embedders: int) -> Iterator[ConfigTree]:
     """A cluster of one node with so many embedders."""
     with configured(num_embedders) as source:
-        needed = needed_resources(Job(source, "bench", list(harness.TASKS), None, share=False))
+        needed = needed_resources(BackfillJob(source, "bench", list(harness.TASKS)))
         with cluster(None, "refract", {"CPU": needed["CPU"] + 2 * num_embedders}):
             yield source
 

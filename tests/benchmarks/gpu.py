@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.build import build_engine
 from pipeline.engine.flops import forward_flops, matmul_peak
-from pipeline.engine.measure import count_tokens, embed_all, prompt_lengths
+from pipeline.engine.measure import Workload, count_tokens
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.records.batches import Float32
 
@@ -127,11 +127,12 @@ def _ours(
     engine = build_engine(model, tasks, threads=None)
     load_s = time.perf_counter() - began_s
     tokenizer = PromptTokenizer(engine.spec, tasks)
-    seconds = _median_seconds(partial(embed_all, engine, tokenizer, texts, ["t"]), runs, device)
+    work = Workload(engine, tokenizer, texts, ["t"])
+    seconds = _median_seconds(work.embed_all, runs, device)
     batch = tokenizer.encode(texts, ["t"])
     alone_s = _median_seconds(partial(engine.embed, batch), runs, device)
-    lengths = prompt_lengths(engine, batch)
-    asked, computed = count_tokens(engine, tokenizer, texts, ["t"])
+    lengths = work.lengths()
+    asked, computed = count_tokens(work)
     peak = matmul_peak(device, torch.bfloat16)
     row = {
         "name": shape.name,

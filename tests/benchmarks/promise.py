@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock
@@ -31,8 +32,9 @@ from pipeline.live.routes import Ports, Routes
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
-from pipeline.records.decode import make_decoder
+from pipeline.records.decode import TopicDecoder
 from pipeline.records.record import Delivery, Partition, Position, Receipt, Witness
+from pipeline.records.strict_json import parse_object
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.edge_shard import EdgeShard
 from pipeline.tasks import bind_task
@@ -79,7 +81,7 @@ class ListSource:
         self._paused = False
         self._partition = Partition(TOPIC, 0)
         topic = TopicConfig(key="id", text="{text}", version="v", version_type="integer", tasks=list(TASK_CONFIGS))
-        self._decoder = make_decoder(TOPIC, topic, LIMITS, lambda: 1)
+        self._decoder = TopicDecoder(topic, LIMITS, partial(parse_object, max_depth=LIMITS.max_depth), lambda: 1)
         tracker.assign(self._partition, 0)
         self.worker: StreamWorker | None = None
 

@@ -17,11 +17,9 @@ import orjson
 import psutil
 import yaml
 
-from pipeline.cli.comparing import bound_tasks
-from pipeline.config.load import load_config
+from pipeline.context import Context
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
-from pipeline.stores.open import open_store
 from tests.broker import free_port
 
 DIMENSION = 32
@@ -48,9 +46,9 @@ def configuration(folder: Path) -> Path:
 
 
 def fill(path: Path, rows: Path, num_keys: int) -> None:
-    config = load_config(path)
-    tasks = list(bound_tasks(config).values())
-    store = open_store(config.store, config.pipeline, ())
+    context = Context.open(path)
+    tasks = list(context.tasks.values())
+    store = context.open_store()
     store.open(tasks)
     vectors = np.random.default_rng(1).standard_normal((STEP, DIMENSION), np.float32)
     with rows.open("wb") as file:

@@ -16,7 +16,7 @@ from qdrant_client.conversions.conversion import json_to_value
 
 from pipeline.config.model import TaskConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.qdrant import QdrantStore
@@ -75,7 +75,7 @@ def delete(key: str | int, version: int) -> Row:
     return (key, version, None, {})
 
 
-def stored(store: Store, task: Task) -> dict[bytes, tuple[int, bool]]:
+def stored(store: PointReader, task: Task) -> dict[bytes, tuple[int, bool]]:
     """Returns id -> (version, deleted) of everything in the task's collection."""
     return {point.id: (point.version, point.deleted) for point in store.scroll(task.collection, None, 100_000)}
 

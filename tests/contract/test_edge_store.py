@@ -13,7 +13,8 @@ import pytest
 from pipeline.errors import EnvironmentFault, Reason, RecordError, RefractError, TransientError
 from pipeline.stores.edge import MIN_FREE_BYTES, EdgeStore
 from pipeline.stores.edge_directory import EdgeDirectory
-from pipeline.stores.edge_shard import EdgeShard, translated
+from pipeline.stores.edge_errors import edge_errors
+from pipeline.stores.edge_shard import EdgeShard
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
     PIPELINE,
@@ -230,7 +231,7 @@ def test_a_registered_collection_is_loaded_when_it_is_first_read(edge_backend: E
     store.close()
     again = edge_backend.connect()
     assert again.count(task.collection) == 1
-    assert [hit.id for hit in again.search(task, unit(1.0), 5, {})] == [key_id("k")]
+    assert [hit.id for hit in again.search(task, unit(1.0), 5, ())] == [key_id("k")]
 
 
 def test_upkeep_runs_after_writes_and_rests_otherwise(
@@ -314,11 +315,11 @@ PanicException = type("PanicException", (BaseException,), {})
     ],
 )
 def test_what_edge_raises_becomes_one_of_our_classes(raised: BaseException, expected: type[RefractError]) -> None:
-    with pytest.raises(expected), translated("writing"):
+    with pytest.raises(expected), edge_errors("writing"):
         raise raised
 
 
 @pytest.mark.parametrize("raised", [TypeError("a bug of ours"), KeyboardInterrupt()])
 def test_what_is_no_failure_of_the_store_passes_unchanged(raised: BaseException) -> None:
-    with pytest.raises(type(raised)), translated("reading"):
+    with pytest.raises(type(raised)), edge_errors("reading"):
         raise raised

@@ -229,7 +229,7 @@ def test_a_collection_that_vanished_is_an_environment_fault_and_is_not_made_agai
         with pytest.raises(EnvironmentFault, match="does not exist"):
             store.upsert(make_batch([put("b", 1)], task))
     with pytest.raises(EnvironmentFault):
-        store.search(task, unit(1.0), 5, {})
+        store.search(task, unit(1.0), 5, ())
     assert task.collection not in qdrant_backend.names()
 
 
@@ -270,7 +270,7 @@ def test_a_read_back_that_fails_is_raised_after_the_write(store: QdrantStore, ta
 def test_reads_translate_their_failures_too(store: QdrantStore, task: Task, faults: FaultFile, method: str) -> None:
     faults.set(Fault(method, times=-1, code="UNAVAILABLE", detail="Shard 0 is not available"))
     calls: dict[str, Callable[[], object]] = {
-        "Points/Query": lambda: store.search(task, unit(1.0), 5, {}),
+        "Points/Query": lambda: store.search(task, unit(1.0), 5, ()),
         "Points/Scroll": lambda: store.scroll(task.collection, None, 5),
         "Points/Count": lambda: store.count(task.collection),
         "Points/Get": lambda: store.retrieve(task.collection, [key_id("a")]),

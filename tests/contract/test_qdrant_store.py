@@ -207,14 +207,14 @@ def test_a_moved_alias_is_noticed_after_a_moment_and_never_mixes_answers(
     writer.open([task, changed])
     writer.upsert(make_batch([put("old", 1)], task))
     writer.upsert(make_batch([put("new", 1)], changed))
-    assert [hit.id for hit in reader.search(task, unit(1.0), 5, {})] == [key_id("old")]
+    assert [hit.id for hit in reader.search(task, unit(1.0), 5, ())] == [key_id("old")]
     writer.move_alias(changed)
     now[0] = 0.5
-    assert [hit.id for hit in reader.search(task, unit(1.0), 5, {})] == [key_id("old")]
+    assert [hit.id for hit in reader.search(task, unit(1.0), 5, ())] == [key_id("old")]
     now[0] = 1.5
     with pytest.raises(EnvironmentFault, match="migration"):
-        reader.search(task, unit(1.0), 5, {})
-    assert [hit.id for hit in reader.search(changed, unit(1.0), 5, {})] == [key_id("new")]
+        reader.search(task, unit(1.0), 5, ())
+    assert [hit.id for hit in reader.search(changed, unit(1.0), 5, ())] == [key_id("new")]
     reader.close()
 
 

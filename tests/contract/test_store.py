@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
+from pipeline.filters import parse_filters
 from pipeline.records.record import MAX_VERSION
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
@@ -205,7 +206,7 @@ def test_a_newer_upsert_revives_a_deleted_point(store: AnyStore, task: Task) -> 
     store.upsert(make_batch([delete("k", 7)], task))
     store.upsert(make_batch([put("k", 8)], task))
     assert stored(store, task) == {key_id("k"): (8, False)}
-    assert [hit.id for hit in store.search(task, unit(1.0), 5, {})] == [key_id("k")]
+    assert [hit.id for hit in store.search(task, unit(1.0), 5, ())] == [key_id("k")]
 
 
 def test_a_delete_of_an_unknown_key_is_stored(store: AnyStore, task: Task) -> None:
@@ -218,8 +219,8 @@ def test_deleted_points_are_never_found_nor_counted(store: AnyStore, task: Task)
     store.upsert(make_batch([put(key, 5, team="red") for key in range(6)], task))
     store.upsert(make_batch([delete(key, 6) for key in range(0, 6, 2)], task))
     alive = {key_id(key) for key in range(1, 6, 2)}
-    assert {hit.id for hit in store.search(task, unit(1.0), 100, {})} == alive
-    assert {hit.id for hit in store.search(task, unit(1.0), 100, {"team": "red"})} == alive
+    assert {hit.id for hit in store.search(task, unit(1.0), 100, ())} == alive
+    assert {hit.id for hit in store.search(task, unit(1.0), 100, parse_filters({"team": "red"}))} == alive
     assert store.count(task.collection) == 3
     assert len(store.scroll(task.collection, None, 100)) == 6
 
@@ -298,9 +299,9 @@ def test_writing_to_a_collection_that_does_not_exist_is_an_environment_fault(
 @pytest.mark.parametrize("vector", [np.zeros(DIMENSION, np.float32), np.full(DIMENSION, np.nan, np.float32)])
 def test_a_query_without_direction_is_refused(store: AnyStore, task: Task, vector: Any) -> None:
     with pytest.raises(RecordError):
-        store.search(task, vector, 5, {})
+        store.search(task, vector, 5, ())
 
 
 def test_a_query_of_another_width_is_refused(store: AnyStore, task: Task) -> None:
     with pytest.raises(EnvironmentFault, match="query has shape"):
-        store.search(task, np.ones(DIMENSION + 1, np.float32), 5, {})
+        store.search(task, np.ones(DIMENSION + 1, np.float32), 5, ())

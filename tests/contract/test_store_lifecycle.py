@@ -43,7 +43,7 @@ def test_what_was_written_is_there_after_closing_and_opening_again(store_backend
     again = store_backend.connect()
     again.open([task])
     assert len(stored(again, task)) == 300
-    assert len(again.search(task, unit(1.0), 10, {})) == 10
+    assert len(again.search(task, unit(1.0), 10, ())) == 10
 
 
 def test_closing_twice_is_harmless_and_a_closed_store_says_so(store: AnyStore, task: Task) -> None:
@@ -72,18 +72,20 @@ def test_another_fingerprint_gets_another_collection_and_searches_are_refused(st
     store.upsert(make_batch([put("l", 1)], changed))
     assert stored(store, changed) == {key_id("l"): (1, False)}
     with pytest.raises(EnvironmentFault, match="finish the migration and move the alias"):
-        store.search(changed, unit(1.0), 5, {})
-    assert [hit.id for hit in store.search(task, unit(1.0), 5, {})] == [key_id("k")]
+        store.search(changed, unit(1.0), 5, ())
+    assert [hit.id for hit in store.search(task, unit(1.0), 5, ())] == [key_id("k")]
 
 
 def test_inspecting_tells_what_a_task_would_find_and_creates_nothing(store_backend: Backend, task: Task) -> None:
     store, changed = store_backend.connect(), other_model(task)
-    assert store.inspect([task]) == {task.name: "new"}
+    assert str(store.inspect([task])[task.name]) == "new"
     with pytest.raises(EnvironmentFault):
         store.count(task.collection)
     store.open([task])
-    assert store.inspect([task]) == {task.name: "exists"}
-    assert store.inspect([changed])[task.name].startswith("new, but alias")
+    assert str(store.inspect([task])[task.name]) == "exists"
+    [state] = store.inspect([changed]).values()
+    assert (state.exists, state.alias, state.elsewhere) == (False, task.alias, task.collection)
+    assert str(state) == f"new, but alias {task.alias!r} leads to {task.collection!r}"
     twin = Task(task.name, task.config, task.dimension, task.fingerprint[:-1] + "x")
     with pytest.raises(EnvironmentFault, match="fingerprint"):
         store.inspect([twin])
@@ -95,20 +97,20 @@ def test_moving_the_alias_turns_the_readers_over(store: AnyStore, task: Task) ->
     store.open([changed])
     store.upsert(make_batch([put("l", 1)], changed))
     store.move_alias(changed)
-    assert [hit.id for hit in store.search(changed, unit(1.0), 5, {})] == [key_id("l")]
+    assert [hit.id for hit in store.search(changed, unit(1.0), 5, ())] == [key_id("l")]
     with pytest.raises(EnvironmentFault, match="migration"):
-        store.search(task, unit(1.0), 5, {})
+        store.search(task, unit(1.0), 5, ())
 
 
 def test_an_alias_cannot_be_moved_to_a_collection_that_does_not_exist(store: AnyStore, task: Task) -> None:
     with pytest.raises(EnvironmentFault, match="does not exist"):
         store.move_alias(other_model(task))
-    assert store.search(task, unit(1.0), 5, {}) == []
+    assert store.search(task, unit(1.0), 5, ()) == []
 
 
 def test_searching_a_task_that_was_never_opened_is_refused(store_backend: Backend, store: AnyStore) -> None:
     with pytest.raises(EnvironmentFault, match=r"alias .* is unset"):
-        store.search(store_backend.task("never"), unit(1.0), 5, {})
+        store.search(store_backend.task("never"), unit(1.0), 5, ())
 
 
 def test_a_collection_of_another_pipeline_is_refused(store_backend: Backend, task: Task) -> None:
@@ -128,7 +130,7 @@ def test_a_collection_whose_fingerprint_differs_behind_the_same_name_is_refused(
     with pytest.raises(EnvironmentFault, match=f"fingerprint '{task.fingerprint}'.*needs '{twin.fingerprint}'"):
         store.open([twin])
     with pytest.raises(EnvironmentFault, match="migration"):
-        store.search(twin, unit(1.0), 5, {})
+        store.search(twin, unit(1.0), 5, ())
 
 
 def test_a_collection_of_another_dimension_is_refused(store_backend: Backend, task: Task) -> None:
@@ -144,7 +146,7 @@ def test_two_tasks_may_share_an_alias_name_only_with_one_fingerprint(store_backe
     store = store_backend.connect()
     store.open([task, renamed])
     with pytest.raises(EnvironmentFault, match="migration"):
-        store.search(renamed, unit(1.0), 5, {})
+        store.search(renamed, unit(1.0), 5, ())
 
 
 def test_the_configuration_decides_which_store_is_opened(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.filters import parse_filters
 from pipeline.tasks import Task
 from tests.contract.store_backends import AnyStore, Row, delete, key_id, make_batch, put, unit
 
@@ -15,7 +15,7 @@ def test_search_returns_the_nearest_first_with_cosine_scores(store: AnyStore, ta
     angles = {"near": 0.1, "far": 1.2, "middle": 0.6}
     rows: list[Row] = [(key, 1, unit(np.cos(angle), np.sin(angle)), {"n": key}) for key, angle in angles.items()]
     store.upsert(make_batch(rows, task))
-    hits = store.search(task, unit(1.0), 2, {})
+    hits = store.search(task, unit(1.0), 2, ())
     assert [hit.payload["n"] for hit in hits] == ["near", "middle"]
     assert np.allclose([hit.score for hit in hits], np.cos([0.1, 0.6]), atol=1e-5)
 
@@ -90,17 +90,6 @@ def test_filters_keep_the_points_that_meet_all_of_them(
         put("d", 1),
     ]
     store.upsert(make_batch(rows, task))
-    assert {hit.id for hit in store.search(task, unit(1.0), 10, filters)} == {key_id(key) for key in keys}
-
-
-@pytest.mark.parametrize(
-    "filters",
-    [
-        *({"a": 1.5}, {"a": None}, {"a": 2**64}, {"": "x"}, {'a"b': "x"}),
-        *({"a": []}, {"a": ["x", 1]}, {"a": [True]}, {"a": [["x"]]}),
-        *({"a": {}}, {"a": {"gtt": 1}}, {"a": {"gt": "1"}}, {"a": {"gt": float("nan")}}),
-    ],
-)
-def test_a_filter_of_no_known_form_is_refused(store: AnyStore, task: Task, filters: Mapping[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="filter on"):
-        store.search(task, unit(1.0), 10, filters)
+    assert {hit.id for hit in store.search(task, unit(1.0), 10, parse_filters(filters))} == {
+        key_id(key) for key in keys
+    }

@@ -40,7 +40,7 @@ def test_a_repair_turns_a_point_into_a_tombstone_of_its_version_and_back(store: 
     assert store.count(task.collection) == 1
 
 
-def test_inspecting_says_new_first_where_there_is_nothing(store_backend: Backend, store: AnyStore, task: Task) -> None:
+def test_inspecting_tells_whether_there_is_a_collection(store_backend: Backend, store: AnyStore, task: Task) -> None:
     other = store_backend.task("other")
-    assert store.inspect([task])[task.name].startswith("exists")
-    assert store.inspect([other])[other.name].startswith("new")
+    assert store.inspect([task])[task.name].exists
+    assert not store.inspect([other])[other.name].exists

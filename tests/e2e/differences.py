@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.interfaces import StoredPoint
-from pipeline.stores.points import uuid_text
+from pipeline.records.record import uuid_text
 
 MAX_SHOWN = 5
 

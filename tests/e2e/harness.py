@@ -17,7 +17,7 @@ import yaml
 from actors.run import RunningApp
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.sources.client.admin import create_topics
 from tests.broker import Broker, free_port
 from tests.e2e.oracle import Journal
@@ -216,7 +216,7 @@ class InProcessApp(AppUnderTest):
         self.http.close()
         self._running.stop(lambda _: None)
 
-    def store(self) -> Store:
+    def store(self) -> PointReader:
         """Returns the store as the app's owner of its directory gives it."""
         return self._running.store()
 

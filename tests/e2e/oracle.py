@@ -18,12 +18,11 @@ from kafka import KafkaProducer
 from pipeline.config.app import Config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import Reason
-from pipeline.interfaces import Store, StoredPoint
+from pipeline.interfaces import PointReader, StoredPoint
 from pipeline.records.batches import Float32
-from pipeline.records.record import point_id
+from pipeline.records.record import point_id, uuid_text
 from pipeline.sources.client.admin import open_admin, topic_exists
 from pipeline.sources.letters.letter_reader import StoredLetter, read_dead_letters
-from pipeline.stores.points import uuid_text
 from pipeline.tasks import Task, bind_tasks
 from tests.e2e.differences import Difference, Harm, State, difference_of, told
 
@@ -162,14 +161,14 @@ class Journal:
         """How many records the topics hold."""
         return sum(self.ends.values())
 
-    def compare(self, store: Store) -> list[Difference]:
+    def compare(self, store: PointReader) -> list[Difference]:
         """Compares every collection and the dead-letter topic with the journal, one by one."""
         return [
             *(found for task in self.tasks.values() for found in self._task_differences(store, task)),
             *self._letter_differences(),
         ]
 
-    def store_differences(self, store: Store) -> list[str]:
+    def store_differences(self, store: PointReader) -> list[str]:
         """Tells what is lost, doubled, stale or made up in the collections."""
         found = [told(task.name, self._task_differences(store, task)) for task in self.tasks.values()]
         return [line for lines in found for line in lines]
@@ -243,7 +242,7 @@ class Journal:
                 assert kept.text == record.text, "a test must not send two texts of one version: either may win"
                 kept.sources.add(source)
 
-    def _task_differences(self, store: Store, task: Task) -> list[Difference]:
+    def _task_differences(self, store: PointReader, task: Task) -> list[Difference]:
         expected = self.states[task.name]
         if not expected:
             return []
@@ -277,7 +276,7 @@ class Journal:
         return load_engine(model, tasks).embed(tokens)[0]
 
 
-def all_points(store: Store, collection: str) -> dict[bytes, StoredPoint]:
+def all_points(store: PointReader, collection: str) -> dict[bytes, StoredPoint]:
     """Returns every point, tombstones included."""
     points: dict[bytes, StoredPoint] = {}
     after: bytes | None = None

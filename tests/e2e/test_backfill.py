@@ -132,7 +132,7 @@ def test_killed_as_driver_carrier_embedder_and_store_owner_ends_equal_to_the_sou
 
     again = start_python(*command, log=tmp_path / "again")
     try:
-        for number, victim in enumerate(("CarrierActor", "_Embedder", "StoreOwner"), start=1):
+        for number, victim in enumerate(("CarrierActor", "BackfillEmbedder", "StoreOwner"), start=1):
             reached = noted + 3 * number
             wait_until(partial(_reached, tmp_path, reached, again), "it goes on")
             assert again.poll() is None, (tmp_path / "again").read_text()

@@ -124,7 +124,7 @@ def _open(context: Context) -> QdrantStore:
 def _count(context: Context) -> int:
     with closing(_open(context)) as store:
         task = context.tasks["one"]
-        return store.count(task.collection) if store.inspect([task])["one"] == "exists" else 0
+        return store.count(task.collection) if store.inspect([task])["one"].exists else 0
 
 
 def test_rows_of_a_csv_and_hive_folders(tmp_path: Path) -> None:

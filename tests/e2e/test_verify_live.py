@@ -22,8 +22,7 @@ from pipeline.cli.exits import ExitCode
 from pipeline.errors import Reason
 from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import Float32
-from pipeline.records.record import point_id
-from pipeline.stores.points import uuid_text
+from pipeline.records.record import point_id, uuid_text
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.tasks import Task
 from tests.broker import Broker

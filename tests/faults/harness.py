@@ -33,9 +33,9 @@ from pipeline.config.load import load_config
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
 from pipeline.interfaces import Store
+from pipeline.records.record import uuid_text
 from pipeline.sources.client.admin import create_topics
 from pipeline.stores.open import open_store
-from pipeline.stores.points import uuid_text
 from tests.broker import Broker, free_port
 from tests.e2e.differences import Difference
 from tests.e2e.harness import NUM_PARTITIONS, PATIENCE_S, end, start_python, wait_until, write_config

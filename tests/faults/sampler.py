@@ -9,10 +9,10 @@ import kafka.errors as kafka_errors
 from kafka import KafkaAdminClient, TopicPartition
 
 from pipeline.errors import RefractError
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
+from pipeline.records.record import uuid_text
 from pipeline.sources.client.admin import group_offsets
 from pipeline.sources.client.connection import client_settings, connect
-from pipeline.stores.points import uuid_text
 from tests.e2e.differences import Difference, Harm
 from tests.e2e.oracle import Journal, Placed
 
@@ -29,7 +29,7 @@ class Sampler:
     early. While the broker or the store is away it waits for the next turn.
     """
 
-    def __init__(self, journal: Journal, store: Store, seed: int = 0) -> None:
+    def __init__(self, journal: Journal, store: PointReader, seed: int = 0) -> None:
         self._journal = journal
         self._store = store
         self._random = random.Random(seed)

@@ -15,7 +15,7 @@ from pipeline.cli.main import invoke
 from pipeline.config.load import load_config
 from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import Store
+from pipeline.interfaces import PointReader
 from pipeline.records.batches import Float32
 from pipeline.stores.open import open_store
 from pipeline.stores.qdrant import QdrantStore
@@ -189,7 +189,7 @@ def test_same_state_is_restored_and_nobody_objects(rig: Rig) -> None:
 class Readers:
     """Threads that search one alias under one task, again and again."""
 
-    def __init__(self, store: Store, task: Task, answers: dict[str, Float32]) -> None:
+    def __init__(self, store: PointReader, task: Task, answers: dict[str, Float32]) -> None:
         self._store, self._task, self._expected = store, task, answers
         self.num_answers = self.num_refusals = 0
         self.wrong: list[str] = []
@@ -205,7 +205,7 @@ class Readers:
         while not self._stop.is_set():
             for key, vector in self._expected.items():
                 try:
-                    hit = self._store.search(self._task, vector, 1, {})[0]
+                    hit = self._store.search(self._task, vector, 1, ())[0]
                 except EnvironmentFault as error:
                     self.num_refusals += 1
                     if "points to collection" not in str(error):
@@ -264,7 +264,7 @@ def _tasks(path: Path) -> dict[str, Task]:
     return bind_tasks(config, {name: identify(model) for name, model in config.models.items()})
 
 
-def _count(store: Store, collection: str) -> int:
+def _count(store: PointReader, collection: str) -> int:
     with suppress(EnvironmentFault):
         return store.count(collection)
     return 0

@@ -76,15 +76,16 @@ def build(
     """Wires a worker as `actors.ingestor` does; returns it with its tracker and its metric registry."""
     context = Context(source)
     config, observer = context.config, IngestObserver(IngestMetrics(context.registry))
+    store = open_store(config.store, config.pipeline, ())
     ports = Ports(
         CountedEmbedder(config, folder, faults),
-        open_store(config.store, config.pipeline, ()),
+        store,
         KafkaDeadLetters(config.source, config.pipeline),
         Retrier(stop, observer.retried),
         observer,
     )
     loop = Loop(config.limits, config.source.commit_interval_s, stop)
-    worker, tracker = build_member(context, ports, loop, instance)
+    worker, tracker = build_member(context, store, ports, loop, instance)
     return worker, tracker, context.registry
 
 

@@ -12,9 +12,11 @@ from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
 from pipeline.live.offsets import OffsetTracker
+from pipeline.records.decode import Decoders
 from pipeline.records.record import Delivery, Partition
 from pipeline.sources.client.producer import RecordProducer
 from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 
 POLL_S = 0.05
 
@@ -61,7 +63,9 @@ class Reader:
 
     def __init__(self, config: SourceConfig, instance: int = 0, **options: Any) -> None:
         self.tracker = OffsetTracker()
-        self.source = KafkaSource(config, LimitsConfig(), self.tracker, instance=instance, **options)
+        self.source = KafkaSource(
+            GroupMember(config, instance, **options), Decoders(config, LimitsConfig()), self.tracker
+        )
 
     def read(self, count: int, timeout_s: float = 20.0) -> list[Delivery]:
         """Polls until `count` deliveries have come."""

@@ -118,7 +118,7 @@ def test_fragments_begin_alike_when_the_topic_has_grown(config: Config, monkeypa
     [
         ("kafka://nothing", "no source topic"),
         ("kafka://{topic}?since=3", "'since' is neither `from` nor `to`"),
-        ("kafka://{topic}?from=yesterday", "from='yesterday' is no offset"),
+        ("kafka://{topic}?from=yesterday", "from='yesterday': expected an offset"),
     ],
 )
 def test_addresses_that_say_nothing_are_refused(uri: str, message: str, config: Config) -> None:

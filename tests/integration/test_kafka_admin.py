@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ConfigError, TransientError
 from pipeline.records.record import Partition
 from pipeline.sources.client import admin, connection
-from pipeline.sources.client.admin import committed_lag, create_topics, inspect
+from pipeline.sources.client.admin import committed_lag, create_topics, inspect_cluster
 from pipeline.sources.client.producer import RecordProducer
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, produce, source_config, texts
@@ -18,18 +18,18 @@ pytestmark = pytest.mark.kafka
 def test_inspect_tells_the_facts_of_a_cluster_that_is_ready(broker: Broker) -> None:
     topic = broker.create_topic(unique("facts"), 3)
     config = source_config(broker.bootstrap_servers, topic)
-    facts = inspect(config)
+    facts = inspect_cluster(config)
     assert (facts["brokers"], facts["topics"], facts["dead_letter_topic"]) == (1, {topic: 3}, "will be created")
     assert facts["version"].startswith("4.")
     broker.create_topic(config.dead_letter_topic)
-    assert inspect(config)["dead_letter_topic"] == "exists, 1 partition"
+    assert inspect_cluster(config)["dead_letter_topic"] == "exists, 1 partition"
 
 
 def test_inspect_names_a_missing_topic_and_the_nearest_one(broker: Broker) -> None:
     topic = broker.create_topic(unique("missing"))
     config = source_config(broker.bootstrap_servers, topic[:-1] + "x")
     with pytest.raises(ConfigError, match=f"Did you mean '{topic}'"):
-        inspect(config)
+        inspect_cluster(config)
 
 
 def test_inspect_refuses_a_compacted_dead_letter_topic(broker: Broker) -> None:
@@ -37,19 +37,19 @@ def test_inspect_refuses_a_compacted_dead_letter_topic(broker: Broker) -> None:
     config = source_config(broker.bootstrap_servers, topic)
     broker.create_topic(config.dead_letter_topic, configs={"cleanup.policy": "compact"})
     with pytest.raises(ConfigError, match="compacted"):
-        inspect(config)
+        inspect_cluster(config)
 
 
 def test_inspect_names_a_missing_codec(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "find_spec", lambda module: None if module == "zstandard" else object())
     with pytest.raises(ConfigError, match="zstd is not installed"):
-        inspect(source_config(broker.bootstrap_servers, "t"))
+        inspect_cluster(source_config(broker.bootstrap_servers, "t"))
 
 
 def test_inspect_without_a_broker_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "BOOTSTRAP_TIMEOUT_MS", 300)
     with pytest.raises(TransientError):
-        inspect(source_config(f"127.0.0.1:{free_port()}", "t"))
+        inspect_cluster(source_config(f"127.0.0.1:{free_port()}", "t"))
 
 
 def test_topics_are_created_once_and_kept_when_they_exist(broker: Broker) -> None:
@@ -57,7 +57,7 @@ def test_topics_are_created_once_and_kept_when_they_exist(broker: Broker) -> Non
     config = source_config(broker.bootstrap_servers, topic)
     create_topics(config, 3)
     create_topics(config, 5)
-    assert inspect(config)["topics"] == {topic: 3}
+    assert inspect_cluster(config)["topics"] == {topic: 3}
 
 
 def test_lag_counts_from_the_commit_or_from_the_beginning(broker: Broker) -> None:

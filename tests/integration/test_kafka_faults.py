@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, TransientError
 from pipeline.sources.client import connection
-from pipeline.sources.group import settings as consumer
+from pipeline.sources.group import member as consumer
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, positions, produce, source_config, texts, wait_until
 

@@ -14,7 +14,7 @@ import pytest
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records.record import Partition
-from pipeline.sources.group import settings as consumer_module
+from pipeline.sources.group import member as consumer_module
 from tests.broker import Broker, unique
 from tests.integration.members import Member, Reader, positions, produce, source_config, texts, wait_until
 

@@ -13,6 +13,7 @@ from pipeline.cli.main import invoke
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, Reason
+from pipeline.records.decode import Decoders
 from pipeline.records.record import DeadLetter, Delivery, Position
 from pipeline.sources.client.producer import RecordProducer
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
@@ -51,7 +52,7 @@ def write(config: SourceConfig) -> Iterator[Letters]:
 
 
 def replay(config: SourceConfig, *, into_compacted: bool = False, **wanted: Any) -> tuple[Survey, int]:
-    found = Replay(config, LimitsConfig(), Wanted(**wanted), into_compacted=into_compacted)
+    found = Replay(config, Decoders(config, LimitsConfig()), Wanted(**wanted), into_compacted=into_compacted)
     survey = found.survey(lambda *_: None)
     return survey, found.send(survey.chosen, lambda *_: None)
 

@@ -30,7 +30,7 @@ def read_group(broker: Broker) -> SourceConfig:
     config = source_config(broker.bootstrap_servers, topic)
     with RecordProducer(config) as producer:
         for number, (key, value) in enumerate(texts(0, 10)):
-            producer.send(topic, key, value, timestamp_ms=EARLY_MS if number < 5 else LATE_MS)
+            producer._producer.send(topic, value, key, timestamp_ms=EARLY_MS if number < 5 else LATE_MS)
         producer.flush()
     with Reader(config) as reader:
         reader.finish(reader.read(10))
@@ -130,7 +130,7 @@ def test_the_plan_says_what_stands_in_the_way_and_where_the_time_is_told(
     [
         (["--to", "earlyest"], "Did you mean 'earliest'"),
         (["--to", "2026-13-01"], "neither earliest nor a time"),
-        (["--to", "earliest", "--topic", "tickts"], "no source topic of this file. Did you mean 'tickets'?"),
+        (["--to", "earliest", "--topic", "tickts"], "this file has no source topic 'tickts'. Did you mean 'tickets'?"),
     ],
 )
 def test_what_is_mistyped_is_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.sources.client import connection
-from pipeline.sources.client.admin import inspect
+from pipeline.sources.client.admin import inspect_cluster
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, produce, source_config, texts
 
@@ -199,7 +199,7 @@ def test_a_token_reads_and_writes(secured: Broker, ports: dict[str, int], token_
     round_trip(*config_for(secured, ports["SASL_PLAINTEXT"], **security))
     _, refused = config_for(secured, ports["SASL_PLAINTEXT"], **{**security, "oauth_client_secret": "guess"})
     with pytest.raises(EnvironmentFault, match="token endpoint answered 401") as caught:
-        inspect(refused)
+        inspect_cluster(refused)
     assert "guess" not in str(caught.value)
 
 
@@ -230,7 +230,7 @@ def test_a_broker_of_an_unknown_authority_is_refused_with_a_word_about_it(
     monkeypatch.setattr(connection, "BOOTSTRAP_TIMEOUT_MS", 1_500)
     _, config = config_for(secured, ports["SSL"], protocol="SSL")
     with pytest.raises(EnvironmentFault, match=r"CERTIFICATE_VERIFY_FAILED.*ca_file"):
-        inspect(config)
+        inspect_cluster(config)
 
 
 def test_an_unreadable_certificate_file_is_named_at_the_start(
@@ -241,4 +241,4 @@ def test_an_unreadable_certificate_file_is_named_at_the_start(
     for ca_file, said in ((broken, "ca.pem"), (tmp_path / "absent.pem", "absent.pem")):
         _, config = config_for(secured, ports["SSL"], protocol="SSL", ca_file=str(ca_file))
         with pytest.raises(ConfigError, match=f"ca_file.*{said}"):
-            inspect(config)
+            inspect_cluster(config)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason
 from pipeline.records.record import DeadLetter, Position
-from pipeline.sources.client.admin import committed_lag, inspect
+from pipeline.sources.client.admin import committed_lag, inspect_cluster
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.sources.letters.letter_reader import read_dead_letters
 from pipeline.sources.mock_broker import API_VERSION, MockBroker
@@ -36,7 +36,7 @@ def test_a_member_reads_everything_from_the_mock_and_the_next_goes_on_behind_it(
 
 
 def test_the_mock_answers_check_and_keeps_dead_letters(config: SourceConfig) -> None:
-    assert inspect(config)["topics"] == {"tickets": 4}
+    assert inspect_cluster(config)["topics"] == {"tickets": 4}
     letters = KafkaDeadLetters(config, "tickets")
     letters.send([DeadLetter(Position("tickets", 0, 5, 1), Reason.NO_KEY, None, b"v")])
     letters.close()

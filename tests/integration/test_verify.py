@@ -10,10 +10,9 @@ import pytest
 import qdrant_edge as edge
 import yaml
 
-from pipeline.cli.comparing import bound_tasks
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
-from pipeline.config.load import load_config
+from pipeline.context import Context
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
 from pipeline.sources.letters.letter_reader import read_dead_letters
@@ -51,7 +50,8 @@ class Pipeline:
         }
         self.path = folder / "config.yaml"
         self.path.write_text(yaml.safe_dump(tree))
-        self.config = load_config(self.path)
+        self.context = Context.open(self.path)
+        self.config = self.context.config
         self.topic = topic
 
     def send(self, records: list[tuple[bytes | None, bytes | None]], *, commit: bool = True) -> None:
@@ -62,7 +62,7 @@ class Pipeline:
                 reader.commit()
 
     def tasks(self) -> dict[str, Task]:
-        return dict(bound_tasks(self.config))
+        return self.context.tasks
 
     def store(self) -> EdgeStore:
         assert self.config.store.type == "edge"

@@ -139,9 +139,9 @@ MUTANTS = (
     ),
     Mutant(
         "tombstone filter (Edge)",
-        "pipeline/stores/edge_shard.py",
-        "        must_not=[edge.FieldCondition(STATE_FIELD, match=edge.MatchValue(DELETED))],\n",
-        "",
+        "pipeline/stores/edge_filters.py",
+        "for condition in conditions], must_not=[_dead()])",
+        "for condition in conditions])",
         (f"{_FOUND}[edge]",),
     ),
     Mutant(
@@ -153,7 +153,7 @@ MUTANTS = (
     ),
     Mutant(
         "witness before reading on",
-        "pipeline/sources/group/assignment.py",
+        "pipeline/sources/group/held_partitions.py",
         "        self._confirm_held(starts)\n",
         "",
         (f"{UNIT}/test_witness.py::test_a_partition_whose_witness_is_gone_is_not_read_and_nothing_is_committed",),

@@ -23,7 +23,9 @@ from pipeline.live.routes import Ports, Routes
 from pipeline.live.witness import confirm
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
+from pipeline.records.decode import Decoders
 from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 from tests.fakes import FakeTokenizer, task
 from tests.simulation.broker import TOPIC, Broker, SimConsumer
 from tests.simulation.chaos import Chaos
@@ -132,13 +134,13 @@ class Member:
 
     def _open_source(self) -> Source:
         world = self._world
+        config = CONFIGS[world.journal.versioned]
         return KafkaSource(
-            CONFIGS[world.journal.versioned],
-            self._limits,
+            GroupMember(config, make_consumer=lambda **_: SimConsumer(world.broker, self.process.name)),
+            Decoders(config, self._limits),
             self._tracker,
             confirm=self._confirm,
             clock=world.scheduler.clock,
-            make_consumer=lambda **_: SimConsumer(world.broker, self.process.name),
         )
 
     def _run(self) -> None:

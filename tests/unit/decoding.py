@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 
 from pipeline.config.app import LimitsConfig
-from pipeline.config.source import TopicConfig
-from pipeline.records.decode import RecordDecoder, make_decoder
+from pipeline.config.source import SourceConfig
+from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.record import Position, Record
 
 NOW_MS = 1_790_000_000_000
@@ -15,8 +15,14 @@ NOW_MS = 1_790_000_000_000
 def decoder(limits: dict[str, int] | None = None, **topic: Any) -> RecordDecoder:
     """A decoder; `topic` overrides the topic's configuration, None removes a key."""
     tree = {"key": "id", "text": "{text}", "payload": ["team"], "tasks": ["topic"], **topic}
-    config = TopicConfig.model_validate({name: value for name, value in tree.items() if value is not None})
-    return make_decoder("tickets", config, LimitsConfig.model_validate(limits or {}), lambda: NOW_MS)
+    source = {
+        "bootstrap_servers": ["b:1"],
+        "group_id": "g",
+        "topics": {"tickets": {name: value for name, value in tree.items() if value is not None}},
+        "dead_letter_topic": "dead",
+    }
+    bounds = LimitsConfig.model_validate(limits or {})
+    return Decoders(SourceConfig.model_validate(source), bounds, lambda: NOW_MS).of("tickets")
 
 
 def decode(

@@ -11,8 +11,10 @@ from kafka import TopicPartition
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.live.offsets import OffsetTracker
+from pipeline.records.decode import Decoders
 from pipeline.records.record import Partition, Witness
 from pipeline.sources.group.kafka_source import KafkaSource
+from pipeline.sources.group.member import GroupMember
 
 PLACE = TopicPartition("t", 0)
 
@@ -148,12 +150,11 @@ class Group:
             }
         )
         self.source = KafkaSource(
-            config,
-            LimitsConfig(),
+            GroupMember(config, make_consumer=self._make_consumer),
+            Decoders(config, LimitsConfig()),
             self.tracker,
             confirm=self._confirm,
             clock=lambda: self.now,
-            make_consumer=self._make_consumer,
         )
         self.asked: list[set[tuple[Partition, Witness]]] = []
         """Witnesses the source has asked for."""

@@ -15,9 +15,10 @@ import yaml
 from pipeline.backfill import fragments as fragments_module
 from pipeline.backfill import rows as rows_module
 from pipeline.backfill.fragments import Fragment, list_fragments
-from pipeline.backfill.ledger import Ledger, Pending, read_progress, write_rejects
+from pipeline.backfill.ledger import Ledger, read_progress, write_rejects
 from pipeline.backfill.outcome import Counts, Outcome, Reject
 from pipeline.backfill.rows import check_topic, read_deliveries
+from pipeline.backfill.work import Work
 from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
@@ -208,15 +209,16 @@ def task_of(context: Context) -> Task:
 def test_what_is_finished_is_remembered_until_the_file_or_the_task_changes(context: Context, tmp_path: Path) -> None:
     task, fragment = task_of(context), Fragment("a.jsonl", 10, 1, 0)
     ledger = Ledger(tmp_path / "ledger", [task])
-    assert ledger.pending(fragment, [task]) == Pending([task], 0, changed=False)
-    ledger.note(fragment, [task], 0, Outcome(Counts(3), 3, []), done=False)
-    assert ledger.pending(fragment, [task]) == Pending([task], 3, changed=False)
-    ledger.note(fragment, [task], 3, Outcome(Counts(2), 5, []), done=True)
+    assert ledger.left_of(fragment) == Work(fragment, ["one"], 0)
+    ledger.note(Work(fragment, ["one"], 0), Outcome(Counts(3), 3, []), done=False)
+    assert ledger.left_of(fragment) == Work(fragment, ["one"], 3)
+    ledger.note(Work(fragment, ["one"], 3), Outcome(Counts(2), 5, []), done=True)
     ledger.close()
     again = Ledger(tmp_path / "ledger", [task])
-    assert again.pending(fragment, [task]) == Pending([], 0, changed=False)
-    assert again.pending(Fragment("a.jsonl", 10, 1, 1), [task]) == Pending([task], 0, changed=False)
-    assert again.pending(Fragment("a.jsonl", 11, 2, 0), [task]) == Pending([task], 0, changed=True)
+    assert again.left_of(fragment) == Work(fragment, [], 0)
+    other, newer = Fragment("a.jsonl", 10, 1, 1), Fragment("a.jsonl", 11, 2, 0)
+    assert again.left_of(other) == Work(other, ["one"], 0)
+    assert again.left_of(newer) == Work(newer, ["one"], 0, changed=True)
     again.close()
     [found] = read_progress(tmp_path / "ledger")
     assert (found.fingerprint, found.num_done, found.num_begun, found.num_rows) == (task.fingerprint, 1, 0, 5)

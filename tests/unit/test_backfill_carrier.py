@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.backfill import carrier as carrier_module
-from pipeline.backfill.carrier import BATCH_VECTOR_BYTES, BatchSize, Carrier, UnflushedError, _Room
-from pipeline.backfill.fragments import Fragment, list_fragments
+from pipeline.backfill import bounds as bounds_module
+from pipeline.backfill import tally as tally_module
+from pipeline.backfill.bounds import BATCH_VECTOR_BYTES, BatchSize, Room
+from pipeline.backfill.carrier import Carrier, Manner, Tools, UnflushedError
+from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.rows import FragmentFault
+from pipeline.backfill.work import Work
 from pipeline.errors import EnvironmentFault, TransientError
 from pipeline.records.batches import PointBatch, Priority
 from pipeline.records.record import Delivery, Partition, Position, Receipt
@@ -58,12 +61,12 @@ class FailingFlush(FakeStore):
             raise TransientError("store died while it worked on a call")
 
 
-def write(folder: Path, **columns: Any) -> Fragment:
+def write(folder: Path, start: int = 0, **columns: Any) -> Work:
     keys = [f"K-{number}" for number in range(NUM_ROWS)]
     table = {"id": keys, "title": [f"text {key}" for key in keys], "v": [1] * NUM_ROWS} | columns
     pq.write_table(pa.table(table), folder / "a.parquet")
     [fragment] = list_fragments([str(folder / "a.parquet")])
-    return fragment
+    return Work(fragment, ["one"], start)
 
 
 def carrier_of(
@@ -71,19 +74,15 @@ def carrier_of(
     store: FakeStore,
     embedder: FakeEmbedder | None = None,
     *,
-    growing: bool = False,
-    rest: float = 0.0,
+    manner: Manner | None = None,
     **limits: int,
 ) -> Carrier:
     return Carrier(
         config_of(folder, {"max_batch_records": BATCH, **limits}),
         "tickets",
         {"one": TASK},
-        tokenizers={"null": FakeTokenizer()},
-        embedder=embedder or FakeEmbedder(),
-        open_store=lambda _fragment, _tasks: store,
-        growing=growing,
-        rest=rest,
+        Tools({"null": FakeTokenizer()}, embedder or FakeEmbedder(), lambda _fragment, _tasks: store),
+        manner,
     )
 
 
@@ -94,7 +93,7 @@ def stored(store: FakeStore) -> set[int]:
 def test_every_row_is_stored_and_flushed_with_the_lowest_priority(tmp_path: Path) -> None:
     store, embedder = FakeStore(), FakeEmbedder()
     carrier = carrier_of(tmp_path, store, embedder)
-    outcome = carrier.carry(write(tmp_path, title=["", *["text"] * (NUM_ROWS - 1)]), ["one"], 0)
+    outcome = carrier.carry(write(tmp_path, title=["", *["text"] * (NUM_ROWS - 1)]))
     assert len(store.points[TASK.collection]) == NUM_ROWS - 1
     assert store.num_flushes == 1
     assert {priority for _, _, priority in embedder.calls} == {Priority.BACKFILL}
@@ -109,11 +108,11 @@ def test_every_row_is_stored_and_flushed_with_the_lowest_priority(tmp_path: Path
 
 def test_a_fragment_whose_flush_failed_is_not_through_and_may_be_carried_again(tmp_path: Path) -> None:
     store = FailingFlush()
-    carrier, fragment = carrier_of(tmp_path, store), write(tmp_path)
+    carrier, work = carrier_of(tmp_path, store), write(tmp_path)
     with pytest.raises(UnflushedError, match=r"a\.parquet.*store died"):
-        carrier.carry(fragment, ["one"], 0)
+        carrier.carry(work)
     assert carrier.counts().rows == 0  # it is under way no longer
-    outcome = carrier.carry(fragment, ["one"], 0)
+    outcome = carrier.carry(work)
     assert (outcome.next_row, store.num_flushes) == (NUM_ROWS, 2)
     carrier.close()
 
@@ -125,10 +124,10 @@ def test_a_fragment_whose_flush_failed_is_not_through_and_may_be_carried_again(t
 def test_batches_grow_where_they_are_soon_through_and_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, growing: bool, patience_s: float, sizes: set[int]
 ) -> None:
-    monkeypatch.setattr(carrier_module, "BATCH_S", patience_s)
+    monkeypatch.setattr(bounds_module, "BATCH_S", patience_s)
     store, embedder = FakeStore(), FakeEmbedder()
-    carrier = carrier_of(tmp_path, store, embedder, growing=growing, max_concurrent_batches=1)
-    carrier.carry(write(tmp_path), ["one"], 0)
+    carrier = carrier_of(tmp_path, store, embedder, manner=Manner(growing=growing), max_concurrent_batches=1)
+    carrier.carry(write(tmp_path))
     assert {len(batch) for batch in store.upserts[:-1]} == sizes  # the last one is what is left
     assert len(store.points[TASK.collection]) == NUM_ROWS
     carrier.close()
@@ -149,11 +148,11 @@ def test_a_batch_grows_to_what_takes_two_seconds_and_to_bounded_vectors() -> Non
 def test_a_carrier_that_shares_rests_after_each_batch_by_what_it_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: float
 ) -> None:
-    carrier = carrier_of(tmp_path, GatedStore(), rest=rest, max_concurrent_batches=1)
+    carrier = carrier_of(tmp_path, GatedStore(), manner=Manner(rest=rest), max_concurrent_batches=1)
     rests: list[float] = []
     monkeypatch.setattr(carrier._stop, "wait", rests.append)
     began_s = time.monotonic()
-    carrier.carry(write(tmp_path), ["one"], 0)
+    carrier.carry(write(tmp_path))
     elapsed_s = time.monotonic() - began_s
     assert len(rests) == (NUM_ROWS // BATCH if rest else 0)
     assert sum(rests) <= rest * elapsed_s
@@ -165,7 +164,7 @@ def test_of_a_key_that_is_there_twice_the_newest_stays_and_of_equals_one(tmp_pat
     store = CountingStore()
     carrier = carrier_of(tmp_path, store)
     keys = [f"K-{number % 5}" for number in range(NUM_ROWS)]
-    outcome = carrier.carry(write(tmp_path, id=keys, v=list(range(NUM_ROWS))), ["one"], 0)
+    outcome = carrier.carry(write(tmp_path, id=keys, v=list(range(NUM_ROWS))))
     assert stored(store) == set(range(NUM_ROWS - 5, NUM_ROWS))
     assert outcome.counts.points - outcome.counts.stale == len(store.written)
     carrier.close()
@@ -174,17 +173,17 @@ def test_of_a_key_that_is_there_twice_the_newest_stays_and_of_equals_one(tmp_pat
 def test_a_checkpoint_names_rows_below_which_everything_is_flushed(tmp_path: Path) -> None:
     store = GatedStore(let_through=7)
     carrier = carrier_of(tmp_path, store, max_concurrent_batches=1)  # so that batches end in order
-    fragment = write(tmp_path)
-    thread = threading.Thread(target=carrier.carry, args=(fragment, ["one"], 0))
+    work = write(tmp_path)
+    thread = threading.Thread(target=carrier.carry, args=(work,))
     thread.start()
     while len(store.upserts) < 7:
         time.sleep(0.01)
     deadline_s = time.monotonic() + 20
     found: dict[str, Any] = {}
-    while time.monotonic() < deadline_s and (not found or found[fragment.name].next_row < 7 * BATCH):
+    while time.monotonic() < deadline_s and (not found or found[work.name].next_row < 7 * BATCH):
         found = carrier.checkpoints() or found
         time.sleep(0.01)
-    assert found[fragment.name].next_row == 7 * BATCH
+    assert found[work.name].next_row == 7 * BATCH
     assert store.num_flushes >= 1
     assert carrier.checkpoints() == {}  # nothing more since
     assert carrier.counts().written == carrier.counts().finished == 7 * BATCH < carrier.counts().rows
@@ -194,7 +193,7 @@ def test_a_checkpoint_names_rows_below_which_everything_is_flushed(tmp_path: Pat
 
     later = FakeStore()
     again = carrier_of(tmp_path, later)
-    outcome = again.carry(fragment, ["one"], found[fragment.name].next_row)
+    outcome = again.carry(write(tmp_path, found[work.name].next_row))
     assert outcome.counts.rows == NUM_ROWS - 7 * BATCH
     assert len(later.points[TASK.collection]) == NUM_ROWS - 7 * BATCH
     carrier.close()
@@ -204,7 +203,7 @@ def test_a_checkpoint_names_rows_below_which_everything_is_flushed(tmp_path: Pat
 def test_rows_in_flight_are_bounded_by_batches(tmp_path: Path) -> None:
     store = GatedStore(let_through=0)
     carrier = carrier_of(tmp_path, store, max_concurrent_batches=2)
-    thread = threading.Thread(target=carrier.carry, args=(write(tmp_path), ["one"], 0))
+    thread = threading.Thread(target=carrier.carry, args=(write(tmp_path),))
     thread.start()
     time.sleep(0.5)
     read = carrier.counts().rows
@@ -215,7 +214,7 @@ def test_rows_in_flight_are_bounded_by_batches(tmp_path: Path) -> None:
 
 
 def test_bytes_in_flight_are_bounded_and_a_larger_batch_goes_alone() -> None:
-    room = _Room(100, 10)
+    room = Room(100, 10)
 
     def batch(num_bytes: int) -> list[Delivery]:
         position = Position("t", 0, 0, 0)
@@ -241,19 +240,56 @@ def test_an_outage_is_repeated_and_counted_and_a_fault_of_the_store_is_raised(tm
     store = FakeStore()
     store.failures.append(TransientError("away"))
     carrier = carrier_of(tmp_path, store)
-    outcome = carrier.carry(write(tmp_path), ["one"], 0)
+    outcome = carrier.carry(write(tmp_path))
     assert (outcome.counts.retries, len(store.points[TASK.collection])) == (1, NUM_ROWS)
     store.failures.append(EnvironmentFault("wrong credentials"))
     with pytest.raises(EnvironmentFault, match="wrong credentials"):
-        carrier.carry(write(tmp_path), ["one"], 0)
+        carrier.carry(write(tmp_path))
     carrier.close()
 
 
 def test_a_fragment_of_nothing_but_bad_rows_is_refused_instead_of_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrier_module, "MAX_REJECTS", 50)
+    monkeypatch.setattr(tally_module, "MAX_REJECTS", 50)
     carrier = carrier_of(tmp_path, FakeStore())
     with pytest.raises(FragmentFault, match="more than 50 rows were refused, the last with text_empty"):
-        carrier.carry(write(tmp_path, title=[""] * NUM_ROWS), ["one"], 0)
+        carrier.carry(write(tmp_path, title=[""] * NUM_ROWS))
+    carrier.close()
+
+
+def test_a_carrier_that_writes_whole_files_has_no_checkpoints(tmp_path: Path) -> None:
+    store = GatedStore(let_through=7)
+    carrier = carrier_of(tmp_path, store, manner=Manner(whole=True), max_concurrent_batches=1)
+    thread = threading.Thread(target=carrier.carry, args=(write(tmp_path),))
+    thread.start()
+    while len(store.upserts) < 7:
+        time.sleep(0.01)
+    assert carrier.checkpoints() == {}
+    assert store.num_flushes == 0
+    store.gate.release(10_000)
+    thread.join(20)
+    carrier.close()
+
+
+def test_a_carrier_that_stops_ends_what_is_under_way(tmp_path: Path) -> None:
+    store = GatedStore(let_through=1)
+    carrier = carrier_of(tmp_path, store, max_concurrent_batches=1)
+    raised: list[BaseException] = []
+
+    def carry() -> None:
+        try:
+            carrier.carry(write(tmp_path))
+        except TransientError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=carry)
+    thread.start()
+    while not store.upserts:
+        time.sleep(0.01)
+    carrier.stop()
+    store.gate.release()
+    thread.join(20)
+    assert [str(error) for error in raised] == ["the backfill is stopped"]
+    assert len(store.upserts) <= 2
     carrier.close()

@@ -3,6 +3,7 @@
 import datetime as dt
 import decimal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.backfill.fragments import list_fragments
 from pipeline.backfill.rows import FragmentFault, read_batches, read_deliveries
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, RecordError
+from pipeline.records.decode import Decoders
 from pipeline.records.files.columns import check_schema
 from pipeline.records.record import Delivery
 from tests.unit.decoding import NOW_MS, decode
@@ -67,7 +69,7 @@ def as_json(row: dict[str, Any]) -> bytes:
 def test_a_row_means_what_its_json_means_in_the_topic(
     what: str, column: Any, topic: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.backfill.rows.wall_clock_ms", lambda: NOW_MS)
+    monkeypatch.setattr("pipeline.backfill.rows.Decoders", partial(Decoders, clock_ms=lambda: NOW_MS))
     table = pa.table({"k": ["1", "2", "3"], "t": ["some text"] * 3, "x": column})
     pq.write_table(table, tmp_path / "a.parquet")
     limits = {"max_text_bytes": 2_048, "max_record_bytes": 3_500}

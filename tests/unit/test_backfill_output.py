@@ -17,13 +17,16 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from actors.backfill_run import Progress
+from pipeline.backfill.executor import RunState
 from pipeline.backfill.fragments import Fragment, list_fragments
 from pipeline.backfill.ledger import Ledger
-from pipeline.backfill.outcome import Counts, Outcome, Reject, Report
+from pipeline.backfill.outcome import Counts, Outcome, Reject
+from pipeline.backfill.rates import Rates
+from pipeline.backfill.report import BackfillReport
 from pipeline.backfill.vectors import FragmentFile, check_output
 from pipeline.backfill.work import Work
-from pipeline.cli.backfill_report import ProgressLine, print_report
+from pipeline.cli.backfill_report import print_report
+from pipeline.cli.backfill_view import progress_line
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.load import ConfigTree
@@ -181,14 +184,15 @@ def test_a_ledger_without_space_ends_the_run_and_notes_nothing(tmp_path: Path) -
     [[pages]] = ledger._db.execute("PRAGMA page_count").fetchall()
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(EnvironmentFault, match=r"cannot be written.*full"):
-        ledger.note(Fragment("x" * 30_000, 1, 1, 0), [TASKS[0]], 0, Outcome(Counts(1), 1, []), done=True)
+        ledger.note(Work(Fragment("x" * 30_000, 1, 1, 0), ["one"], 0), Outcome(Counts(1), 1, []), done=True)
     ledger.close()
 
 
 def test_rejects_of_an_interrupted_fragment_are_kept_beside_the_later_ones(tmp_path: Path) -> None:
     ledger, fragment = Ledger(tmp_path, [TASKS[0]]), Fragment("a.jsonl", 10, 1, 0)
-    ledger.note(fragment, TASKS[:1], 0, Outcome(Counts(5), 5, [Reject(1, "no_key", "", "")]), done=False)
-    ledger.note(fragment, TASKS[:1], 5, Outcome(Counts(5), 10, [Reject(7, "no_key", "", "")]), done=True)
+    first, second = (Work(fragment, ["one"], start) for start in (0, 5))
+    ledger.note(first, Outcome(Counts(5), 5, [Reject(1, "no_key", "", "")]), done=False)
+    ledger.note(second, Outcome(Counts(5), 10, [Reject(7, "no_key", "", "")]), done=True)
     ledger.close()
     assert sorted(ds.dataset(tmp_path / "rejects").to_table()["row"].to_pylist()) == [1, 7]
 
@@ -233,11 +237,13 @@ print(rows, (most - before) >> 20)
 def test_a_report_is_a_table_and_json_with_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     counts = Counts(rows=10, embedded=16, written=16, points=16, stale=2)
     counts.rejected["no_key"] = 2
-    report = Report(counts, fragments_done=3, fragments_skipped=1, failed={"a#1": "cut short"}, elapsed_s=2.0)
+    report = BackfillReport(fragments_done=2, fragments_skipped=1, failed={"a#1": "cut short"}, seconds=2.04)
+    report.add(counts)
     assert not report.ok
     print_report(report, as_json=True)
     tree = json.loads(capsys.readouterr().out)
-    assert tree["written"] == 14
+    assert (tree["fragments_done"], tree["fragments_skipped"], tree["fragments_failed"]) == (3, 1, 1)
+    assert (tree["written"], tree["stale"], tree["seconds"]) == (14, 2, 2.0)
     assert tree["rejected_by_reason"] == {"no_key": 2}
     assert tree["failed"] == {"a#1": "cut short"}
     print_report(report, as_json=False)
@@ -248,28 +254,25 @@ def test_a_report_is_a_table_and_json_with_reasons(capsys: pytest.CaptureFixture
 
 def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
     works = [Work(Fragment("a.parquet", 1, 1, part, num_rows=100), ["one"], 0) for part in range(4)]
-    line = ProgressLine(works)
-    line._first = 0.0, 50
-    line._keep(Progress(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2), 10.0)
-    line.finished(works[0])
+    rates = Rates(works)
+    rates._first = 0.0, 50
+    rates.see(RunState(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2), 10.0)
+    rates.finished(works[0])
     counts = Counts(rows=300, finished=250, embedded=600, tokens=5_000, written=600, retries=1)
-    shown = line.line(Progress(counts, 9.0, 2), 20.0)
+    shown = progress_line(rates, RunState(counts, 9.0, 2), 20.0)
     assert shown == (
         "fragments 1/4 · read 300 (20 rows/s) · embedded 600 (400 tokens/s) · written 600 (40 points/s) · "
         "2 embedders 20% busy · retries 1 · about 0:00:15 left"
     )
 
 
-def test_rates_are_those_of_the_last_minute_since_rows_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = ProgressLine([Work(Fragment("a.parquet", 1, 1, 0), ["one"], 0)])
-    now_s = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now_s)
+def test_rates_are_those_of_the_last_minute_since_rows_came() -> None:
+    rates = Rates([Work(Fragment("a.parquet", 1, 1, 0), ["one"], 0)])
 
     def shown(seconds: float, rows: int, tokens: int = 0) -> str:
-        nonlocal now_s
-        now_s = seconds
-        line.show(Progress(Counts(rows=rows, tokens=tokens), 0.0, 1))
-        return line.line(Progress(Counts(rows=rows, tokens=tokens), 0.0, 1), seconds)
+        state = RunState(Counts(rows=rows, tokens=tokens), 0.0, 1)
+        rates.see(state, seconds)
+        return progress_line(rates, state, seconds)
 
     assert "(0 rows/s)" in shown(1.0, 0)
     assert "(0 rows/s)" in shown(100.0, 500)  # the models were loaded meanwhile
@@ -284,11 +287,11 @@ def test_rates_are_those_of_the_last_minute_since_rows_came(monkeypatch: pytest.
 
 
 def test_what_is_left_goes_by_what_is_finished_however_far_ahead_reading_is() -> None:
-    line = ProgressLine([Work(Fragment("a.parquet", 1, 1, 0, num_rows=400), ["one"], 0)])
-    line.show(Progress(Counts(rows=400), 0.0, 1))
-    assert "left" not in line.line(Progress(Counts(rows=400), 0.0, 1), 5.0)
-    line._first = 10.0, 100
-    assert "about 0:00:40 left" in line.line(Progress(Counts(rows=400, finished=200), 0.0, 1), 30.0)
+    rates = Rates([Work(Fragment("a.parquet", 1, 1, 0, num_rows=400), ["one"], 0)])
+    rates.see(RunState(Counts(rows=400), 0.0, 1), 5.0)
+    assert "left" not in progress_line(rates, RunState(Counts(rows=400), 0.0, 1), 5.0)
+    rates.see(RunState(Counts(rows=400, finished=100), 0.0, 1), 10.0)
+    assert "about 0:00:40 left" in progress_line(rates, RunState(Counts(rows=400, finished=200), 0.0, 1), 30.0)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +327,7 @@ def test_status_shows_tasks_and_fingerprints_of_old(tmp_path: Path, capsys: pyte
     now = Context(ConfigTree.read(config)).tasks["one"]
     for each in (now, TASKS[1]):
         ledger = Ledger(tmp_path / "store.backfill", [each])
-        ledger.note(Fragment("a.jsonl", 10, 1, 0), [each], 0, Outcome(Counts(5), 5, []), done=each is now)
+        ledger.note(Work(Fragment("a.jsonl", 10, 1, 0), [each.name], 0), Outcome(Counts(5), 5, []), done=each is now)
         ledger.close()
     assert invoke(["backfill", str(config), "--status", "--json"]) == ExitCode.OK
     tasks: Any = json.loads(capsys.readouterr().out)["tasks"]

@@ -195,7 +195,7 @@ def test_the_client_calls_the_app_where_it_listens_and_sends_the_key(host: str, 
         return httpx.Response(200, json={})
 
     with AppClient(parsed(api__host=host, api__api_key="secret"), httpx.MockTransport(answer)) as client:
-        client.get("/v1/tasks")
+        client.status()
         assert client.url == url
     assert asked[0].headers["api-key"] == "secret"
 

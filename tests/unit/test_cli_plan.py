@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.backfill_run import Progress
-from actors.rehearsal import FEWEST_STEPS, MEASURED_S, _EnoughError, _Watch
-from pipeline.backfill.estimate import LOG_BYTES, POINT_BYTES, RAM_FACTOR, Pace, estimate
+from pipeline.backfill.costs import LOG_BYTES, POINT_BYTES, RAM_FACTOR, Pace, estimate
+from pipeline.backfill.executor import RunState
 from pipeline.backfill.outcome import Counts
+from pipeline.backfill.rehearsal import FEWEST_STEPS, MEASURED_S, PaceWatch, _EnoughError
 from pipeline.backfill.sample import Sample, Size, Tokens
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
@@ -20,6 +20,7 @@ from pipeline.errors import EnvironmentFault
 from pipeline.records.record import Position, Record
 
 PACE = Pace(first_s=20, first_rows=100, rows_per_s=50, num_rows=500, embedder_busy=0.9, num_embedders=2)
+TOKENS = {"one": Tokens(30, 10, 8, 0.0), "two": Tokens(10, 5, 0, 0.1)}
 SIZE = Size(num_files=2, num_bytes=10**6, rows=[6_000, 4_000], exact=True)
 
 
@@ -52,12 +53,9 @@ def context(tmp_path: Path, **changes: Any) -> Context:
 
 def sample(num_bad: int = 0) -> Sample:
     records = [Record(f"s:{n}", 1, f"text {n}", {"title": "t"}, Position("t", 0, n, -1)) for n in range(10)]
-    found = Sample(num_rows=10 + num_bad, records=records)
+    found = Sample(num_rows=10 + num_bad, records=records, tokens=TOKENS)
     found.bad.update({"text_empty": num_bad} if num_bad else {})
     return found
-
-
-TOKENS = {"one": Tokens(30, 10, 8, 0.0), "two": Tokens(10, 5, 0, 0.1)}
 
 
 def test_time_is_the_start_and_the_rows_at_their_pace() -> None:
@@ -67,56 +65,56 @@ def test_time_is_the_start_and_the_rows_at_their_pace() -> None:
 
 def test_price_and_gpu_hours_count_the_embedders_that_took_part(tmp_path: Path) -> None:
     found = context(tmp_path, ray={"gpu_hour_price": 3.0})
-    full = estimate(found.config, list(found.tasks.values()), SIZE, sample(), TOKENS, PACE)
+    full = estimate(found.config, list(found.tasks.values()), SIZE, sample(), PACE)
     assert full.seconds == PACE.seconds(10_000)
     assert full.gpu_hours == pytest.approx(full.seconds / 3_600)  # two embedders of half a GPU
     assert full.price == pytest.approx(3.0 * full.gpu_hours)
     assert sum(part.price or 0 for part in full.tasks) == pytest.approx(full.price)
     assert [part.share for part in full.tasks] == [0.75, 0.25]
     half = Pace(20, 100, 50, 500, 0.9, num_embedders=1)
-    assert estimate(found.config, list(found.tasks.values()), SIZE, sample(), TOKENS, half).gpu_hours == pytest.approx(
+    assert estimate(found.config, list(found.tasks.values()), SIZE, sample(), half).gpu_hours == pytest.approx(
         full.gpu_hours / 2
     )
 
 
 def test_no_price_without_a_price_per_hour_or_without_gpus(tmp_path: Path) -> None:
     plain = context(tmp_path)
-    assert estimate(plain.config, list(plain.tasks.values()), SIZE, sample(), TOKENS, PACE).price is None
+    assert estimate(plain.config, list(plain.tasks.values()), SIZE, sample(), PACE).price is None
     cpu = context(tmp_path, ray={"gpu_hour_price": 3.0}, models={"null": {"model": "null:100"}})
-    found = estimate(cpu.config, list(cpu.tasks.values()), SIZE, sample(), TOKENS, PACE)
+    found = estimate(cpu.config, list(cpu.tasks.values()), SIZE, sample(), PACE)
     assert (found.gpu_hours, found.price) == (0, None)
 
 
 def test_room_in_the_store_is_that_of_the_rows_that_are_stored(tmp_path: Path) -> None:
     found = context(tmp_path)
     taken = sample(num_bad=10)
-    one, two = estimate(found.config, list(found.tasks.values()), SIZE, taken, TOKENS, PACE).tasks
+    one, two = estimate(found.config, list(found.tasks.values()), SIZE, taken, PACE).tasks
     assert one.points == two.points == 5_000
     assert (one.ram_bytes, two.ram_bytes) == (5_000 * 400 * RAM_FACTOR, 5_000 * 200 * RAM_FACTOR)
     point_bytes = 400 + len('{"title":"t"}') + POINT_BYTES
     assert one.disk_bytes == 2 * 5_000 * point_bytes  # all of it is still in the log, too
     many = Size(num_files=1, num_bytes=10**12, rows=[1e9], exact=True)
-    one, _ = estimate(found.config, list(found.tasks.values()), many, taken, TOKENS, PACE).tasks
+    one, _ = estimate(found.config, list(found.tasks.values()), many, taken, PACE).tasks
     assert one.disk_bytes == 5 * 10**8 * point_bytes + LOG_BYTES
 
 
-def watched(rows_at: dict[float, int], monkeypatch: pytest.MonkeyPatch) -> _Watch:
+def watched(rows_at: dict[float, int], monkeypatch: pytest.MonkeyPatch) -> PaceWatch:
     now = [0.0]
-    monkeypatch.setattr("actors.rehearsal.time.monotonic", lambda: now[0])
-    watch = _Watch(2, 0.0, lambda *_: None)
+    monkeypatch.setattr("pipeline.backfill.rehearsal.time.monotonic", lambda: now[0])
+    watch = PaceWatch(2, 0, lambda *_: None)
     for seconds, rows in rows_at.items():
         now[0] = seconds
-        watch(Progress(Counts(written=2 * rows), busy_s=seconds / 2, num_embedders=1))
+        watch.progress(RunState(Counts(written=2 * rows), busy_s=seconds / 2, num_embedders=1))
     return watch
 
 
 def test_the_pace_is_that_of_the_time_after_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {0.5: 0, 10.0: 100} | {11.0 + turn: 150 + 50 * turn for turn in range(FEWEST_STEPS - 1)}
     watch = watched(rows, monkeypatch)
-    monkeypatch.setattr("actors.rehearsal.time.monotonic", lambda: 10.0 + MEASURED_S)
-    last = Progress(Counts(written=2 * (100 + 50 * int(MEASURED_S))), busy_s=5 + MEASURED_S / 2, num_embedders=1)
+    monkeypatch.setattr("pipeline.backfill.rehearsal.time.monotonic", lambda: 10.0 + MEASURED_S)
+    last = RunState(Counts(written=2 * (100 + 50 * int(MEASURED_S))), busy_s=5 + MEASURED_S / 2, num_embedders=1)
     with pytest.raises(_EnoughError):
-        watch(last)
+        watch.progress(last)
     pace = watch.pace(30.0, finished=False)
     assert (pace.first_s, pace.first_rows, pace.rows_per_s, pace.embedder_busy) == (10.0, 100, 50.0, 0.5)
 
@@ -140,7 +138,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append(arguments)
         return PACE
 
-    monkeypatch.setattr("actors.rehearsal.rehearse", rehearse)
+    monkeypatch.setattr("pipeline.usecases.estimate.rehearse", rehearse)
     return asked
 
 
@@ -161,7 +159,7 @@ def test_the_verb_prints_what_a_script_reads_and_writes_nothing(
     assert shown["sample"]["rejected"] == {"no_key": 1}
     assert [task["task"] for task in shown["tasks"]] == ["two"]
     assert shown["seconds"] == PACE.seconds(31)
-    assert rehearsed[0][2] == ["two"]
+    assert rehearsed[0][1].tasks == ["two"]
     assert not (tmp_path / "store").exists()
 
 

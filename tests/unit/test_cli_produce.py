@@ -14,9 +14,9 @@ import yaml
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
-from pipeline.cli.produce import pace
 from pipeline.errors import ConfigError, RefractError
 from pipeline.records.files.record_files import FileRecord, Keys, count_records, keys_of, read_records
+from pipeline.usecases.produce import pace
 from tests.config_trees import ABSENT, parsed, tree
 
 BY_ID = Keys("id")

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
-from pipeline.cli.run import total_written
 from pipeline.errors import ConfigError, TransientError
+from pipeline.usecases.running import total_written
 from tests.config_trees import CONFIGS
 
 NULL = str(CONFIGS / "null.yaml")
@@ -51,10 +51,10 @@ def fake_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeApp]]:
     module = ModuleType("actors.run")
     module.RunningApp = FakeApp  # type: ignore[attr-defined] # a stand-in
     monkeypatch.setitem(sys.modules, "actors.run", module)
-    monkeypatch.setattr("actors.boot.start_ray", lambda *_: None)
+    monkeypatch.setattr("actors.launch.start_ray", lambda *_: None)
     monkeypatch.setattr("pipeline.logs.configure_logs", lambda: None)
-    monkeypatch.setattr("pipeline.cli.run._LIVE_S", 0.001)
-    monkeypatch.setattr("pipeline.cli.run._LINE_S", 0.001)
+    monkeypatch.setattr("pipeline.usecases.running.LOOK_S", 0.001)
+    monkeypatch.setattr("pipeline.cli.run_view._LINE_S", 0.001)
     FakeApp.calls = []
     FakeApp.failure = None
     FakeApp.script = iter([lambda: (True, "")])

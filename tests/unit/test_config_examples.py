@@ -14,7 +14,7 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import check_tasks, identify
 from pipeline.errors import ConfigError
 from pipeline.tasks import bind_tasks
-from pipeline.usecases.check import prompter
+from pipeline.usecases.prompts import load_prompter
 from tests.config_trees import CONFIGS
 from tests.unit.engine import tiny_models
 
@@ -100,14 +100,14 @@ def test_an_example_with_a_hub_model_fits_its_family(name: str, tmp_path: Path) 
 )
 def test_the_model_sees_what_the_example_says(name: str, prompt: str, shown: str, tmp_path: Path) -> None:
     config = load(name)
-    text, token_ids = prompter(tiny(config, name, tmp_path), tasks_of(config)).show(prompt, "T")
+    text, token_ids = load_prompter(tiny(config, name, tmp_path), tasks_of(config)).show(prompt, "T")
     assert shown in text
     assert token_ids
 
 
 def test_the_demo_makes_the_instruction_part_of_the_text() -> None:
     config = load("demo")
-    shown = prompter(config.models["minilm"], config.tasks)
+    shown = load_prompter(config.models["minilm"], config.tasks)
     assert shown.show("urgency", "T")[0] == "How urgent is this support ticket: T"
 
 

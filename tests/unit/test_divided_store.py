@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.pools import DividedStore
+from actors.callers import ActorCaller
+from actors.remote import DividedStore
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
 from pipeline.records.batches import PointBatch
@@ -27,7 +28,7 @@ class Owner:
         self.error: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name not in {"open", "upsert", "flush", "count", "check"}:
+        if name not in {"open", "upsert", "flush"}:
             raise AttributeError(name)
         return _Method(getattr(self, f"do_{name}"), self._log, f"{self._name}.{name}")
 
@@ -42,12 +43,6 @@ class Owner:
 
     def do_flush(self) -> None:
         pass
-
-    def do_count(self, collection: str) -> int:
-        return len(collection)
-
-    def do_check(self) -> str:
-        return "a store"
 
 
 class _Method:
@@ -68,9 +63,9 @@ class _Method:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     def get(ref: Any, timeout: float | None = None) -> Any:
         assert timeout is not None
-        return [each() for each in ref] if isinstance(ref, list) else ref()
+        return ref()
 
-    monkeypatch.setattr("actors.pools.ray.get", get)
+    monkeypatch.setattr("actors.callers.ray.get", get)
     return []
 
 
@@ -82,7 +77,12 @@ def owners(log: list[tuple[str, str]]) -> list[Owner]:
 @pytest.fixture
 def store(owners: list[Owner]) -> DividedStore:
     first, second = owners
-    return DividedStore([(first, [TASKS[0].collection, TASKS[2].collection]), (second, [TASKS[1].collection])])
+    return DividedStore(
+        [
+            (ActorCaller(first), [TASKS[0].collection, TASKS[2].collection]),
+            (ActorCaller(second), [TASKS[1].collection]),
+        ]
+    )
 
 
 def test_each_owner_opens_and_gets_what_is_its_own(store: DividedStore, owners: list[Owner]) -> None:
@@ -115,9 +115,3 @@ def test_the_failure_of_one_is_the_failure_of_the_whole(store: DividedStore, own
     owners[1].error = TransientError("away")
     with pytest.raises(TransientError, match="away"):
         store.upsert(make_batch([put("T-1", 1)], *TASKS))
-
-
-def test_what_is_asked_of_one_collection_goes_to_its_owner(store: DividedStore, log: list[tuple[str, str]]) -> None:
-    assert store.count(TASKS[1].collection) == len(TASKS[1].collection)
-    assert log == [("asked", "second.count"), ("waited", "second.count")]
-    assert store.check() == "a store"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray import serve
 
-from actors.backfill_run import _Embedder
+from actors.backfill_embedder import BackfillEmbedder
 from actors.embedder import Embedder
 from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig, TaskConfig
@@ -60,7 +60,7 @@ def test_a_backfill_beside_live_traffic_is_kept_brief(bounds: list[int | None]) 
 
 
 def test_a_backfill_with_embedders_of_its_own_fills_them(bounds: list[int | None]) -> None:
-    embedder = _Embedder(SOURCE, "null")
+    embedder = BackfillEmbedder(SOURCE, "null")
     asyncio.run(embed_by_priority(embedder))
     embedder._scheduler.close()
     assert bounds == [None, None, None]

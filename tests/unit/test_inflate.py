@@ -19,6 +19,7 @@ from kafka.record import default_records, legacy_records
 
 from pipeline.errors import EnvironmentFault
 from pipeline.sources.client.inflate import InflatedTooLargeError, bound_inflation
+from pipeline.sources.group.member import GroupMember
 from tests.unit.compressed import CODECS, MIB, compressed, fetched, give_back_client
 from tests.unit.fake_consumer import PLACE, Group, assign, messages
 
@@ -196,7 +197,9 @@ def test_records_of_the_old_format_are_bounded_too() -> None:
 def test_a_source_stops_at_once_and_says_what_to_do(codec: str) -> None:
     group = Group([assign, messages(0), fetched(compressed(codec, 1, bytes(8 * MIB)), offset=1)])
     bound_inflation(64 * MIB)  # of something else in the process
-    group.source._config = group.source._config.model_copy(update={"max_inflated_batch_bytes": MIB})
+    config = group.source._config.model_copy(update={"max_inflated_batch_bytes": MIB})
+    group.source._config = config
+    group.source._member = GroupMember(config, make_consumer=group._make_consumer)
     assert group.poll(2) == [0]
     for _ in range(2):
         with pytest.raises(EnvironmentFault) as fault:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from actors.cluster import required_resources
-from pipeline.cli.serve_config import serve_tree
 from pipeline.config.load import VARIABLE, load_config
+from pipeline.usecases.serve_config import serve_tree
 from tests.config_trees import CONFIGS, ROOT
 
 INFRA = ROOT / "infra"

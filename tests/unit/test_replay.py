@@ -3,9 +3,9 @@
 import pytest
 
 from pipeline.config.source import TopicConfig
-from pipeline.records.record import Position
+from pipeline.records.record import Headers, Position
 from pipeline.sources.letters.letter_reader import StoredLetter
-from pipeline.sources.letters.replay import Headers, Original, origin_of, replay_headers
+from pipeline.sources.letters.replay import Original, origin_of, replay_headers
 
 FROM = ("refract-replayed-from", b"2:17")
 

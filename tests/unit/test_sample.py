@@ -43,7 +43,8 @@ def write_jsonl(path: Path, content: list[dict[str, Any]]) -> str:
 def take(inputs: list[str], wanted: int) -> Any:
     fragments = list_fragments(inputs)
     config = Config.model_validate(CONFIG)
-    return take_sample(fragments, measure_size(fragments), "tickets", config, wanted, lambda *_: None)
+    parts = list(zip(fragments, measure_size(fragments).rows, strict=True))
+    return take_sample(parts, "tickets", config, wanted, lambda *_: None)
 
 
 def test_rows_of_parquet_and_small_files_are_counted(tmp_path: Path) -> None:

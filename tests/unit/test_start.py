@@ -7,7 +7,7 @@ import pytest
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records.record import Partition
-from pipeline.sources.group.positions import Committed, Mark, Topic, begin, resume
+from pipeline.sources.group.positions import Committed, History, Mark, Topic, begin, resume
 
 ONE, OTHER = "id-1", "id-2"
 
@@ -58,9 +58,9 @@ def test_offset_versions_refuse_another_topic_and_another_count(topic: Topic, fo
     with pytest.raises(EnvironmentFault, match=found):
         resume(LAST, OFFSETS, Committed(17, mark()), topic)
     with pytest.raises(EnvironmentFault, match=found):
-        begin(LAST, OFFSETS, "earliest", [Committed(17, mark())], None, topic)
+        begin(LAST, OFFSETS, "earliest", History([Committed(17, mark())], None), topic)
     with pytest.raises(EnvironmentFault, match=found):
-        begin(LAST, OFFSETS, "earliest", [], mark(), topic)
+        begin(LAST, OFFSETS, "earliest", History([], mark()), topic)
 
 
 def test_a_raised_generation_accepts_both_and_a_lowered_one_nothing() -> None:
@@ -80,21 +80,21 @@ def test_a_recreated_topic_with_versions_starts_at_its_beginning() -> None:
 
 @pytest.mark.parametrize(("start_from", "at_end"), [("earliest", False), ("latest", True)])
 def test_a_first_start_is_where_the_configuration_says(start_from: str, *, at_end: bool) -> None:
-    start = begin(LAST, OFFSETS, start_from, [], None, Topic(ONE, 4))
+    start = begin(LAST, OFFSETS, start_from, History([], None), Topic(ONE, 4))
     assert (start.offset, start.at_end, start.is_first, start.mark) == (None, at_end, True, mark())
     # Another member was a little faster: the group is still at its first start.
-    assert begin(LAST, OFFSETS, start_from, [Committed(5, mark())], mark(), Topic(ONE, 4)).at_end is at_end
+    assert begin(LAST, OFFSETS, start_from, History([Committed(5, mark())], mark()), Topic(ONE, 4)).at_end is at_end
 
 
 def test_partitions_added_later_start_at_their_beginning_even_after_the_others_have_new_marks() -> None:
     added = Partition("t", 4)
     siblings = [Committed(5, mark(count=5, first=4)), Committed(9, mark(count=5, first=4))]
-    start = begin(added, VERSIONED, "latest", siblings, mark(count=5, first=4), Topic(ONE, 5))
+    start = begin(added, VERSIONED, "latest", History(siblings, mark(count=5, first=4)), Topic(ONE, 5))
     assert (start.at_end, start.mark) == (False, mark(count=5, first=4))
-    still_first = begin(LAST, VERSIONED, "latest", siblings, None, Topic(ONE, 5))
+    still_first = begin(LAST, VERSIONED, "latest", History(siblings, None), Topic(ONE, 5))
     assert still_first.at_end
 
 
 def test_a_topic_known_before_and_created_again_starts_at_its_beginning() -> None:
-    assert not begin(LAST, VERSIONED, "latest", [], mark(OTHER), Topic(ONE, 4)).at_end
-    assert not begin(LAST, VERSIONED, "latest", [Committed(5, None)], None, Topic(ONE, 4)).at_end
+    assert not begin(LAST, VERSIONED, "latest", History([], mark(OTHER)), Topic(ONE, 4)).at_end
+    assert not begin(LAST, VERSIONED, "latest", History([Committed(5, None)], None), Topic(ONE, 4)).at_end

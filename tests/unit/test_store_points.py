@@ -17,7 +17,7 @@ from pipeline.errors import (
 )
 from pipeline.records.batches import PointBatch
 from pipeline.stores.grpc_errors import most_severe
-from pipeline.stores.points import UNVERSIONED, id_bytes, sendable, stored_version
+from pipeline.stores.points import UNVERSIONED, checked, id_bytes, stored_version
 
 
 def batch_of(*keys_versions: tuple[int, int]) -> PointBatch:
@@ -42,27 +42,27 @@ def batch_of(*keys_versions: tuple[int, int]) -> PointBatch:
     ],
 )
 def test_a_batch_is_sent_with_the_newest_row_of_each_id(rows: list[tuple[int, int]], kept: list[int]) -> None:
-    points = sendable(batch_of(*rows))
+    points = checked(batch_of(*rows))
     assert [payload["row"] for payload in points.payloads] == kept
-    assert points.num_superseded == len(rows) - len(kept)
+    assert points.versions.tolist() == [rows[row][1] for row in kept]
     assert points.vectors["c"].shape == (len(kept), 2)
 
 
 def test_an_empty_batch_is_nothing_to_send() -> None:
-    assert len(sendable(batch_of())) == 0
+    assert len(checked(batch_of())) == 0
 
 
 def test_rows_and_vectors_that_do_not_match_blame_no_record() -> None:
     batch = batch_of((1, 1))
     wrong = PointBatch(batch.ids, batch.versions, batch.deleted, batch.payloads, {"c": np.ones((2, 2), np.float32)})
     with pytest.raises(EnvironmentFault, match=r"1 points came with vectors of shape \(2, 2\)"):
-        sendable(wrong)
+        checked(wrong)
 
 
 def test_a_message_about_many_rows_names_the_first_of_them() -> None:
     batch = batch_of(*((key, -1) for key in range(9)))
     with pytest.raises(BatchShapeError, match="at rows 0, 1, 2, 3, 4 and more of 9"):
-        sendable(batch)
+        checked(batch)
 
 
 @pytest.mark.parametrize(("value", "version"), [(7, 7), (7.0, 7), (True, -1), ("7", -1), (None, -1), ([7], -1)])

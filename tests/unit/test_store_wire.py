@@ -14,8 +14,8 @@ from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from pipeline.records.batches import PointBatch
-from pipeline.records.record import MAX_VERSION
-from pipeline.stores.points import sendable, uuid_text
+from pipeline.records.record import MAX_VERSION, uuid_text
+from pipeline.stores.points import checked
 from pipeline.stores.wire import WireChunk, read_payload, read_vector, upsert_head
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -69,7 +69,7 @@ def stock(batch: PointBatch, *, strong: bool) -> qdrant.UpsertPoints:
 @given(st.lists(PAYLOADS, min_size=1, max_size=4), st.booleans())
 def test_the_request_equals_the_stock_clients(payloads: list[dict[str, Any]], strong: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
     batch = batch_of(payloads)
-    chunk = WireChunk(sendable(batch), slice(0, len(batch)))
+    chunk = WireChunk(checked(batch), slice(0, len(batch)))
     raw = chunk.upsert(upsert_head("tickets", strong=strong), batch.vectors["tickets"])
     assert qdrant.UpsertPoints.FromString(raw) == stock(batch, strong=strong)
 
@@ -77,13 +77,13 @@ def test_the_request_equals_the_stock_clients(payloads: list[dict[str, Any]], st
 @pytest.mark.parametrize("dimension", [1, 31, 384, 4096, 70_000])
 def test_lengths_of_every_size_are_encoded_as_the_protocol_wants(dimension: int) -> None:
     batch = batch_of([{"text": "x" * 300_000, "list": list(range(5_000))}, {}], dimension=dimension, deleted=0)
-    raw = WireChunk(sendable(batch), slice(0, 2)).upsert(upsert_head("tickets", strong=False), batch.vectors["tickets"])
+    raw = WireChunk(checked(batch), slice(0, 2)).upsert(upsert_head("tickets", strong=False), batch.vectors["tickets"])
     assert qdrant.UpsertPoints.FromString(raw) == stock(batch, strong=False)
 
 
 def test_a_chunk_holds_its_own_rows_only() -> None:
     batch = batch_of([{"n": number} for number in range(10)])
-    chunk = WireChunk(sendable(batch), slice(4, 7))
+    chunk = WireChunk(checked(batch), slice(4, 7))
     request = qdrant.UpsertPoints.FromString(
         chunk.upsert(upsert_head("tickets", strong=False), batch.vectors["tickets"][4:7])
     )
@@ -94,13 +94,13 @@ def test_a_chunk_holds_its_own_rows_only() -> None:
 def test_vectors_of_another_layout_are_sent_row_by_row() -> None:
     batch = batch_of([{}, {}, {}], deleted=0)
     columns = np.asfortranarray(batch.vectors["tickets"].astype(">f4"))
-    raw = WireChunk(sendable(batch), slice(0, 3)).upsert(upsert_head("tickets", strong=False), columns)
+    raw = WireChunk(checked(batch), slice(0, 3)).upsert(upsert_head("tickets", strong=False), columns)
     assert qdrant.UpsertPoints.FromString(raw) == stock(batch, strong=False)
 
 
 def test_the_read_back_asks_for_the_versions_of_the_chunk() -> None:
     batch = batch_of([{}, {}, {}])
-    request = qdrant.GetPoints.FromString(WireChunk(sendable(batch), slice(1, 3)).readback("tickets"))
+    request = qdrant.GetPoints.FromString(WireChunk(checked(batch), slice(1, 3)).readback("tickets"))
     assert [point.uuid for point in request.ids] == [uuid_text(bytes(raw)) for raw in batch.ids[1:3]]
     assert request.collection_name == "tickets"
     assert list(request.with_payload.include.fields) == ["_version"]
@@ -119,7 +119,7 @@ def test_newer_stored_points_are_counted_and_others_are_not() -> None:
     ids = [qdrant.PointId(uuid=uuid_text(bytes(raw))) for raw in batch.ids]
     found = [qdrant.RetrievedPoint(id=key, payload={"_version": v}) for key, v in zip(ids, values, strict=False)]
     answer = qdrant.GetResponse(result=[*found, qdrant.RetrievedPoint(id=ids[5])])
-    assert WireChunk(sendable(batch), slice(0, 6)).num_newer(answer) == 2
+    assert WireChunk(checked(batch), slice(0, 6)).num_newer(answer) == 2
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_newer_stored_points_are_counted_and_others_are_not() -> None:
 )
 def test_a_value_the_protocol_cannot_carry_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
-        WireChunk(sendable(batch_of([{"field": value}])), slice(0, 1))
+        WireChunk(checked(batch_of([{"field": value}])), slice(0, 1))
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["list", "object"])
@@ -136,13 +136,13 @@ def test_nesting_goes_as_deep_as_every_parser_follows(wrap: Callable[[Any], Any]
     for _ in range(30):
         nested = wrap(nested)
     batch = batch_of([{"field": nested}], deleted=0)
-    chunk = WireChunk(sendable(batch), slice(0, 1))
+    chunk = WireChunk(checked(batch), slice(0, 1))
     request = qdrant.UpsertPoints.FromString(
         chunk.upsert(upsert_head("tickets", strong=False), batch.vectors["tickets"])
     )
     assert read_payload(request.points[0].payload)["field"] == nested
     with pytest.raises(ValueError, match="too deep"):
-        WireChunk(sendable(batch_of([{"field": wrap(nested)}])), slice(0, 1))
+        WireChunk(checked(batch_of([{"field": wrap(nested)}])), slice(0, 1))
 
 
 def test_endless_nesting_is_refused_before_the_stack_ends() -> None:
@@ -150,7 +150,7 @@ def test_endless_nesting_is_refused_before_the_stack_ends() -> None:
     for _ in range(5_000):
         nested = [nested]
     with pytest.raises(ValueError, match="too deep"):
-        WireChunk(sendable(batch_of([{"field": nested}])), slice(0, 1))
+        WireChunk(checked(batch_of([{"field": nested}])), slice(0, 1))
 
 
 @settings(max_examples=60, deadline=None)

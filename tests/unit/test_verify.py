@@ -1,18 +1,23 @@
 """Source against store: every kind of difference is found, settled and mended, and nothing else is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.compare.comparison import Comparison, TaskReport, note_source
+from pipeline.compare.comparison import Comparison, note_source
+from pipeline.compare.findings import TaskFindings
 from pipeline.compare.keyspace import NUM_RUNS, KeySpace, newest, raw_ids, run_of
-from pipeline.compare.revisit import Encoder, Revisit
+from pipeline.compare.mending import mend
+from pipeline.compare.report import RepairedTask
+from pipeline.compare.revisit import Revisit
+from pipeline.compare.vector_check import check_vectors
 from pipeline.errors import EnvironmentFault, Reason
-from pipeline.interfaces import Found, Letters, StoredPoint, Written
-from pipeline.records.batches import Int64, PointBatch
+from pipeline.interfaces import CollectionState, Found, Letters, StoredPoint, Written
+from pipeline.records.batches import Float32, Int64, PointBatch, Priority
 from pipeline.records.record import Partition, Position, Record, point_id
+from pipeline.tasks import Task
 from tests.fakes import DIMENSION, FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
 
 PIPELINE = "p"
@@ -54,13 +59,14 @@ class ComparableFake(FakeStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = "exists"
+        self.exists = True
+        self.foreign = ""
         self.sources: dict[bytes, str] = {}
 
-    def inspect(self, tasks: object) -> Mapping[str, str]:  # noqa: ARG002
-        if self.state.startswith("foreign"):
-            raise EnvironmentFault(self.state)
-        return {TASK.name: self.state}
+    def inspect(self, tasks: object) -> Mapping[str, CollectionState]:  # noqa: ARG002
+        if self.foreign:
+            raise EnvironmentFault(self.foreign)
+        return {TASK.name: CollectionState(self.exists, TASK.alias)}
 
     def repair(self, batch: PointBatch) -> Written:
         for collection, rows in batch.vectors.items():
@@ -93,14 +99,19 @@ def at(key: str, version: int, offset: int, text: str | None = "hello") -> Recor
     return record(key, version, text, offset=offset)
 
 
+class FakeEncoder:
+    def encode(self, task: Task, texts: Sequence[str]) -> Float32:
+        [rows] = FakeEmbedder().embed("m", FakeTokenizer().encode(texts, [task.prompt]), Priority.BACKFILL)
+        return rows
+
+
 class World:
     """A range and a store that agree until a test damages one of them."""
 
     def __init__(self, directory: Path, records: list[Record | Reason]) -> None:
         self.source = FakeRange(records)
         self.store = ComparableFake()
-        self.keys = KeySpace(directory, ["tickets"])
-        self.encoder = Encoder(PIPELINE, {"m": FakeTokenizer()}, FakeEmbedder())
+        self.keys = KeySpace(directory, PIPELINE, ["tickets"])
         self.wait_s = 0.0
         for item in records:
             if isinstance(item, Record):
@@ -112,23 +123,27 @@ class World:
             row = None if item.text is None else vector(TASK.prompt, item.text)
             self.store.collection[key] = (item.version, item.deleted, row)
 
-    def verify(self, sample: int | None = None) -> TaskReport:
-        self.dead_letters = note_source(PIPELINE, self.source, self.keys, quiet).dead_letters
+    def verify(self, sample: int | None = None) -> TaskFindings:
+        self.dead_letters = note_source(self.source, self.keys, quiet).dead_letters
         self.comparison = Comparison(self.keys, self.source, self.store, wait_s=self.wait_s, progress=quiet)
-        report = self.comparison.compare(TASK, ["tickets"], sample)
-        self.revisit.check_vectors([report])
-        return report
+        found = self.comparison.compare(TASK, ["tickets"], sample)
+        check_vectors([found], self.revisit, self.store)
+        return found
+
+    def repair(self, found: TaskFindings, *, delete_extras: bool) -> RepairedTask:
+        [repaired] = mend([found], self.revisit, self.store, delete_extras=delete_extras).values()
+        return repaired
 
     @property
     def revisit(self) -> Revisit:
-        return Revisit(self.source, self.keys, self.encoder, self.store, quiet)
+        return Revisit(self.source, self.keys, FakeEncoder(), quiet)
 
 
 def quiet(doing: str, done: int, total: int) -> None:
     pass
 
 
-def faults(report: TaskReport) -> dict[str, int]:
+def faults(report: TaskFindings) -> dict[str, int]:
     return {kind: count for kind, count in report.counts.items() if count}
 
 
@@ -157,12 +172,10 @@ def test_every_kind_is_found_and_mended(world: World) -> None:
     report = world.verify()
     expected = dict.fromkeys(["missing", "stale", "extra", "wrong_state", "tombstone_missing", "wrong_vector"], 1)
     assert faults(report) == expected
-    [mended] = world.revisit.repair([report], delete_extras=False).values()
-    assert (mended.num_written, mended.num_deleted_extras, mended.num_left) == (5, 0, 1)
+    assert world.repair(report, delete_extras=False) == RepairedTask(written=5, deleted=0, left=1)
     again = world.verify()
     assert faults(again) == {"extra": 1}
-    [mended] = world.revisit.repair([again], delete_extras=True).values()
-    assert (mended.num_deleted_extras, mended.num_left) == (1, 0)
+    assert world.repair(again, delete_extras=True) == RepairedTask(written=0, deleted=1, left=0)
     assert points[b"x" * 16][1]
     assert world.verify().equal
 
@@ -172,7 +185,7 @@ def test_a_repair_never_goes_over_a_newer_point(world: World) -> None:
     points[id_of("k2")] = (1, False, vector(TASK.prompt, "old 2"))
     report = world.verify()
     points[id_of("k2")] = (3, False, vector(TASK.prompt, "newer"))
-    world.revisit.repair([report], delete_extras=False)
+    world.repair(report, delete_extras=False)
     assert points[id_of("k2")][0] == 3
 
 
@@ -182,7 +195,7 @@ def test_what_the_group_has_not_committed_is_pending_and_not_repaired(world: Wor
     report = world.verify()
     assert faults(report) == {"pending": 1}
     assert not report.equal
-    world.revisit.repair([report], delete_extras=True)
+    world.repair(report, delete_extras=True)
     assert id_of("k5") not in world.store.collection
 
 
@@ -234,13 +247,13 @@ def test_of_equal_versions_the_first_counts(tmp_path: Path) -> None:
 
 
 def test_a_foreign_collection_is_named_and_left_alone(world: World) -> None:
-    world.store.state = "foreign fingerprint"
+    world.store.foreign = "foreign fingerprint"
     report = world.verify()
     assert (report.fingerprint_fault, report.equal) == ("foreign fingerprint", False)
 
 
 def test_a_collection_that_does_not_exist_misses_every_key(world: World) -> None:
-    world.store.state = "new"
+    world.store.exists = False
     world.store.points.clear()
     report = world.verify(sample=0)
     assert faults(report) == {"missing": 39, "tombstone_missing": 1}
@@ -251,7 +264,7 @@ def test_a_sample_has_its_size(world: World) -> None:
 
 
 def test_runs_hold_every_entry_in_the_order_of_ids(tmp_path: Path) -> None:
-    keys = KeySpace(tmp_path, ["tickets"])
+    keys = KeySpace(tmp_path, PIPELINE, ["tickets"])
     ids = [bytes([n]) + b"\0" * 15 for n in range(256)]
     for point in reversed(ids):
         keys.add(point, 1, Position("tickets", 0, 0, 0), deleted=False)

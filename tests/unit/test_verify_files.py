@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import yaml
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
+from pipeline.context import Context
+from pipeline.errors import ConfigError
+from pipeline.session import Session
+from pipeline.usecases.compare import CompareRequest, repair, verify
 from tests.broker import free_port
 
 Row = dict[str, Any]
@@ -96,3 +101,40 @@ def test_a_file_is_compared_and_what_differs_is_mended(
     assert invoke(["repair", str(config), "--input", str(file), "--sample", "all", "--delete-extras"]) == ExitCode.OK
     capfd.readouterr()
     assert verify()[:2] == (ExitCode.OK, {})
+
+
+def quiet(doing: str, done: int, total: int) -> None:
+    pass
+
+
+def test_from_python_the_reports_have_the_fields_that_json_prints(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = CompareRequest(file=tmp_path / "rows.jsonl", sample=None)
+    write_lines(tmp_path / "rows.jsonl", rows(1, 2))
+    found = verify(Context.open(config), request, quiet)
+    assert (found.equal, found.records, found.tasks["topic"].missing) == (False, 2, 2)
+    invoke(["verify", str(config), "--input", str(request.file), "--sample", "all", "--json"])
+    assert json.loads(capfd.readouterr().out) == asdict(found)
+
+    repaired = repair(Context.open(config), request, quiet)
+    assert (repaired.complete, repaired.repaired["topic"].written) == (True, 2)
+    assert verify(Context.open(config), request, quiet).tasks["topic"].vectors_checked == 2
+
+    with Session.open(config) as refract:
+        assert refract.verify(request).equal
+
+    write_lines(tmp_path / "rows.jsonl", rows(1))
+    left = repair(Context.open(config), request, quiet)
+    assert (left.complete, left.repaired["topic"].left) == (False, 1)
+    invoke(["repair", str(config), "--input", str(request.file), "--delete-extras", "--json"])
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["repaired"]["topic"] == {"written": 0, "deleted": 1, "left": 0}
+    assert printed["letters_written"] == 0
+    with Session.open(config) as refract:
+        assert refract.repair(request, delete_extras=True).complete
+
+
+def test_options_of_a_file_need_a_file(config: Path) -> None:
+    with pytest.raises(ConfigError, match="--input"):
+        verify(Context.open(config), CompareRequest(key="id"), quiet)

@@ -19,7 +19,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - an optional dependency
-        from pyarrow import fs  # noqa: PLC0415
+        from pyarrow import fs  # noqa: PLC0415 - an optional dependency
     except ModuleNotFoundError:
         raise ConfigError("backfill needs pyarrow: pip install 'refract[parquet]'") from None
     scheme = scheme_of(uri)

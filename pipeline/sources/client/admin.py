@@ -15,16 +15,16 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.record import Partition
+from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.connection import client_settings, connect
-from pipeline.sources.client.errors import translate
 
 DEAD_LETTER_RETENTION_MS = 90 * 24 * 3600 * 1000
-"""Kafka's own week may be over before anybody looks."""
+"""Kafka's default of a week may be over before anybody looks."""
 
 GROUP_TIMEOUT_S = 8.0
 
 CODECS: Mapping[str, str] = {"lz4": "lz4", "snappy": "snappy", "zstd": "zstandard", "crc32c": "crc32c"}
-"""What the client needs -> a module that brings it. A missing one shows at the first batch that uses it."""
+"""What the client needs -> a module that provides it. A missing one is noticed at the first batch that uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class PartitionLag:
 
 @contextmanager
 def open_admin(config: SourceConfig, doing: str) -> Iterator[Any]:
-    """Connects an admin client and translates what goes wrong inside; `doing` says what failed."""
+    """Connects an admin client; its errors inside become those of `pipeline.errors`. `doing` says what failed."""
     admin = connect(KafkaAdminClient, client_settings(config, "admin"), config)
     try:
         yield admin
     except kafka_errors.KafkaError as error:
-        raise translate(error, doing, config) from error
+        raise error_from_kafka(error, doing, config) from error
     finally:
         admin.close()
 
 
-def inspect(config: SourceConfig) -> dict[str, Any]:
+def inspect_cluster(config: SourceConfig) -> dict[str, Any]:
     """Returns the facts of the cluster that `refract check` prints.
 
     Keys: `brokers` (count), `version` (that the brokers' protocol implies), `codecs`, `topics` (name
@@ -84,7 +84,7 @@ def inspect(config: SourceConfig) -> dict[str, Any]:
 
 
 def check_codecs() -> list[str]:
-    """Returns the names of the installed codecs. Raises ConfigError when one is not."""
+    """Returns the names of the installed codecs. Raises ConfigError when one is missing."""
     missing = [name for name, module in CODECS.items() if find_spec(module) is None]
     if missing:
         raise ConfigError(f"{missing[0]} is not installed: pip install 'kafka-python[lz4,snappy,zstd]' crc32c")
@@ -94,7 +94,7 @@ def check_codecs() -> list[str]:
 def create_topics(
     config: SourceConfig, partitions: int | Mapping[str, int], *, configs: Mapping[str, str] | None = None
 ) -> None:
-    """Creates the source topics that are missing, with so many partitions each, and the dead-letter topic."""
+    """Creates the missing source topics with the given numbers of partitions, and the dead-letter topic."""
     with open_admin(config, "creating topics") as admin:
         for topic in config.topics:
             if not topic_exists(admin, topic):
@@ -145,7 +145,7 @@ def partitions_of(admin: Any, topics: Iterable[str]) -> list[TopicPartition]:
     reraise=True,
 )
 def group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Any]:
-    """Returns the group's committed offsets and their metadata; an offset below zero, or none, is no commit.
+    """Returns the group's committed offsets and their metadata; a partition without a commit is absent, or below zero.
 
     Asks until the group's coordinator is there: a cluster's first group waits for its offsets topic.
     """
@@ -154,12 +154,12 @@ def group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> M
 
 
 def cleanup_policy(admin: Any, topic: str) -> str:
-    """Returns the topic's `cleanup.policy`; "delete", Kafka's default, where the brokers do not tell."""
+    """Returns the topic's `cleanup.policy`; "delete", Kafka's default, where the brokers do not say."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
     try:
         described = admin.describe_configs([resource], config_filter="all")
     except (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConnectionError):
-        return "delete"  # not told: brokers hang up on requests they do not know
+        return "delete"  # unknown: brokers hang up on requests they do not know
     return str(described["topic"][topic].get("cleanup.policy", {}).get("value", "delete"))
 
 
@@ -219,7 +219,7 @@ def _check_dead_letter_topic(admin: Any, config: SourceConfig, count: int | None
     try:
         admin.create_topics({topic: {"num_partitions": 1, "replication_factor": -1}}, validate_only=True)
     except kafka_errors.UnsupportedVersionError:
-        return "missing; whether it can be created is not known with such old brokers"
+        return "missing; such old brokers do not say whether it can be created"
     except kafka_errors.KafkaError as error:
         raise ConfigError(
             f"source.dead_letter_topic: {topic!r} is missing and this client may not create it "

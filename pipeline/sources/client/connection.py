@@ -11,7 +11,7 @@ from kafka.net.selector import NetworkSelector
 
 from pipeline.config.source import SecurityConfig, SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
-from pipeline.sources.client.errors import translate
+from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.inflate import bound_inflation
 from pipeline.sources.client.oauth import ClientCredentials
 
@@ -52,10 +52,10 @@ def connect(make: Callable[..., Any], settings: dict[str, Any], config: SourceCo
         for client in clients:
             client.close()
         causes = [client.last_error for client in clients if client.last_error is not None]
-        meaning = translate(causes[-1] if causes else error, "connecting to Kafka", config)
+        meaning = error_from_kafka(causes[-1] if causes else error, "connecting to Kafka", config)
         if isinstance(meaning, EnvironmentFault):
             raise meaning from error
-        raise translate(error, "connecting to Kafka", config) from error
+        raise error_from_kafka(error, "connecting to Kafka", config) from error
 
 
 def client_settings(config: SourceConfig, role: str) -> dict[str, Any]:

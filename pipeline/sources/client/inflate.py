@@ -1,4 +1,4 @@
-"""Decompresses fetched batches up to a bound: a few kilobytes of somebody's zeros would else take all memory."""
+"""Decompresses fetched batches up to a bound: without it a few kilobytes of zeros could take all memory."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.record import default_records, legacy_records
 
 _PIECE_BYTES = 1 << 20
-"""Inflated at once; a refused batch has taken so much more than its bound."""
+"""Inflated at once; a refused batch has taken at most this much more than its bound."""
 
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
@@ -28,7 +28,7 @@ class InflatedTooLargeError(kafka_errors.KafkaError):  # type: ignore[misc]  # k
 
 
 def bound_inflation(max_bytes: int) -> None:
-    """Has every consumer of this process refuse batches that inflate to more. The last call counts.
+    """Makes every consumer of this process refuse batches that inflate to more. The last call counts.
 
     The client has no setting for it: it inflates whatever a batch holds, by functions that its readers
     import by name.
@@ -71,7 +71,7 @@ def _gzip_decode(payload: bytes | memoryview, *, max_bytes: int) -> bytearray:
 
 
 def _snappy_decode(payload: bytes, *, max_bytes: int) -> bytes:
-    # Blocks begin with their inflated length, so nothing is inflated in vain.
+    # Blocks begin with their inflated length, so a refused batch is not inflated at all.
     blocks = list(_snappy_blocks(payload))
     if sum(map(_snappy_length, blocks)) > max_bytes:
         raise _too_large("snappy", max_bytes)
@@ -93,7 +93,7 @@ _DECODERS = {
     "lz4_decode": _lz4_decode,
     "zstd_decode": _zstd_decode,
 }
-"""By the names that they take in the client. Within the bound each returns what the client's returns."""
+"""By the names of the client's functions that they replace. Within the bound they return the same."""
 
 
 def _collect(pieces: Iterable[bytes], codec: str, max_bytes: int) -> bytearray:
@@ -141,7 +141,7 @@ def _snappy_blocks(payload: bytes) -> Iterator[bytes]:
 
 
 def _snappy_length(block: bytes) -> int:
-    """Returns what the varint at the beginning says; 0 where there is none, which snappy then refuses."""
+    """Returns the varint at the beginning; 0 where there is no varint, which snappy then refuses."""
     length = 0
     for index, byte in enumerate(block[:5]):
         length |= (byte & 0x7F) << 7 * index

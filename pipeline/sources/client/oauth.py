@@ -13,11 +13,11 @@ TIMEOUT_S = 5.0
 """The client's IO thread waits for the answer, and heartbeats wait with it."""
 
 _MARGIN_S = 30.0
-"""A token is replaced so long before its end."""
+"""A token is replaced this long before it expires."""
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python ships no types
-    """Fetches OAuth tokens by the client-credentials grant (RFC 6749 §4.4) and keeps each until it nears its end.
+    """Fetches tokens by the client-credentials grant (RFC 6749 §4.4) and keeps each until shortly before it expires.
 
     Called by the client's IO thread whenever a connection is made.
     """
@@ -30,7 +30,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-p
         self._expires_at = 0.0
 
     def token(self) -> str:
-        """Returns a token that is valid for some time yet. Raises SaslAuthenticationFailedError."""
+        """Returns a token that stays valid for a while. Raises SaslAuthenticationFailedError."""
         with self._lock:
             if time.monotonic() >= self._expires_at:
                 self._fetch()

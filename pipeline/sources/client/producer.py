@@ -1,7 +1,6 @@
 """Sends records to source topics: what `refract produce` and the demo write with."""
 
 import threading
-from collections.abc import Sequence
 from typing import Any, Self
 
 import kafka.errors as kafka_errors
@@ -9,8 +8,9 @@ from kafka import KafkaProducer
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, RefractError, TransientError
+from pipeline.records.record import Headers
+from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.connection import client_settings, connect
-from pipeline.sources.client.errors import translate
 
 MAX_UNACKNOWLEDGED = 20_000
 """Records on their way. The client bounds no memory itself; at this bound `send` waits."""
@@ -48,11 +48,10 @@ class RecordProducer:
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        headers: Sequence[tuple[str, bytes | None]] = (),
-        timestamp_ms: int | None = None,
+        headers: Headers = (),
         partition: int | None = None,
     ) -> None:
-        """Queues one record; a null value deletes its key. Without a partition the key decides.
+        """Queues one record; a null value deletes its key. Without `partition` the key decides where it goes.
 
         Raises:
             TransientError: an earlier record was not delivered, or the queue does not move.
@@ -61,17 +60,15 @@ class RecordProducer:
         """
         self._check()
         if not self._room.acquire(timeout=DELIVERY_TIMEOUT_MS / 1000):
-            raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement and none comes")
+            raise TransientError(f"{MAX_UNACKNOWLEDGED} records wait for an acknowledgement that does not come")
         try:
-            future = self._producer.send(
-                topic, value=value, key=key, headers=list(headers), partition=partition, timestamp_ms=timestamp_ms
-            )
+            future = self._producer.send(topic, value=value, key=key, headers=list(headers), partition=partition)
         except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
             self._room.release()
             raise ConfigError(f"a record for topic {topic!r} cannot be sent: {error}") from error
         except kafka_errors.KafkaError as error:
             self._room.release()
-            raise translate(error, f"sending to {topic!r}", self._config) from error
+            raise error_from_kafka(error, f"sending to {topic!r}", self._config) from error
         future.add_callback(self._delivered)
         future.add_errback(self._failed, topic)
 
@@ -80,11 +77,11 @@ class RecordProducer:
         try:
             self._producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000)
         except kafka_errors.KafkaError as error:
-            raise translate(error, "flushing", self._config) from error
+            raise error_from_kafka(error, "flushing", self._config) from error
         self._check()
 
     def close(self) -> None:
-        """Frees the producer; what `flush` has not seen through may be lost."""
+        """Frees the producer; records since the last `flush` may be lost."""
         self._producer.close(timeout=5)
 
     def __enter__(self) -> Self:
@@ -97,7 +94,7 @@ class RecordProducer:
         self._room.release()
 
     def _failed(self, topic: str, error: Exception) -> None:
-        self._failure = self._failure or translate(error, f"sending to {topic!r}", self._config)
+        self._failure = self._failure or error_from_kafka(error, f"sending to {topic!r}", self._config)
         self._room.release()
 
     def _check(self) -> None:

@@ -2,34 +2,37 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import kafka.errors as kafka_errors
 import structlog
-from kafka import KafkaConsumer
 
-from pipeline.clock import Clock, wall_clock_ms
-from pipeline.config.app import LimitsConfig
-from pipeline.config.source import SourceConfig
+from pipeline.clock import Clock
 from pipeline.errors import EnvironmentFault, RecordError, RefractError, TransientError
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.witness import Confirm
-from pipeline.records.decode import make_decoder, record_bytes
+from pipeline.records.decode import Decoders, record_bytes
 from pipeline.records.record import Delivery, Partition, Position, Receipt
-from pipeline.sources.client.connection import connect
-from pipeline.sources.client.errors import translate
-from pipeline.sources.group.assignment import Assignment
-from pipeline.sources.group.settings import consumer_settings
+from pipeline.sources.client.broker_errors import error_from_kafka
+from pipeline.sources.group.consumer_internals import commit_on_io_thread, keep_joining, refresh_metadata
+from pipeline.sources.group.held_partitions import HeldPartitions
+from pipeline.sources.group.listener import Listener
+from pipeline.sources.group.member import GroupMember
+from pipeline.sources.group.starts import PLACE_TIMEOUT_MS
 
 MAX_REBUILDS = 3
-"""Times the consumer is rebuilt for one and the same error before a person is called."""
+"""Times the consumer is rebuilt for the same error before a person is called."""
 
 REBUILD_WINDOW_S = 300.0
-"""Errors further apart than this are not one and the same."""
+"""Errors further apart than this count as different ones."""
 
 CLOSE_TIMEOUT_S = 10.0
+
+REVOKE_TIMEOUT_MS = 5_000
+"""Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
 
 _LOST_POSITION = (
     kafka_errors.OffsetOutOfRangeError,
@@ -48,8 +51,8 @@ class KafkaSource:
 
     Values are taken as bytes and decoded here: an exception inside the client's own decoding leaves
     it spinning. For the same reason any error that the client does not call retriable ends this
-    consumer, and the next poll builds a new one from the committed offsets; the same error again and
-    again becomes an EnvironmentFault. A fault is final: every later poll raises it again.
+    consumer, and the next poll builds a new one from the committed offsets; an error that comes back
+    every time becomes an EnvironmentFault. A fault is final: every later poll raises it again.
 
     All methods but `close` are called from one thread. The rebalance listener runs on the client's
     IO thread, while this thread waits inside the client.
@@ -57,32 +60,26 @@ class KafkaSource:
 
     def __init__(
         self,
-        config: SourceConfig,
-        limits: LimitsConfig,
+        member: GroupMember,
+        decoders: Decoders,
         tracker: OffsetTracker,
         *,
-        instance: int = 0,
         confirm: Confirm = lambda _: None,
         clock: Clock = time.monotonic,
-        clock_ms: Callable[[], int] = wall_clock_ms,
-        make_consumer: Callable[..., Any] = KafkaConsumer,
     ) -> None:
-        """Prepares the member; the first poll connects.
+        """Prepares the source; the first poll connects.
 
-        `instance` numbers the ingestors of one group. `confirm` is asked before a partition is read on from a
-        committed offset: whether the store still holds the point that was committed with it.
+        Before a partition is read on from a committed offset, `confirm` is asked whether the store still
+        holds the point that was committed with it.
         """
-        self._config = config
-        self._clock = clock
-        self._make_consumer = make_consumer
-        self._settings = consumer_settings(config, instance)
-        self._decoders = {
-            topic: make_decoder(topic, topic_config, limits, clock_ms) for topic, topic_config in config.topics.items()
-        }
+        self._member = member
+        self._config = member.config
+        self._decoders = decoders
         self._tracker = tracker
         self._confirm = confirm
+        self._clock = clock
         self._consumer: Any = None
-        self._assignment: Assignment | None = None
+        self._held: HeldPartitions | None = None
         self._paused = False
         self._fault: RefractError | None = None
         self._failures: dict[str, list[float]] = {}
@@ -93,41 +90,41 @@ class KafkaSource:
         if self._fault is not None:
             raise self._fault
         try:
-            assignment = self._connect()
+            held = self._connect()
             # Everything that may fail stands before the poll: what it returns is past the client's position.
-            assignment.place()
-            fetched = self._consumer.poll(timeout_ms=round(assignment.keep_joining(timeout_s) * 1000))
+            held.place()
+            fetched = self._consumer.poll(timeout_ms=round(keep_joining(self._consumer, timeout_s) * 1000))
         except Exception as error:  # noqa: BLE001 - the client raises whatever bad bytes provoke in its readers
             self._recover(error)
             return []
         return [
             self._decode(record, receipt)
-            for topic_partition, records in fetched.items()
-            for record, receipt in zip(records, assignment.deliver(topic_partition, records), strict=False)
+            for place, records in fetched.items()
+            for record, receipt in zip(records, held.deliver(place, records), strict=False)
         ]
 
     def set_paused(self, *, paused: bool) -> None:
         """Stops or resumes fetching; partitions assigned later start in the same state."""
         self._paused = paused
-        if self._assignment is not None:
-            self._assignment.set_paused(paused=paused)
+        if self._held is not None:
+            self._held.set_paused(paused=paused)
 
     def commit(self) -> None:
         """Sends the durable watermarks that moved, without waiting; what came of it is heard in later polls."""
-        if self._assignment is None or self._fault is not None:
+        if self._held is None or self._fault is not None:
             return
         try:
-            self._assignment.commit()
+            self._held.commit()
         except (kafka_errors.KafkaError, EnvironmentFault) as error:
             self._recover(error)
 
     def joined(self) -> bool:
         """Whether the group has given this member its partitions, and they are read."""
-        return self._assignment is not None and self._assignment.joined
+        return self._held is not None and self._held.joined
 
     def lag(self) -> Mapping[Partition, int]:
         """Returns the records not delivered yet per held partition, as of the last fetch that told."""
-        return {} if self._assignment is None else self._assignment.lag()
+        return {} if self._held is None else self._held.lag()
 
     def close(self) -> None:
         """Commits what is durable, leaves the group and frees the sockets."""
@@ -135,25 +132,26 @@ class KafkaSource:
             self._closed.set()
             self._discard()
 
-    def _connect(self) -> Assignment:
+    def _connect(self) -> HeldPartitions:
         if self._closed.is_set():
             raise EnvironmentFault("the source is closed")
-        if self._assignment is not None:
-            return self._assignment
-        self._consumer = connect(self._make_consumer, self._settings, self._config)
-        self._assignment = Assignment(
-            self._consumer, self._config, self._tracker, self._confirm, paused=self._paused, clock=self._clock
-        )
-        self._consumer.subscribe(topics=sorted(self._config.topics), listener=self._assignment.listener)
-        self._assignment.refresh_metadata()  # else it would join without partitions first, and then again
-        return self._assignment
+        if self._held is not None:
+            return self._held
+        consumer = self._consumer = self._member.connect()
+        held = self._held = HeldPartitions(consumer, self._config, self._tracker, self._confirm, self._clock)
+        held.set_paused(paused=self._paused)
+        commit = partial(commit_on_io_thread, consumer, timeout_ms=REVOKE_TIMEOUT_MS)
+        consumer.subscribe(topics=sorted(self._config.topics), listener=Listener(held, commit))
+        # Otherwise it would join without partitions first, and then again.
+        refresh_metadata(consumer, PLACE_TIMEOUT_MS)
+        return held
 
     def _decode(self, record: Any, receipt: Receipt) -> Delivery:
         position = Position(record.topic, record.partition, record.offset, record.timestamp)
         key, value, headers = record.key, record.value, record.headers
         num_bytes = record_bytes(key, value, headers)
         try:
-            decoded = self._decoders[record.topic].decode(key, value, position, headers)
+            decoded = self._decoders.of(record.topic).decode(key, value, position, headers)
         except RecordError as error:
             return Delivery(
                 receipt,
@@ -180,7 +178,7 @@ class KafkaSource:
             fault = EnvironmentFault(self._explain_lost_position(error))
             self._discard()
             raise self._note(fault) from error
-        meaning = translate(error, "reading from Kafka", self._config)
+        meaning = error_from_kafka(error, "reading from Kafka", self._config)
         if isinstance(meaning, TransientError) and (getattr(error, "retriable", False) or isinstance(error, _REJOINS)):
             raise meaning from error
         if isinstance(meaning, EnvironmentFault) and isinstance(error, kafka_errors.KafkaError):
@@ -227,13 +225,13 @@ class KafkaSource:
 
     def _discard(self) -> None:
         """Closes the consumer: the listener commits what is durable, and its partitions end."""
-        consumer, assignment = self._consumer, self._assignment
-        self._consumer = self._assignment = None
+        consumer, held = self._consumer, self._held
+        self._consumer = self._held = None
         if consumer is None:
             return
         try:
             consumer.close(autocommit=False, timeout_ms=round(CLOSE_TIMEOUT_S * 1000))
         except Exception as error:  # noqa: BLE001 - a consumer that is broken may fail in any way
             log.warning("The Kafka consumer did not close cleanly.", error=type(error).__name__)
-        if assignment is not None:
-            assignment.end()
+        if held is not None:
+            held.end()

@@ -1,39 +1,49 @@
 """The group's decisions as they reach one consumer, on the client's IO thread."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
 
 import kafka.errors as kafka_errors
 import structlog
-from kafka import AsyncConsumerRebalanceListener, TopicPartition
+from kafka import AsyncConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 
-if TYPE_CHECKING:
-    from pipeline.sources.group.assignment import Assignment
-
-REVOKE_TIMEOUT_MS = 5_000
-"""Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
+Offsets = Mapping[TopicPartition, OffsetAndMetadata]
 
 log = structlog.get_logger(__name__)
 
 
-class Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
-    """Passes the group's decisions on. Awaits its commit, so that heartbeats go on meanwhile."""
+class PartitionKeeper(Protocol):
+    """Who keeps the partitions, and is told of every change. Called on the client's IO thread: never waits."""
 
-    def __init__(self, assignment: "Assignment") -> None:
-        self._assignment = assignment
+    def assigned(self, added: Iterable[TopicPartition]) -> None:
+        """Takes new partitions, possibly none: the group has answered."""
+
+    def revoked(self, gone: Iterable[TopicPartition]) -> Offsets:
+        """Ends partitions and returns what may be committed for them."""
+
+    def lost(self, gone: Iterable[TopicPartition]) -> None:
+        """Ends partitions that somebody else may own already."""
+
+
+class Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
+    """Tells the keeper what the group decides, and commits the last offsets of what is revoked."""
+
+    def __init__(self, keeper: PartitionKeeper, commit: Callable[[Offsets], Awaitable[None]]) -> None:
+        """Takes who is told, and how offsets are committed: awaited, within a limit; raises KafkaError."""
+        self._keeper = keeper
+        self._commit = commit
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Lets new partitions wait for the polling thread."""
-        self._assignment.assigned(assigned)
-        self._assignment._answered = True  # noqa: SLF001 - one class in two halves
+        """Hands new partitions over."""
+        self._keeper.assigned(assigned)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Ends partitions and commits what is durable of them."""
-        offsets = self._assignment.revoked(revoked)
+        offsets = self._keeper.revoked(revoked)
         if not offsets:
             return
-        consumer = self._assignment._consumer  # noqa: SLF001 - the two are one
         try:
-            await consumer._manager.wait_for(consumer.commit_async(offsets), REVOKE_TIMEOUT_MS)  # noqa: SLF001
+            await self._commit(offsets)
         except kafka_errors.KafkaError as error:
             log.warning(
                 "The last commit of revoked partitions failed; their new owner repeats some records.",
@@ -44,4 +54,4 @@ class Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-p
     async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
         """Ends partitions without a commit."""
         log.warning("Partitions were lost to other members.", num_partitions=len(lost))
-        self._assignment.lost(lost)
+        self._keeper.lost(lost)

@@ -53,7 +53,7 @@ class TopicMemory:
     def save(self, marks: Mapping[str, Mark]) -> None:
         """Keeps the given marks beside those already stored.
 
-        A failure is logged and repeated later: it endangers the detection of a recreated topic, no record.
+        A failure is logged and the write repeated later: it delays noticing a recreated topic, and endangers no record.
         """
         merged = {**self._stored, **marks}
         if merged == self._stored:
@@ -67,7 +67,7 @@ class TopicMemory:
             self._failed(error)
 
     def refresh(self) -> None:
-        """Writes the same again when it is old, or was refused, without waiting."""
+        """Rewrites the marks when they are old, or were refused, without waiting."""
         if self._stored and self._clock() - self._written_s > REFRESH_S:
             self._written_s = self._clock()
             self._consumer.commit_async({self._place: self._offset()}, callback=self._answered)
@@ -78,7 +78,7 @@ class TopicMemory:
 
     def _failed(self, error: Exception) -> None:
         self._written_s = self._clock() - REFRESH_S + RETRY_S
-        log.warning("The topics' ids could not be kept and will be later.", error=type(error).__name__)
+        log.warning("The topics' ids could not be stored; this will be repeated.", error=type(error).__name__)
 
     def _ensure_topic(self) -> None:
         if self._consumer.partitions_for_topic(self._place.topic):

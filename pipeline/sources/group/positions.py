@@ -1,8 +1,8 @@
-"""Decides where reading a newly assigned partition starts, and refuses offsets that no longer mean the same log.
+"""Decides where a newly assigned partition starts, and refuses offsets that no longer mean the same log. Pure.
 
 Every commit carries a mark (in Kafka's own metadata string of a committed offset): the topic's id and
 partition count, and the generation. Where versions come from offsets, a changed id or count would
-let old records win against new ones, so it is refused until the generation is raised.
+let old records win against new ones, so the topic is refused until the generation is raised.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def load_witness(metadata: object) -> Witness | None:
 
 
 def without_witness(metadata: str) -> str:
-    """Returns a metadata string that no longer says what the store held: for an offset from which it is filled anew."""
+    """Returns a metadata string without what the store held: for an offset from which records are re-read."""
     mark = Mark.load(metadata)
     return metadata if mark is None else mark.dump()
 
@@ -86,6 +86,16 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """What the group has kept of a topic."""
+
+    siblings: Sequence[Committed] = ()
+    """Committed offsets of the topic's other partitions."""
+    remembered: Mark | None = None
+    """The mark beside them (see `pipeline.sources.group.memory`): offsets go with a deleted topic, this stays."""
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Where to start: at `offset`; or, when that is None, at the beginning or the end of what is kept."""
 
@@ -94,7 +104,7 @@ class Start:
     mark: Mark
     """To be committed with every offset of this partition from now on."""
     is_first: bool
-    """Whether the group has no usable offset yet, so that the start must be committed before reading."""
+    """Whether the group has no usable offset yet: the start must be committed before reading."""
     witness: Witness | None = None
     """What the store must hold for the offset to stand."""
 
@@ -119,32 +129,24 @@ def resume(partition: Partition, config: TopicConfig, committed: Committed, topi
     return Start(committed.offset, at_end=False, mark=current, is_first=False, witness=committed.witness)
 
 
-def begin(
-    partition: Partition,
-    config: TopicConfig,
-    start_from: str,
-    siblings: Sequence[Committed],
-    remembered: Mark | None,
-    topic: Topic,
-) -> Start:
+def begin(partition: Partition, config: TopicConfig, start_from: str, history: History, topic: Topic) -> Start:
     """Returns the start of a partition without a committed offset.
 
-    `siblings` are the group's committed offsets of the topic's other partitions, `remembered` is
-    what the group keeps beside them: offsets go with a deleted topic. A partition that was added
-    later, and a topic that was created again, are read from the beginning, whatever `start_from` says.
+    A partition that was added later, and a recreated topic, are read from the beginning, whatever
+    `start_from` says.
 
     Raises:
         EnvironmentFault: as `resume`.
     """
-    marks = [sibling.mark for sibling in siblings if sibling.mark is not None]
-    if remembered is not None:
-        marks.append(remembered)
+    marks = [sibling.mark for sibling in history.siblings if sibling.mark is not None]
+    if history.remembered is not None:
+        marks.append(history.remembered)
     if config.version is None:
         for mark in marks:
             _check_generation(partition.topic, config, mark, topic, recreated=mark.is_of_another(topic.topic_id))
     own = [mark for mark in marks if not mark.is_of_another(topic.topic_id)]
     first = min((mark.first_partitions for mark in own), default=topic.num_partitions)
-    known_before = bool(siblings) or remembered is not None
+    known_before = bool(history.siblings) or history.remembered is not None
     added_later = known_before and (not own or partition.number >= first)
     at_end = start_from == "latest" and not added_later
     return Start(
@@ -163,12 +165,12 @@ def _check_generation(name: str, config: TopicConfig, mark: Mark, topic: Topic, 
         return
     if recreated:
         raise EnvironmentFault(
-            f"topic {name!r} was deleted and created again (its id is another), and its offsets, which are its "
-            f"versions, began anew; set {place}.generation to {config.generation + 1}, or give it a `version` field"
+            f"topic {name!r} was deleted and created again (its id has changed), and its offsets, which are its "
+            f"versions, have restarted; set {place}.generation to {config.generation + 1}, or give it a `version` field"
         )
     if mark.num_partitions != topic.num_partitions:
         raise EnvironmentFault(
             f"topic {name!r} has {topic.num_partitions} partitions instead of {mark.num_partitions}: keys may have "
-            f"moved, and offsets of two partitions are no versions of one key. Once the old partitions are "
-            f"read to their end, set {place}.generation to {config.generation + 1}, or give it a `version` field"
+            f"moved, and offsets of two partitions are not comparable as versions of one key. Once the old partitions "
+            f"are read to their end, set {place}.generation to {config.generation + 1}, or give it a `version` field"
         )

@@ -1,4 +1,4 @@
-"""Moves the committed offsets of a stopped group back, to have records read again. Never forward: that loses some."""
+"""Moves the committed offsets of a stopped group back, to re-read records. Never forward: that would lose some."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Move:
     target: int
     """At most `committed`."""
     metadata: str
-    """What the group wrote beside the offset (see `pipeline.sources.group.positions`) stays, but for the witness: what the
-    store held is filled in anew from here."""
+    """What the group wrote beside the offset (see `pipeline.sources.group.positions`) stays, except the witness: the
+    records from here on fill the store again."""
 
     @property
     def num_offsets(self) -> int:
-        """Offsets to be read again: at most so many records, fewer in compacted or transactional topics."""
+        """Offsets to re-read: an upper bound of the records, which are fewer in compacted or transactional topics."""
         return self.committed - self.target
 
 
@@ -56,14 +56,14 @@ def plan_rewind(config: SourceConfig, topics: Sequence[str], since_ms: int | Non
         known = committed.get(place)
         if known is None or known.offset < 0:
             continue
-        # Kafka answers -1 where no record is as young as that: there is nothing to read again.
+        # Kafka answers -1 where every record is older: there is nothing to re-read.
         target = known.offset if found[place] < 0 else max(min(found[place], known.offset), begins[place])
         moves[Partition(*place)] = Move(known.offset, min(target, known.offset), without_witness(known.metadata or ""))
     return moves
 
 
 def rewind(config: SourceConfig, moves: Mapping[Partition, Move]) -> None:
-    """Commits the targets of a plan, those of partitions that stay where they are, too: they lose their witness.
+    """Commits the targets of a plan, also of partitions that stay where they are: they lose their witness.
 
     Raises:
         ConfigError: the group has members; stop them first.

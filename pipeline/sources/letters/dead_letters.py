@@ -1,4 +1,4 @@
-"""Writes records that can never be stored to the dead-letter topic, and waits until they are there."""
+"""Writes records that can never be stored to the dead-letter topic, and waits for the acknowledgement."""
 
 import hashlib
 import threading
@@ -12,8 +12,8 @@ from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault
 from pipeline.records.record import DeadLetter
 from pipeline.sources.client.admin import create_dead_letter_topic, open_admin, topic_exists
+from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.connection import client_settings, connect
-from pipeline.sources.client.errors import translate
 from pipeline.version import __version__
 
 HEADER = "refract."
@@ -69,7 +69,9 @@ class KafkaDeadLetters:
                         refused = self._send(refused, num_bytes)
             except kafka_errors.KafkaError as error:
                 self._discard()
-                raise translate(error, f"writing to the dead-letter topic {self._topic!r}", self._config) from error
+                raise error_from_kafka(
+                    error, f"writing to the dead-letter topic {self._topic!r}", self._config
+                ) from error
         if refused:
             raise EnvironmentFault(
                 f"the dead-letter topic {self._topic!r} refuses even letters of {SHORT_VALUE_BYTES[-1]} bytes; "
@@ -140,7 +142,7 @@ class KafkaDeadLetters:
         if max_value_bytes is None and num_bytes > MAX_LETTER_BYTES:
             max_value_bytes = SHORT_VALUE_BYTES[0]
         elif max_value_bytes is not None and num_bytes <= max_value_bytes:
-            max_value_bytes = None  # it was refused for the company it was in
+            max_value_bytes = None  # it was refused together with larger ones
         if max_value_bytes is None:
             headers += originals
         else:

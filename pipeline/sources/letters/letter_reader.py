@@ -5,23 +5,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import kafka.errors as kafka_errors
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError
-from pipeline.records.record import Position
-from pipeline.sources.client.connection import client_settings, connect
-from pipeline.sources.client.errors import translate
+from pipeline.records.record import Headers, Position
+from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.dead_letters import HEADER
-
-READ_TIMEOUT_MS = 15_000
-"""Longest silence of the broker before reading is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLetter:
-    """A dead letter as it stands in its topic."""
+    """A dead letter as its topic holds it."""
 
     position: Position
     """Of the record that could not be stored."""
@@ -34,7 +29,7 @@ class StoredLetter:
     """When the letter was written, as Kafka's timestamp."""
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    headers: Headers
     """The record's own."""
     is_shortened: bool
     """Whether key, value and headers are only a part of what was refused."""
@@ -43,7 +38,7 @@ class StoredLetter:
     sha256: str = ""
     """Of the original value, hex, where `is_shortened`."""
     generation: int = 0
-    """The topic's when the letter was written; letters of older versions of this package do not say."""
+    """The topic's generation when the letter was written; 0 for letters of older versions of this package."""
 
 
 def read_dead_letters(
@@ -55,7 +50,7 @@ def read_dead_letters(
         config: Where the topic is.
         topic: Keeps the letters of one source topic.
         reason: Keeps the letters of one reason.
-        limit: Keeps the newest so many by their time of writing; they come in that order.
+        limit: Keeps so many of the newest, in the order in which they were written.
 
     Raises:
         ConfigError: the topic does not exist.
@@ -79,24 +74,13 @@ def read_dead_letters(
 
 def _read(config: SourceConfig) -> Iterator[StoredLetter]:
     name = config.dead_letter_topic
-    settings = {
-        **client_settings(config, "letters"),
-        "group_id": None,
-        "auto_offset_reset": "earliest",
-        "enable_auto_commit": False,
-        "metrics_enabled": False,
-    }
-    consumer = connect(KafkaConsumer, settings, config)
-    try:
+    doing = f"reading the dead-letter topic {name!r}"
+    with open_reader(config, "letters", doing, isolation_level="read_uncommitted") as consumer:
         numbers = consumer.partitions_for_topic(name)
         if not numbers:
             raise ConfigError(f"source.dead_letter_topic: there is no topic {name!r} yet")
         for number in sorted(numbers):
             yield from _read_partition(consumer, TopicPartition(name, number))
-    except kafka_errors.KafkaError as error:
-        raise translate(error, f"reading the dead-letter topic {name!r}", config) from error
-    finally:
-        consumer.close()
 
 
 def _read_partition(consumer: Any, topic_partition: TopicPartition) -> Iterator[StoredLetter]:
@@ -109,7 +93,7 @@ def _read_partition(consumer: Any, topic_partition: TopicPartition) -> Iterator[
     while consumer.position(topic_partition) < end:
         fetched = consumer.poll(timeout_ms=READ_TIMEOUT_MS)
         if not fetched and consumer.position(topic_partition) < end:
-            raise kafka_errors.KafkaTimeoutError(f"no answer for {READ_TIMEOUT_MS} ms")
+            raise silence()
         for message in fetched.get(topic_partition, ()):
             letter = _parse(message)
             if letter is not None:

@@ -1,50 +1,41 @@
-"""Sends dead letters back to their source topics, as the records they were, so that the version guard decides.
+"""Sends dead letters back to their source topics, as the records they were; the version guard decides.
 
-A replay wins nothing that it could not have won the first time: it carries its old version. Repeated,
+A replayed record carries its old version, so it wins only where it would have won the first time. Repeated,
 it is the same record at the same version, which the guard lets through once.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import kafka.errors as kafka_errors
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
-from pipeline.clock import wall_clock_ms
-from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import RecordError
+from pipeline.interfaces import Progress
 from pipeline.records.decode import (
     REPLAYED_TIMESTAMP_HEADER,
     REPLAYED_VERSION_HEADER,
     VERSION_HEADER,
-    RecordDecoder,
-    make_decoder,
+    Decoders,
 )
-from pipeline.records.record import offset_version
+from pipeline.records.record import Headers, offset_version
 from pipeline.sources.client.admin import cleanup_policy, open_admin, partitions_of, topic_exists
-from pipeline.sources.client.connection import client_settings, connect
-from pipeline.sources.client.errors import translate
 from pipeline.sources.client.producer import RecordProducer
-from pipeline.sources.letters.letter_reader import READ_TIMEOUT_MS, StoredLetter, read_dead_letters
+from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
+from pipeline.sources.letters.letter_reader import StoredLetter, read_dead_letters
 
 ORIGIN_HEADER = "refract-replayed-from"
-"""`partition:offset` where a replayed record stood first: however often it is refused again, it is one record."""
+"""`partition:offset` where a replayed record first was: it stays one record however often it is refused."""
 
 FLUSH_BYTES = 16 << 20
 """Letters on their way to the brokers at once; the client itself bounds no memory."""
 
-Step = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is (0: not known)."""
-
-Headers = Sequence[tuple[str, bytes | None]]
-
 Place = tuple[str, int, int]
-"""Topic, partition and offset at which a record stood first."""
+"""Topic, partition and offset at which a record first was."""
 
 
 class Fate(StrEnum):
@@ -52,7 +43,7 @@ class Fate(StrEnum):
 
     REPLAY = "replay"
     REFUSED_AGAIN = "refused_again"
-    """Today's configuration refuses it too; sent, it would only come back."""
+    """Today's configuration refuses it too; it would only come back."""
     VALUE_LOST = "value_lost"
     """Too large for a letter, and the source topic does not retain the record any more."""
     NO_TOPIC = "no_topic"
@@ -73,10 +64,10 @@ class Wanted:
     until_ms: int | None = None
     """The same, this one not included."""
     limit: int | None = None
-    """The oldest so many of those that can be replayed."""
+    """How many at most, the oldest first, of those that can be replayed."""
 
     def takes(self, letter: StoredLetter) -> bool:
-        """Whether the letter is one of them, the limit left aside."""
+        """Whether the letter is one of them, not counting the limit."""
         return (
             (self.topic is None or letter.position.topic == self.topic)
             and (self.reason is None or letter.reason == self.reason)
@@ -116,20 +107,18 @@ class Original:
 class Replay:
     """One replay: `survey` says what it will do, `send` does that and no more. One thread."""
 
-    def __init__(self, config: SourceConfig, limits: LimitsConfig, wanted: Wanted, *, into_compacted: bool) -> None:
+    def __init__(self, config: SourceConfig, decoders: Decoders, wanted: Wanted, *, into_compacted: bool) -> None:
         """Looks the topics up. Raises TransientError or EnvironmentFault."""
         self._config = config
         self._wanted = wanted
         self._into_compacted = into_compacted
-        self._decoders: Mapping[str, RecordDecoder] = {
-            name: make_decoder(name, topic, limits, wall_clock_ms) for name, topic in config.topics.items()
-        }
+        self._decoders = decoders
         with open_admin(config, "looking up the source topics") as admin:
             found = [topic for topic in config.topics if topic_exists(admin, topic)]
             self._partitions = Counter(place.topic for place in partitions_of(admin, found))
             self._compacted = {topic for topic in found if "compact" in cleanup_policy(admin, topic)}
 
-    def survey(self, step: Step) -> Survey:
+    def survey(self, progress: Progress) -> Survey:
         """Reads every letter and decides its fate.
 
         Raises:
@@ -139,7 +128,7 @@ class Replay:
         survey = Survey()
         ready: list[tuple[int, Place, str]] = []
         for number, (original, fate) in enumerate(self._originals(survey, lambda _: True), start=1):
-            step("reading letters", number, 0)
+            progress("reading letters", number, 0)
             letter = original.letter
             if fate is Fate.REPLAY:
                 ready.append((letter.written_ms, original.place, letter.reason))
@@ -153,7 +142,7 @@ class Replay:
                 survey.chosen.add(place)
         return survey
 
-    def send(self, chosen: set[Place], step: Step) -> int:
+    def send(self, chosen: set[Place], progress: Progress) -> int:
         """Writes the chosen records and returns how many are acknowledged. Raises as `survey`."""
         num_sent = num_bytes = 0
         with RecordProducer(self._config) as producer:
@@ -166,7 +155,7 @@ class Replay:
                 if num_bytes >= FLUSH_BYTES:
                     producer.flush()
                     num_bytes = 0
-                step("replaying", num_sent, len(chosen))
+                progress("replaying", num_sent, len(chosen))
             producer.flush()
         return num_sent
 
@@ -178,7 +167,7 @@ class Replay:
             original.key,
             original.value,
             replay_headers(original, self._config.topics[topic]),
-            # Stamped anew: at its old timestamp the topic's retention could drop it before anybody has read it.
+            # With a new timestamp: at the old one the topic's retention could drop it before it is read.
             # An offset is comparable within its partition only.
             partition=position.partition if position.partition < self._partitions[topic] else None,
         )
@@ -214,7 +203,7 @@ class Replay:
     def _decide(self, original: Original, survey: Survey) -> Fate:
         position = original.letter.position
         try:
-            self._decoders[position.topic].decode(original.key, original.value, position, original.headers)
+            self._decoders.of(position.topic).decode(original.key, original.value, position, original.headers)
         except RecordError as error:
             survey.reasons_again[error.reason] += 1
             return Fate.REFUSED_AGAIN
@@ -222,7 +211,7 @@ class Replay:
 
 
 def origin_of(letter: StoredLetter) -> Place:
-    """Returns where the letter's record stood first: a replay that was refused again names that."""
+    """Returns where the letter's record first was: a replay that was refused again names it."""
     position = letter.position
     for name, value in letter.headers:
         partition, colon, offset = (value or b"").decode(errors="replace").partition(":")
@@ -258,25 +247,11 @@ def _fetch(
     """Yields the whole message of each shortened letter from its source topic, None where it is not there any more."""
     if not letters:
         return
-    settings = {
-        **client_settings(config, "replay"),
-        "group_id": None,
-        "auto_offset_reset": "earliest",
-        "isolation_level": "read_committed",
-        "enable_auto_commit": False,
-        "metrics_enabled": False,
-        "max_poll_records": 1,
-    }
-    consumer = connect(KafkaConsumer, settings, config)
-    try:
+    with open_reader(config, "replay", "reading the records of shortened letters", max_poll_records=1) as consumer:
         for place, letter in letters:
             message = _message_at(consumer, letter)
             same = message is not None and hashlib.sha256(message.value or b"").hexdigest() == letter.sha256
             yield place, letter, message if same else None
-    except kafka_errors.KafkaError as error:
-        raise translate(error, "reading the records of shortened letters", config) from error
-    finally:
-        consumer.close()
 
 
 def _message_at(consumer: Any, letter: StoredLetter) -> Any:
@@ -295,5 +270,5 @@ def _message_at(consumer: Any, letter: StoredLetter) -> Any:
         for message in messages:
             return message if message.offset == position.offset else None
         if consumer.position(there) <= position.offset:
-            raise kafka_errors.KafkaTimeoutError(f"no answer for {READ_TIMEOUT_MS} ms")
+            raise silence()
     return None

@@ -26,7 +26,7 @@ FOLLOWING = {"how_urgent": around(URGENCY), "which_issue": around(ISSUE, seed=5)
 
 def evaluator(vectors: Mapping[str, Float32] = FOLLOWING) -> Evaluator:
     """With both tasks."""
-    found = Evaluator(LABELS, SETTINGS)
+    found = Evaluator(LABELS, NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", vectors["how_urgent"])
     found.add_task("which_issue", "issue", vectors["which_issue"])
     return found

@@ -89,7 +89,7 @@ def test_wordings_are_told_from_least_to_most_and_the_configured_one_is_among_th
 
 
 def test_one_label_has_a_gain_and_no_separation() -> None:
-    found = Evaluator(LABELS[:1], SETTINGS)
+    found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"])
     found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     evaluation = found.finish(ROWS, KEYS)
@@ -99,7 +99,7 @@ def test_one_label_has_a_gain_and_no_separation() -> None:
 
 
 def test_two_tasks_of_one_label_share_its_column() -> None:
-    found = Evaluator(LABELS[:1], SETTINGS)
+    found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     for name in ("one", "two"):
         found.add_task(name, "urgency", FOLLOWING["how_urgent"])
     evaluation = found.finish(ROWS, KEYS)
@@ -111,7 +111,7 @@ def test_labels_say_what_is_thin_unlabelled_and_contradicted() -> None:
     codes = URGENCY.copy()
     codes[:5] = -1
     codes[5:8] = 9
-    found = Evaluator([label("urgency", codes), LABELS[1]], SETTINGS)
+    found = Evaluator([label("urgency", codes), LABELS[1]], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", around(URGENCY))
     report, _ = found.finish(ROWS, KEYS, contradicted={"urgency": 2}).labels
     assert (report.num_texts, report.num_unlabelled, report.num_contradicted) == (NUM_TEXTS - 5, 5, 2)
@@ -124,7 +124,7 @@ def test_unlabelled_texts_are_neither_judged_nor_neighbours() -> None:
     known = label("urgency", codes)
     vectors = around(URGENCY)
     vectors[::2] = around(2 - URGENCY)[::2]  # were they neighbours, they would mislead
-    found = Evaluator([known, LABELS[1]], SETTINGS)
+    found = Evaluator([known, LABELS[1]], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", vectors)
     (task,) = found.finish(ROWS, KEYS).tasks
     assert (task.own.num_texts, task.own.accuracy.value) == (NUM_TEXTS // 2, 1)
@@ -134,7 +134,7 @@ def test_worst_texts_are_those_whose_neighbours_disagree_under_most_tasks() -> N
     wrong_urgency, wrong_issue = URGENCY.copy(), ISSUE.copy()
     wrong_urgency[[3, 7]] = (URGENCY[[3, 7]] + 1) % 3
     wrong_issue[7] = (ISSUE[7] + 1) % 4
-    found = Evaluator([label("urgency", wrong_urgency), label("issue", wrong_issue)], SETTINGS)
+    found = Evaluator([label("urgency", wrong_urgency), label("issue", wrong_issue)], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", around(URGENCY))
     found.add_task("which_issue", "issue", around(ISSUE, seed=5))
     evaluation = found.finish(ROWS, KEYS)
@@ -151,7 +151,7 @@ def test_worst_texts_are_those_whose_neighbours_disagree_under_most_tasks() -> N
 
 
 def test_worst_texts_are_bounded() -> None:
-    found = Evaluator(LABELS, replace(SETTINGS, num_worst=4))
+    found = Evaluator(LABELS, NUM_TEXTS, replace(SETTINGS, num_worst=4))
     found.add_task("how_urgent", "urgency", noise(NUM_TEXTS))
     assert len(found.finish(ROWS, KEYS).worst) == 4
 
@@ -205,7 +205,7 @@ def test_vectors_of_another_shape_or_that_are_not_finite_are_refused(vectors: Fl
 
 def test_two_hundred_classes_work() -> None:
     codes = np.arange(1_000) % 200
-    found = Evaluator([label("issue", codes)], Settings(replicates=20))
+    found = Evaluator([label("issue", codes)], 1_000, Settings(replicates=20))
     found.add_task("which_issue", "issue", around(codes))
     (task,) = found.finish(replace(ROWS, num_texts=1_000), [str(row) for row in range(1_000)]).tasks
     assert task.own.accuracy.value > 0.95

@@ -66,7 +66,7 @@ def following() -> Evaluation:
 @pytest.fixture(scope="module")
 def misjudged() -> Evaluation:
     """One task of random vectors, so that every text is among the worst."""
-    found = Evaluator([label("urgency", URGENCY)], SETTINGS)
+    found = Evaluator([label("urgency", URGENCY)], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", noise(NUM_TEXTS))
     return found.finish(ROWS, KEYS)
 
@@ -89,6 +89,14 @@ def test_the_matrix_shows_every_cell_and_frames_the_own_ones(following: Evaluati
 def test_an_instruction_that_favours_another_label_is_marked() -> None:
     found = evaluator({"how_urgent": scenes.FOLLOWING["which_issue"], "which_issue": scenes.FOLLOWING["which_issue"]})
     assert "✗ brings out issue more" in Page(render(found.finish(ROWS, KEYS))).text
+
+
+def test_an_own_label_that_comes_out_anyway_is_no_merit_of_the_instruction() -> None:
+    found = evaluator()
+    found.add_control("no instruction", Kind.NO_INSTRUCTION, scenes.FOLLOWING["how_urgent"], ["how_urgent"])
+    text = Page(render(found.finish(ROWS, KEYS))).text
+    assert "its own label comes out, as without an instruction" in text
+    assert text.count("✓ brings out its own label") == 1
 
 
 def test_the_worst_texts_stand_with_their_neighbours(misjudged: Evaluation) -> None:
@@ -120,7 +128,9 @@ def test_the_page_loads_and_runs_nothing(following: Evaluation) -> None:
 def test_whatever_texts_labels_and_names_contain_the_elements_stay_the_same(misjudged: Evaluation) -> None:
     named = [f"{EVIL}{code}" for code in URGENCY]
     codes = label("x", URGENCY)
-    evil = Evaluator([replace(codes, name=EVIL, classes=tuple(f"{EVIL}{one}" for one in codes.classes))], SETTINGS)
+    evil = Evaluator(
+        [replace(codes, name=EVIL, classes=tuple(f"{EVIL}{one}" for one in codes.classes))], NUM_TEXTS, SETTINGS
+    )
     evil.add_task(EVIL, EVIL, noise(NUM_TEXTS))
     html = render_page(evil.finish(ROWS, [EVIL] * NUM_TEXTS), title=EVIL, texts=named, instructions={EVIL: EVIL})
     html.encode()
@@ -133,7 +143,7 @@ def test_whatever_texts_labels_and_names_contain_the_elements_stay_the_same(misj
 
 def test_many_classes_are_folded_into_one_table() -> None:
     codes = np.arange(NUM_TEXTS) % 40
-    found = Evaluator([label("issue", codes)], SETTINGS)
+    found = Evaluator([label("issue", codes)], NUM_TEXTS, SETTINGS)
     found.add_task("which_issue", "issue", noise(NUM_TEXTS))
     html = render(found.finish(ROWS, KEYS))
     assert f"{40 - MAX_CLASSES + 1} others" in html
@@ -152,7 +162,7 @@ def test_wordings_and_retrieval_have_tables_of_their_own(following: Evaluation) 
 
 
 def test_the_scale_of_a_single_label_is_its_gain() -> None:
-    found = Evaluator(LABELS[:1], SETTINGS)
+    found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", scenes.FOLLOWING["how_urgent"])
     found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     text = Page(render(found.finish(ROWS, KEYS))).text

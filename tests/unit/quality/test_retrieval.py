@@ -82,6 +82,6 @@ def test_p_mrr_is_the_mean_over_queries_of_the_mean_over_records() -> None:
 
 
 def test_keys_become_places_and_unknown_ones_are_named() -> None:
-    found, unknown = places_of(["a", "b", "c"], [["c", "a", "c"], ["x", "b"], ["y"]])
+    found, unknown = places_of({"a": 0, "b": 1, "c": 2, "copy of a": 0}, [["c", "a", "copy of a"], ["x", "b"], ["y"]])
     assert [one.tolist() for one in found] == [[0, 2], [1], []]
     assert unknown == ["x", "y"]

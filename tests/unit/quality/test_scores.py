@@ -47,8 +47,15 @@ def test_each_replicate_is_the_reference_on_texts_repeated_as_drawn() -> None:
         drawn = np.repeat(ROWS, times[:, replicate])
         kappa = kappa_replicates(OUTCOMES, draws)[replicate]
         assert kappa == pytest.approx(metrics.cohen_kappa_score(TRUTH[drawn], SAID[drawn]))
-        v_measure = v_measure_replicates(OUTCOMES, CLUSTERS, draws)[replicate]
-        assert v_measure == pytest.approx(metrics.v_measure_score(TRUTH[drawn], CLUSTERS[drawn]))
+
+
+def test_v_measures_of_resamples_are_the_references_moved_to_that_of_the_texts() -> None:
+    draws = resampler()
+    times = draws.counts(ROWS, ROWS, 300).astype(int)
+    drawn = [np.repeat(ROWS, times[:, replicate]) for replicate in range(1, 21)]
+    plain = np.array([metrics.v_measure_score(TRUTH[rows], CLUSTERS[rows]) for rows in drawn])
+    found = v_measure_replicates(OUTCOMES, CLUSTERS, draws)
+    assert found[1:] == pytest.approx(plain - plain.mean() + found[0])
 
 
 def test_always_the_same_answer_has_no_kappa_whatever_its_accuracy() -> None:

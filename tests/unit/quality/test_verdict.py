@@ -44,7 +44,7 @@ def test_the_answer_takes_separation_and_flip_rate(
 
 
 def test_a_label_that_is_told_better_without_an_instruction_is_named() -> None:
-    found = Evaluator(LABELS, SETTINGS)
+    found = Evaluator(LABELS, NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"])
     found.add_task("which_issue", "issue", noise(NUM_TEXTS))
     found.add_control("no instruction", Kind.NO_INSTRUCTION, FOLLOWING["which_issue"], ["which_issue"])
@@ -55,23 +55,26 @@ def test_a_label_that_is_told_better_without_an_instruction_is_named() -> None:
 
 @pytest.mark.parametrize(("helps", "answer"), [(True, Answer.YES), (False, Answer.NO)])
 def test_with_one_label_it_is_the_gain_that_counts(helps: bool, answer: Answer) -> None:  # noqa: FBT001
-    found = Evaluator(LABELS[:1], SETTINGS)
+    found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"] if helps else noise(NUM_TEXTS))
     found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     assert judge(found.finish(ROWS, KEYS)).answer is answer
 
 
 def test_nothing_to_compare_with_is_no_answer() -> None:
-    found = Evaluator(LABELS[:1], SETTINGS)
+    found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"])
     assert judge(found.finish(ROWS, KEYS)).answer is Answer.UNKNOWN
+    without_labels = judge(Evaluator([], NUM_TEXTS, SETTINGS).finish(ROWS, KEYS))
+    assert (without_labels.answer, without_labels.reason) == (Answer.UNKNOWN, "There is no label.")
 
 
 def test_rows_that_were_left_out_are_told() -> None:
-    rows = replace(ROWS, num_read=1_000_000, is_whole=False, num_refused=7, num_empty=3, num_equal=12)
+    rows = replace(ROWS, num_read=1_000_000, is_whole=False, num_refused=7, num_empty=3, num_equal=12, num_absent=4)
     lines = "\n".join(notes(evaluator().finish(rows, KEYS)))
     assert "a sample of 144 distinct texts out of 1,000,000 rows (seed 0)" in lines
     assert "12 rows have the text of another row" in lines
+    assert "4 points are not in the collection of every task" in lines
     assert "7 rows make no record and were left out, 3 for a blank text" in lines
 
 
@@ -79,7 +82,7 @@ def test_weak_labels_are_told() -> None:
     codes = URGENCY.copy()
     codes[:5] = -1
     codes[5:8] = 9
-    found = Evaluator([label("urgency", codes), LABELS[1]], SETTINGS)
+    found = Evaluator([label("urgency", codes), LABELS[1]], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"])
     found.add_task("which_issue", "issue", FOLLOWING["which_issue"])
     lines = "\n".join(notes(found.finish(ROWS, KEYS, contradicted={"urgency": 2})))
@@ -90,7 +93,7 @@ def test_weak_labels_are_told() -> None:
 
 
 def test_labels_that_go_together_are_told() -> None:
-    found = Evaluator([LABELS[0], label("issue", URGENCY)], SETTINGS)
+    found = Evaluator([LABELS[0], label("issue", URGENCY)], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", noise(NUM_TEXTS))
     found.add_task("which_issue", "issue", noise(NUM_TEXTS))
     lines = "\n".join(notes(found.finish(ROWS, KEYS)))

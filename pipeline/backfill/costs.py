@@ -1,4 +1,4 @@
-"""What a backfill will take: time, money and room, from a sample of its input and a measured pace."""
+"""What a backfill costs: time, money and room, from a sample of its input and a measured pace."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class TaskEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The plan of a backfill."""
+    """What a backfill costs."""
 
     num_rows: int
     exact: bool
@@ -78,10 +78,9 @@ class Estimate:
     savings: Sequence[str]
 
 
-def estimate(
-    config: Config, tasks: Sequence[Task], size: Size, sample: Sample, tokens: Mapping[str, Tokens], pace: Pace
-) -> Estimate:
-    """Returns what a run over the whole input takes. `tokens` is by task; empty where the sample has no text."""
+def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, pace: Pace) -> Estimate:
+    """Returns what a run over the whole input takes."""
+    tokens = sample.tokens
     seconds = pace.seconds(size.num_rows)
     gpu_hours = seconds / 3_600 * _num_gpus(config, {task.config.model for task in tasks}, pace.num_embedders)
     price = gpu_hours * config.ray.gpu_hour_price if config.ray.gpu_hour_price and gpu_hours else None

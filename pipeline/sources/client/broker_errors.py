@@ -30,6 +30,13 @@ _NEED_A_PERSON = (
 )
 """Errors that no repetition mends."""
 
+GROUP_MOVED_ON = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+)
+"""Commits refused because the group has moved on. Nothing is lost: the new owner reads these records again."""
 
 _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -61,10 +68,10 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
 """The first that fits says what to look at."""
 
 
-def translate(error: BaseException, doing: str, config: SourceConfig) -> RefractError:
-    """Returns the error of `pipeline.errors` that `error` is. `doing` says what failed, as in "reading".
+def error_from_kafka(error: BaseException, doing: str, config: SourceConfig) -> RefractError:
+    """Returns the error of `pipeline.errors` that a client's error amounts to. `doing` says what failed ("reading").
 
-    Raise it `from` the original where that adds something; its message names the brokers, not the data.
+    Raise it `from` the original where that adds something. Its message names the brokers, never the data.
     """
     brokers = ", ".join(config.bootstrap_servers)
     message = f"{doing}: {_said(error)}; brokers {brokers}"

@@ -1,0 +1,85 @@
+"""What a comparison and a repair report. The fields are those that `--json` prints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """How one task's collection compares with the source. The figures count keys."""
+
+    collection: str
+    """The physical collection."""
+    keys: int
+    """Live keys of the source."""
+    missing: int
+    stale: int
+    extra: int
+    """Points whose key is not in the source."""
+    wrong_state: int
+    """The right version, but live where the source deleted it or the other way round."""
+    tombstone_missing: int
+    wrong_vector: int
+    """Found among the vectors that were checked."""
+    pending: int
+    """The pipeline has not finished the record yet."""
+    wrong_fingerprint: str | None
+    """Why the collection belongs to something else; nothing more was compared then."""
+    tombstones: int
+    newer: int
+    """Points whose record lies beyond what was read of the source."""
+    vectors_checked: int
+    examples: Sequence[Mapping[str, Any]]
+    """The first faults of each kind: point id, versions and the record's place, never its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found."""
+
+    equal: bool
+    """Whether every task's collection holds what the source says, and the dead-letter topic the rest."""
+    records: int
+    """Records read from the source."""
+    dead_letters: Mapping[str, int]
+    """Records that cannot be stored, by reason."""
+    dead_letters_missing: int
+    """Records that are neither stored nor dead-lettered: they are lost."""
+    dead_letters_pending: int
+    """Records that the pipeline has not dead-lettered yet."""
+    dead_letters_unknown: int
+    """Records older than everything that the dead-letter topic retains."""
+    missing_letters: Sequence[str]
+    """The first lost records, as `topic:partition:offset`."""
+    tasks: Mapping[str, TaskReport]
+    """By the task's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairedTask:
+    """What a repair did to one task's collection."""
+
+    written: int
+    deleted: int
+    """Extra points that became tombstones."""
+    left: int
+    """Faults that remain: extras that may not be deleted, and records without a finite vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What `repair` found and did."""
+
+    found: VerifyReport
+    """The comparison before the repair."""
+    repaired: Mapping[str, RepairedTask]
+    """By the task's name."""
+    letters_written: int
+    """Dead letters written for records that were lost."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was found is repaired."""
+        foreign = any(task.wrong_fingerprint for task in self.found.tasks.values())
+        return not foreign and not any(task.left for task in self.repaired.values())

@@ -1,0 +1,187 @@
+"""Backfill: files of records, or ranges of a topic, into the tasks' collections or into files of vectors; resumable."""
+
+import datetime as dt
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.backfill.bulk import finish_index
+from pipeline.backfill.executor import BackfillExecutor, RunState
+from pipeline.backfill.ledger import Ledger, read_progress
+from pipeline.backfill.outcome import Outcome
+from pipeline.backfill.report import BackfillReport, BackfillStatus, TaskStatus
+from pipeline.backfill.selection import checked_fragments, chosen_tasks, chosen_topic, warnings
+from pipeline.backfill.watch import BackfillWatch, Unwatched
+from pipeline.backfill.work import BackfillJob, Work
+from pipeline.config.app import Config
+from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
+from pipeline.context import Context
+from pipeline.engine.load import check_tasks
+from pipeline.errors import EnvironmentFault
+from pipeline.interfaces import DeferrableIndex, Store
+from pipeline.tasks import Task
+
+LOCK_WAIT_S = 15.0
+"""A killed run lets go of an embedded store within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRequest:
+    """What is wanted of a backfill."""
+
+    inputs: Sequence[str]
+    """Files, folders, globs, or kafka://TOPIC?from=…&to=…"""
+    topic: str | None = None
+    """None: that of a Kafka range, or the only one."""
+    tasks: Sequence[str] | None = None
+    """None: all of the topic's."""
+    output: Path | None = None
+    """Folder of Parquet files; None: the tasks' collections."""
+    share: bool = False
+    """Whether to use the running app's embedders, which serve live records first."""
+
+
+def backfill(
+    context: Context, request: BackfillRequest, executor: BackfillExecutor, watch: BackfillWatch | None = None
+) -> BackfillReport:
+    """Embeds the inputs' records; run again, it continues where it was stopped.
+
+    Raises:
+        ConfigError: something cannot work; nothing is written.
+        EnvironmentFault, TransientError: something other than a fragment failed; what the ledger holds is durable.
+    """
+    watch = watch or Unwatched()
+    job = _job(context, request)
+    executor.check(job)
+    tasks = [context.tasks[name] for name in job.tasks]
+    fragments = checked_fragments(context.config, job.topic, request.inputs, watch.step)
+    for text in warnings(context.config, job.topic, fragments):
+        watch.note(text)
+    if job.output is not None:
+        from pipeline.backfill.vectors import check_output
+
+        check_output(job.output, tasks, watch.step)
+    began_s = time.monotonic()
+    folder = ledger_folder(context.config, job.output)
+    with closing(Ledger(folder, tasks)) as ledger:
+        lefts = [ledger.left_of(fragment) for fragment in fragments]
+        works = [work for work in lefts if work.tasks]
+        run = _Bookkeeper(ledger, watch, BackfillReport(fragments_skipped=len(fragments) - len(works)))
+        if num_changed := sum(work.changed for work in lefts):
+            watch.note(f"{num_changed} fragments changed since they were read; they are read again.")
+        watch.note(f"{len(works)} of {len(fragments)} fragments to do; ledger in {folder}")
+        if job.output is None and not job.share:
+            _prepare_store(context, tasks, fills=bool(works))
+        if works:
+            watch.begin(works)
+            executor.run(job, works, run)
+        if job.output is None and isinstance(context.config.store, QdrantStoreConfig):
+            _finish_index(context, tasks, watch)
+    run.report.seconds = time.monotonic() - began_s
+    return run.report
+
+
+def backfill_status(context: Context, request: BackfillRequest) -> BackfillStatus:
+    """Returns what the ledger of such a run holds, also while it runs. Raises ConfigError, EnvironmentFault."""
+    job = _job(context, request)
+    names = {task.fingerprint: task.name for task in context.tasks.values()}
+    folder = ledger_folder(context.config, job.output)
+    tasks = [
+        TaskStatus(
+            task=names.get(found.fingerprint),
+            fingerprint=found.fingerprint[:10],
+            fragments_done=found.num_done,
+            fragments_begun=found.num_begun,
+            rows=found.num_rows,
+            rejected=found.num_rejected,
+            last=dt.datetime.fromtimestamp(found.noted_s, dt.UTC).isoformat(timespec="seconds"),
+        )
+        for found in read_progress(folder)
+    ]
+    return BackfillStatus(folder, tasks)
+
+
+def ledger_folder(config: Config, output: Path | None) -> Path:
+    """Returns the ledger's place: beside an embedded store, in the folder of vectors, else in var/."""
+    if output is not None:
+        return output / "_ledger"
+    if isinstance(config.store, EdgeStoreConfig):
+        return config.store.path.with_name(f"{config.store.path.name}.backfill")
+    return Path("var") / f"{config.pipeline}.backfill"
+
+
+class _Bookkeeper:
+    """Implements `BackfillEvents`: what is durable in the store is noted in the ledger, then counted, then shown."""
+
+    def __init__(self, ledger: Ledger, watch: BackfillWatch, report: BackfillReport) -> None:
+        self.report = report
+        self._ledger = ledger
+        self._watch = watch
+        self._began_s: float | None = None
+
+    def doing(self, what: str) -> None:
+        self._watch.doing(what)
+
+    def noted(self, work: Work, outcome: Outcome, *, done: bool) -> None:
+        self._ledger.note(work, outcome, done=done)
+        if done:
+            self.report.add(outcome.counts)
+            self._watch.over(work)
+
+    def failed(self, work: Work, why: str) -> None:
+        self.report.failed[work.name] = why
+        self._watch.over(work)
+        self._watch.note(why if work.name in why else f"{work.name}: {why}")
+
+    def progress(self, state: RunState) -> None:
+        now = time.monotonic()
+        if self._began_s is None and state.counts.rows:
+            self._began_s = now
+        self.report.working_seconds = 0.0 if self._began_s is None else now - self._began_s
+        self._watch.show(state)
+
+
+def _job(context: Context, request: BackfillRequest) -> BackfillJob:
+    topic = chosen_topic(context.config, request.topic, request.inputs)
+    tasks = chosen_tasks(context.config, topic, request.tasks)
+    return BackfillJob(context.source, topic, tasks, request.output, request.share)
+
+
+def _prepare_store(context: Context, tasks: Sequence[Task], *, fills: bool) -> None:
+    """Opens the tasks' collections from here: what is wrong is told before anything starts.
+
+    Where points are to come, the index of an empty collection is put off, as far as the store can do that.
+    """
+    for name, model in context.config.models.items():
+        own = {task.name: task.config for task in tasks if task.config.model == name}
+        if own:
+            check_tasks(name, model, own)
+    with _opened_store(context, tasks) as store:
+        if fills and isinstance(store, DeferrableIndex):
+            for task in tasks:
+                store.defer_index(task)
+
+
+def _finish_index(context: Context, tasks: Sequence[Task], watch: BackfillWatch) -> None:
+    with _opened_store(context, tasks) as store:
+        if built := finish_index(store, tasks, watch.step):
+            watch.note(f"the vector index of {', '.join(built)}, put off while it was filled, is built")
+
+
+@contextmanager
+def _opened_store(context: Context, tasks: Sequence[Task]) -> Iterator[Store]:
+    """The store with the tasks' collections. Waits a while for the lock of an embedded one."""
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            store = context.open_store()
+            break
+        except EnvironmentFault:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.5)
+    with closing(store):
+        store.open(tasks)
+        yield store
