@@ -11,10 +11,15 @@ from pipeline.cli.tune_view import StepLines, parse_labels, print_report
 from pipeline.errors import ConfigError
 
 
-def tune(  # noqa: PLR0913 - the verb's options
+def tune(
     config: ConfigFile,
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Labelled CSV, JSON Lines, Parquet; or a folder.")
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT…",
+            help="As of `refract backfill`: files, folders, globs or kafka://TOPIC.",
+            show_default=False,
+        ),
     ],
     *,
     tasks: Annotated[str, typer.Option("--tasks", help="Tasks to train, by comma.", show_default=False)],
@@ -33,7 +38,8 @@ def tune(  # noqa: PLR0913 - the verb's options
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Equal seed and steps repeat a run on one machine.")] = 0,
     wordings: Annotated[
-        Path | None, typer.Option("--wordings", help="JSON: task to other wordings.", show_default=False)
+        Path | None,
+        typer.Option("--wordings", help="YAML of other wordings: a list for each task.", show_default=False),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", min=0.0, help="Of LoRA.", show_default="5e-4, large models 1e-4")
@@ -68,7 +74,7 @@ def tune(  # noqa: PLR0913 - the verb's options
     if steps is not None and minutes is not None:
         raise ConfigError("give either --steps or --minutes")
     request = TuneRequest(
-        files,
+        inputs,
         [name.strip() for name in tasks.split(",") if name.strip()],
         output,
         method=chosen,

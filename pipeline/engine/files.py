@@ -92,7 +92,18 @@ def find_adapter(config: ModelConfig, *, weights: bool) -> ModelFiles | None:
     files = find_model(as_model, weights=weights)
     if files.read_json("adapter_config.json") is None and not adapter_folders(files):
         raise ConfigError(f"adapter {config.adapter!r}: has no adapter_config.json, in itself or one folder below")
+    if files.commit is None:
+        _check_adapter_weights(files)
     return files
+
+
+def _check_adapter_weights(files: ModelFiles) -> None:
+    """A folder that is half written is told before anything runs."""
+    is_one = files.read_json("adapter_config.json") is not None
+    folders = [files.folder] if is_one else list(adapter_folders(files).values())
+    for folder in folders:
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise ConfigError(f"adapter {folder}: has no adapter_model.safetensors; is it written to its end?")
 
 
 def adapter_folders(files: ModelFiles) -> dict[str, Path]:

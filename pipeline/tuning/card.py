@@ -42,7 +42,7 @@ def _facts(tuner: Tuner, tuned: Tuned, base: Base) -> dict[str, Any]:
         },
         "data": {
             "sha256": data.sha256,
-            "rows": data.num_rows,
+            "rows": data.rows.num_read,
             "texts": len(data.texts),
             "train": len(split.train),
             "select": len(split.select),
@@ -91,8 +91,10 @@ def _readme(facts: Mapping[str, Any], tuned: Tuned) -> str:
         "",
         f"# {kind}",
         "",
-        f"Made by `refract tune` {facts['refract']} from {data['texts']:,} labelled texts: {data['train']:,} to train "
-        f"on, {data['select']:,} to select by, {data['report']:,} for the figures below.",
+        (
+            f"Made by `refract tune` {facts['refract']} from {data['texts']:,} labelled texts: {data['train']:,} to "
+            f"train on, {data['select']:,} to select by, {data['report']:,} for the figures below."
+        ),
         "",
         "| Task | Instruction | Label | Classes |",
         "|---|---|---|---|",

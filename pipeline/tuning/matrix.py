@@ -22,7 +22,7 @@ def measure(
         seed: Of samples and intervals.
     """
     of_fold = {task: Label(label.name, label.classes, label.codes[rows]) for task, label in labels.items()}
-    evaluator = Evaluator(list(of_fold.values()), Settings(seed=seed, num_worst=0))
+    evaluator = Evaluator(list(of_fold.values()), len(rows), Settings(seed=seed, num_worst=0))
     for task, label in of_fold.items():
         evaluator.add_task(task, label.name, vectors[task])
     if plain is not None:

@@ -112,11 +112,12 @@ class Tuner:
             length: Steps or minutes.
             file: The checkpoint.
             watch: Called after every step.
-            control: Whether to train a second time, on shuffled labels.
+            control: Whether to train a second time, on shuffled labels, unless the first run was interrupted.
         """
-        shuffled_kappa = self._shuffled_lora(length, file, watch) if control else None
         outcome = self._loop(self.encoder, self.data.labels, file, length).run(length, watch)
         half_precision(self.encoder)  # what is measured is what is stored
+        is_whole = outcome.stopped is None
+        shuffled_kappa = self._shuffled_lora(length, file, watch) if control and is_whole else None
         report = [self.data.texts[row] for row in self.split.report]
         after = self._measure(self._embed(self.encoder, report))
         general = None if self._recall is None else General(self._recall, self._general_recall())
@@ -163,10 +164,13 @@ class Tuner:
         lesson = Lesson(data.texts, labels, split.train, split.select, self.wordings, self.has_plain)
         return LoraLoop(encoder, lesson, self.settings, file, run=self.run_id(length))
 
-    def _shuffled_lora(self, length: Length, file: Path, watch: Watch) -> dict[str, float]:
+    def _shuffled_lora(self, length: Length, file: Path, watch: Watch) -> dict[str, float] | None:
+        """Returns κ by task on the report fold; None if interrupted."""
         dealt = shuffled(self.data.labels, seed=self.settings.seed)
         encoder = LoraEncoder(self.spec, self._prompts(), self.encoder.device, self.settings)
-        self._loop(encoder, dealt, file.with_name(f"shuffled-{file.name}"), length).run(length, watch)
+        file = file.with_name(f"shuffled-{file.name}")
+        if self._loop(encoder, dealt, file, length).run(length, watch).stopped is not None:
+            return None
         rows = self.split.report
         vectors = self._embed(encoder, [self.data.texts[row] for row in rows])
         return {task: fold_kappa(vectors[task], dealt[task], rows) for task in self.tasks}

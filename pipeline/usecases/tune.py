@@ -1,16 +1,18 @@
 """Trains a model's tasks on labelled records: an adapter that reads their instructions, or a head for each."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pipeline.backfill.selection import chosen_topic
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.config.source import TopicConfig
+from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError, nearest
+from pipeline.quality.wordings import read_wordings
+from pipeline.usecases.labelled import Draw, LabelledInput, read_labelled
 
 if TYPE_CHECKING:
     from pipeline.tuning.labelled import LabelledTexts
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 Method = Literal["lora", "head", "auto"]
 METHODS: tuple[Method, ...] = get_args(Method)
+
+_OPTIONAL = frozenset({"joblib", "peft", "scipy", "sklearn"})
 
 DEFAULT_STEPS = 300
 """Of LoRA where neither steps nor minutes are given."""
@@ -35,8 +39,8 @@ _CHANCE = 0.15
 class TuneRequest:
     """What to train, on what, for how long."""
 
-    files: Sequence[Path]
-    """CSV, JSON Lines and Parquet files, and folders of them."""
+    inputs: Sequence[str]
+    """Files, folders, globs or Kafka ranges, as of a backfill."""
     tasks: Sequence[str]
     output: Path
     """The folder to write; must not exist."""
@@ -49,7 +53,7 @@ class TuneRequest:
     minutes: float | None = None
     seed: int = 0
     wordings: Path | None = None
-    """A JSON file: task -> other wordings of its instruction."""
+    """YAML or JSON: task -> other wordings of its instruction."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `LoraSettings` that differ from their defaults."""
     control: bool = False
@@ -94,19 +98,19 @@ def tune(context: Context, request: TuneRequest, watch: "Watch", doing: Doing) -
         EnvironmentFault: the loss diverged, or the disk does not take the output.
         KeyboardInterrupt: interrupted before any state was worth keeping.
     """
-    from pipeline.engine.spec import resolve
-    from pipeline.tuning.folder import check_output, unfinished_folder
-    from pipeline.tuning.labelled import read_labelled
-    from pipeline.tuning.tuner import Tuner, check_reads_instructions
-
+    try:
+        from pipeline.engine.spec import resolve
+        from pipeline.tuning.folder import check_output, unfinished_folder
+        from pipeline.tuning.tuner import Tuner, check_reads_instructions
+    except ModuleNotFoundError as error:
+        if error.name not in _OPTIONAL:
+            raise
+        raise ConfigError(f"tune: needs the package {error.name}; pip install 'refract[tune]'") from None
     check_output(request.output)
     tasks, model = _tasks(context, request), _model(context, request)
-    settings, wordings = _settings(request), _wordings(request)
-    columns = {task: request.columns.get(task, task) for task in tasks}
+    settings, wordings = _settings(request), _wordings(context, request)
     doing("reading")
-    data = read_labelled(
-        request.files, _topic(context, request), columns, max_texts=request.max_texts, seed=request.seed
-    )
+    data = _read(context, request, tasks)
     if request.method == "lora":
         check_reads_instructions(resolve(model.model_copy(update={"adapter": None})), tasks)
     doing(f"embedding {len(data.texts):,} texts")
@@ -189,12 +193,12 @@ def _bare(task: TaskConfig) -> TaskConfig:
 def _notes(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> list[str]:
     data, split = tuner.data, tuner.split
     notes = []
-    if not data.is_whole:
-        notes.append(f"trained on a sample of {len(data.texts):,} distinct texts out of {data.num_rows:,} rows")
+    rows = data.rows
+    if not rows.is_whole:
+        notes.append(f"trained on a sample of {len(data.texts):,} distinct texts out of {rows.num_read:,} rows")
     for count, what in (
-        (data.num_empty, "rows have a blank text and were left out"),
-        (data.num_refused, "rows have no text by the topic's template and were left out"),
-        (data.num_equal, "rows have the text of another row and were left out"),
+        (rows.num_refused, f"rows make no record and were left out, {rows.num_empty:,} for a blank text"),
+        (rows.num_equal, "rows have the text of another row and were left out"),
         (split.num_moved, "texts went to the fold of their near copies"),
     ):
         if count:
@@ -271,15 +275,31 @@ def _model(context: Context, request: TuneRequest) -> ModelConfig:
     return model
 
 
-def _topic(context: Context, request: TuneRequest) -> TopicConfig:
-    topics = context.config.source.topics
-    if request.topic is None and len(topics) == 1:
-        return next(iter(topics.values()))
-    if request.topic is None:
-        raise ConfigError(f"name the topic whose template makes the text: --topic, one of {', '.join(topics)}")
-    if request.topic not in topics:
-        raise ConfigError(f"no topic {request.topic!r}.{nearest(request.topic, topics)} Topics: {', '.join(topics)}")
-    return topics[request.topic]
+def _read(context: Context, request: TuneRequest, tasks: Mapping[str, TaskConfig]) -> "LabelledTexts":
+    """Returns the texts in the order of their keys, so that the order of files and rows decides nothing.
+
+    Versions are left aside: of several rows with one key, the last one counts.
+    """
+    from pipeline.tuning.labelled import LabelledTexts, make_classes
+
+    config = context.config
+    topic = chosen_topic(config, request.topic, request.inputs)
+    settings = config.source.topics[topic].model_copy(update={"version": None, "version_type": None})
+    source = config.source.model_copy(update={"topics": config.source.topics | {topic: settings}})
+    columns = {task: request.columns.get(task, task) for task in tasks}
+    found = read_labelled(
+        config.model_copy(update={"source": source}),
+        LabelledInput(topic, request.inputs, list(dict.fromkeys(columns.values()))),
+        Draw(request.max_texts, request.seed),
+        lambda *_: None,
+    )
+    found = found.take(sorted(range(len(found.keys)), key=lambda row: found.keys[row]))
+    return LabelledTexts(
+        found.texts,
+        {task: make_classes(column, found.labels[column]) for task, column in columns.items()},
+        {task: found.contradicted[column] for task, column in columns.items()},
+        found.rows,
+    )
 
 
 def _settings(request: TuneRequest) -> "LoraSettings":
@@ -288,24 +308,17 @@ def _settings(request: TuneRequest) -> "LoraSettings":
     return replace(LoraSettings(seed=request.seed), **request.settings)
 
 
-def _wordings(request: TuneRequest) -> dict[str, list[str]]:
-    if request.wordings is None:
+def _wordings(context: Context, request: TuneRequest) -> dict[str, list[str]]:
+    path = request.wordings
+    if path is None:
         return {}
     try:
-        found = json.loads(request.wordings.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--wordings {request.wordings}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise ConfigError(f"--wordings {request.wordings}: is not valid JSON") from None
-    is_right = isinstance(found, dict) and all(
-        isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts)
-        for texts in found.values()
-    )
-    if not is_right:
-        raise ConfigError(f"--wordings {request.wordings}: expected an object of lists of texts, by task")
-    unknown = [task for task in found if task not in request.tasks]
-    if len(unknown) == len(found) and found:
-        raise ConfigError(f"--wordings {request.wordings}: names none of --tasks.{nearest(unknown[0], request.tasks)}")
+        raise ConfigError(f"--wordings {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"--wordings {path}: is not UTF-8 text ({type(error).__name__})") from None
+    found = read_wordings(path, tree, list(context.config.tasks), option="--wordings")
     return {task: texts for task, texts in found.items() if task in request.tasks}
 
 
