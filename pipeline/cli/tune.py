@@ -90,7 +90,7 @@ def tune(
         base=base_name,
     )
     with StepLines() as lines:
-        report = run(Context(ConfigTree.read(config)), request, lines.step, lines.doing)
+        report = run(Context(ConfigTree.read(config)), request, lines.progress, lines.step)
     if as_json:
         print_json(report_tree(report))
     else:

@@ -39,9 +39,11 @@ class StepLines:
         if self._is_terminal:
             sys.stderr.write("\r\x1b[K")
 
-    def doing(self, what: str) -> None:
-        """Shows what begins."""
-        print_note(what)
+    def progress(self, doing: str, done: int, total: int) -> None:
+        """Shows what begins, and how far it is."""
+        if done:
+            doing += f": {done:,} of {total:,}" if total else f": {done:,}"
+        print_note(doing)
 
     def step(self, facts: "StepFacts") -> None:
         """Shows a step."""

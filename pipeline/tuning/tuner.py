@@ -1,7 +1,7 @@
 """One training from labelled texts to figures: split, train, measure. Writes nothing but checkpoints."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.weights import pick_device
 from pipeline.errors import ConfigError
+from pipeline.interfaces import Progress
 from pipeline.quality.labels import Label
 from pipeline.quality.report import Evaluation
 from pipeline.records.batches import Float32, Int64
@@ -29,9 +30,6 @@ from pipeline.tuning.wordings import Wordings
 
 _ALGORITHM = 1
 """Raised with every change that makes an equal run give other weights: old checkpoints are not continued then."""
-
-Doing = Callable[[str], None]
-"""Called with what begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,32 +103,40 @@ class Tuner:
         }
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
-    def lora(self, length: Length, file: Path, watch: Watch, *, control: bool) -> Tuned:
+    def lora(self, length: Length, file: Path, watch: Watch) -> Tuned:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.
 
         Args:
             length: Steps or minutes.
             file: The checkpoint.
             watch: Called after every step.
-            control: Whether to train a second time, on shuffled labels, unless the first run was interrupted.
         """
         outcome = self._loop(self.encoder, self.data.labels, file, length).run(length, watch)
         half_precision(self.encoder)  # what is measured is what is stored
-        is_whole = outcome.stopped is None
-        shuffled_kappa = self._shuffled_lora(length, file, watch) if control and is_whole else None
         report = [self.data.texts[row] for row in self.split.report]
         after = self._measure(self._embed(self.encoder, report))
         general = None if self._recall is None else General(self._recall, self._general_recall())
         score = outcome.state.best_score if outcome.state.best_score is not None else outcome.plain_score
-        return Tuned("lora", score, after, shuffled_kappa, general, outcome, {})
+        return Tuned("lora", score, after, None, general, outcome, {})
 
-    def heads(self, doing: Doing) -> Tuned:
+    def lora_control(self, length: Length, file: Path, watch: Watch) -> dict[str, float] | None:
+        """Trains on shuffled labels in the same way. Returns κ by task on the report fold; None if interrupted."""
+        dealt = shuffled(self.data.labels, seed=self.settings.seed)
+        encoder = LoraEncoder(self.spec, self._prompts(), self.encoder.device, self.settings)
+        file = file.with_name(f"shuffled-{file.name}")
+        if self._loop(encoder, dealt, file, length).run(length, watch).stopped is not None:
+            return None
+        rows = self.split.report
+        vectors = self._embed(encoder, [self.data.texts[row] for row in rows])
+        return {task: fold_kappa(vectors[task], dealt[task], rows) for task in self.tasks}
+
+    def heads(self, progress: Progress) -> Tuned:
         """Fits a head per task, and one on shuffled labels."""
         heads = {}
         for task in self.tasks:
-            doing(f"head of {task}")
+            progress(f"fitting the head of {task}", 0, 0)
             heads[task] = self._fit(task, self.data.labels)
-        doing("heads on shuffled labels")
+        progress("fitting heads to shuffled labels", 0, 0)
         dealt = shuffled(self.data.labels, seed=self.settings.seed)
         rows = self.split.report
         control = {}
@@ -163,17 +169,6 @@ class Tuner:
         data, split = self.data, self.split
         lesson = Lesson(data.texts, labels, split.train, split.select, self.wordings, self.has_plain)
         return LoraLoop(encoder, lesson, self.settings, file, run=self.run_id(length))
-
-    def _shuffled_lora(self, length: Length, file: Path, watch: Watch) -> dict[str, float] | None:
-        """Returns κ by task on the report fold; None if interrupted."""
-        dealt = shuffled(self.data.labels, seed=self.settings.seed)
-        encoder = LoraEncoder(self.spec, self._prompts(), self.encoder.device, self.settings)
-        file = file.with_name(f"shuffled-{file.name}")
-        if self._loop(encoder, dealt, file, length).run(length, watch).stopped is not None:
-            return None
-        rows = self.split.report
-        vectors = self._embed(encoder, [self.data.texts[row] for row in rows])
-        return {task: fold_kappa(vectors[task], dealt[task], rows) for task in self.tasks}
 
     def _prompts(self) -> dict[str, TaskConfig]:
         """Every wording of every task, and the plain form."""

@@ -1,7 +1,7 @@
 """Trains a model's tasks on labelled records: an adapter that reads their instructions, or a head for each."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,6 +11,7 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError, nearest
+from pipeline.interfaces import Progress
 from pipeline.quality.wordings import read_wordings
 from pipeline.usecases.labelled import Draw, LabelledInput, read_labelled
 
@@ -80,17 +81,14 @@ class TuneReport:
     """Lines of the configuration by which the result is served."""
 
 
-Doing = Callable[[str], None]
-
-
-def tune(context: Context, request: TuneRequest, watch: "Watch", doing: Doing) -> TuneReport:
+def tune(context: Context, request: TuneRequest, progress: Progress, watch: "Watch") -> TuneReport:
     """Trains, measures, and writes the folder. The same request continues where it was killed.
 
     Args:
         context: The configuration.
         request: What to do.
+        progress: Hears what begins, and how many rows are read.
         watch: Called after every step of LoRA.
-        doing: Called with what begins.
 
     Raises:
         ConfigError: the request, the configuration or the labels cannot work.
@@ -109,13 +107,12 @@ def tune(context: Context, request: TuneRequest, watch: "Watch", doing: Doing) -
     check_output(request.output)
     tasks, model = _tasks(context, request), _model(context, request)
     settings, wordings = _settings(request), _wordings(context, request)
-    doing("reading")
-    data = _read(context, request, tasks)
+    data = _read(context, request, tasks, progress)
     if request.method == "lora":
         check_reads_instructions(resolve(model.model_copy(update={"adapter": None})), tasks)
-    doing(f"embedding {len(data.texts):,} texts")
+    progress(f"embedding {len(data.texts):,} texts", 0, 0)
     tuner = Tuner(model, tasks, data, wordings, settings)
-    tuned, why = _train(tuner, request, watch, doing)
+    tuned, why = _train(tuner, request, progress, watch)
     if tuned.general is not None and not tuned.general.is_kept and not request.allow_drop:
         raise RefractError(
             f"recall of plain pairs fell from {tuned.general.before:.2f} to {tuned.general.after:.2f}, by more than "
@@ -129,33 +126,37 @@ def tune(context: Context, request: TuneRequest, watch: "Watch", doing: Doing) -
     )
 
 
-def _train(tuner: "Tuner", request: TuneRequest, watch: "Watch", doing: Doing) -> tuple["Tuned", str]:
+def _train(tuner: "Tuner", request: TuneRequest, progress: Progress, watch: "Watch") -> tuple["Tuned", str]:
     from pipeline.tuning.tuner import check_reads_instructions
 
     if request.method == "head":
-        return tuner.heads(doing), "asked for"
+        return tuner.heads(progress), "asked for"
     if request.method == "lora":
-        return _lora(tuner, request, watch, doing), "asked for"
-    heads = tuner.heads(doing)
+        return _lora(tuner, request, progress, watch), "asked for"
+    heads = tuner.heads(progress)
     try:
         check_reads_instructions(tuner.spec, tuner.tasks)
     except ConfigError as error:
         return heads, f"LoRA cannot be trained here: {error}"
     if request.minutes is None and request.steps is None:
         return heads, "no --minutes or --steps were given for LoRA"
-    lora = _lora(tuner, request, watch, doing)
+    lora = _lora(tuner, request, progress, watch)
     better, worse = (heads, lora) if heads.score >= lora.score else (lora, heads)
     return better, (
         f"score {better.score:.2f} of {better.method} on the selection fold, {worse.score:.2f} of {worse.method}"
     )
 
 
-def _lora(tuner: "Tuner", request: TuneRequest, watch: "Watch", doing: Doing) -> "Tuned":
+def _lora(tuner: "Tuner", request: TuneRequest, progress: Progress, watch: "Watch") -> "Tuned":
     from pipeline.tuning.folder import CHECKPOINT, unfinished_folder
 
-    doing("training")
+    progress("training", 0, 0)
     file = unfinished_folder(request.output) / CHECKPOINT
-    return tuner.lora(_length(request), file, watch, control=request.control)
+    tuned = tuner.lora(_length(request), file, watch)
+    if not request.control or (tuned.outcome is not None and tuned.outcome.stopped is not None):
+        return tuned
+    progress("training on shuffled labels, as a control", 0, 0)
+    return replace(tuned, shuffled=tuner.lora_control(_length(request), file, watch))
 
 
 def _length(request: TuneRequest) -> "Length":
@@ -275,7 +276,9 @@ def _model(context: Context, request: TuneRequest) -> ModelConfig:
     return model
 
 
-def _read(context: Context, request: TuneRequest, tasks: Mapping[str, TaskConfig]) -> "LabelledTexts":
+def _read(
+    context: Context, request: TuneRequest, tasks: Mapping[str, TaskConfig], progress: Progress
+) -> "LabelledTexts":
     """Returns the texts in the order of their keys, so that the order of files and rows decides nothing.
 
     Versions are left aside: of several rows with one key, the last one counts.
@@ -291,7 +294,7 @@ def _read(context: Context, request: TuneRequest, tasks: Mapping[str, TaskConfig
         config.model_copy(update={"source": source}),
         LabelledInput(topic, request.inputs, list(dict.fromkeys(columns.values()))),
         Draw(request.max_texts, request.seed),
-        lambda *_: None,
+        progress,
     )
     found = found.take(sorted(range(len(found.keys)), key=lambda row: found.keys[row]))
     return LabelledTexts(

@@ -141,7 +141,7 @@ def test_minutes_become_steps_after_five(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["t5-instructor", "qwen3"])
 def test_the_engine_and_sentence_transformers_serve_what_was_trained(family: str, tmp_path: Path) -> None:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - slow to import
 
     config = tiny_config(tmp_path / "base", family)
     spec = resolve(config)

@@ -181,7 +181,7 @@ def test_discriminants_stand_first_so_that_a_head_can_be_cut() -> None:
 
 
 def test_a_head_is_a_dense_module_of_sentence_transformers(tmp_path: Path) -> None:
-    from sentence_transformers.models import Dense
+    from sentence_transformers.models import Dense  # noqa: PLC0415 - slow to import
 
     vectors, lesson = clouds()
     head = fit_head(lesson, seed=0)

@@ -76,8 +76,12 @@ def request_of(tmp_path: Path, content: list[dict[str, Any]] | None = None, **ch
     return replace(request, **{"settings": FAST, **changes})
 
 
+def quiet(_doing: str, _done: int, _total: int) -> None:
+    """Shows nothing."""
+
+
 def run(base: Path, request: TuneRequest, tree: Mapping[str, Any] | None = None) -> TuneReport:
-    return tune(Context(ConfigTree(tree or tree_of(base), "c.yaml")), request, lambda _: None, lambda _: None)
+    return tune(Context(ConfigTree(tree or tree_of(base), "c.yaml")), request, quiet, lambda _: None)
 
 
 def test_lora_writes_a_folder_that_the_same_configuration_serves(base: Path, tmp_path: Path) -> None:
@@ -126,10 +130,10 @@ def test_a_killed_run_continues_where_it_was(base: Path, tmp_path: Path) -> None
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        tune(context, request, kill, lambda _: None)
+        tune(context, request, quiet, kill)
     assert not request.output.exists()
     steps: list[int] = []
-    tune(context, request, lambda facts: steps.append(facts.step), lambda _: None)
+    tune(context, request, quiet, lambda facts: steps.append(facts.step))
     assert 1 < steps[0] <= 5
     assert steps[-1] == 6
 
@@ -140,7 +144,7 @@ def test_an_interrupted_run_writes_the_best_state(base: Path, tmp_path: Path) ->
             raise KeyboardInterrupt
 
     context = Context(ConfigTree(tree_of(base), "c.yaml"))
-    report = tune(context, request_of(tmp_path, steps=60), interrupt, lambda _: None)
+    report = tune(context, request_of(tmp_path, steps=60), quiet, interrupt)
     assert any("interrupted" in note for note in report.notes)
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
