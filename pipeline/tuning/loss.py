@@ -47,18 +47,3 @@ def keeping_loss(rows: Tensor, reference: Tensor, temperature: float) -> Tensor:
         (part @ part.T / temperature).masked_fill(itself, -1e4).log_softmax(dim=1) for part in (rows, reference)
     )
     return nn.functional.kl_div(now, before, reduction="batchmean", log_target=True)
-
-
-def in_batch_loss(queries: Tensor, documents: Tensor, is_positive: Tensor, temperature: float) -> Tensor:
-    """Returns InfoNCE of queries against all documents of a batch, a scalar.
-
-    Args:
-        queries: Unit vectors, (n, d).
-        documents: Unit vectors, (m, d): positives and negatives of all queries.
-        is_positive: (n, m); each query has at least one. Its other positives are left out of the denominator.
-        temperature: Divides similarities.
-    """
-    similar = queries @ documents.T / temperature
-    against = similar.masked_fill(is_positive, float("-inf")).logsumexp(dim=1, keepdim=True)
-    losses = torch.logaddexp(similar, against) - similar
-    return ((losses * is_positive).sum(dim=1) / is_positive.sum(dim=1)).mean()

@@ -1,7 +1,6 @@
 """The parts of a training: grids of texts, the loss, the split, wordings, heads, general pairs."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from pipeline.tuning.general import General, plain_pairs, recall_at_1
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.heads import Head, HeadLesson, discriminant, fit_head, fold_kappa, shuffled
 from pipeline.tuning.labelled import make_classes
-from pipeline.tuning.loss import contrastive_loss, in_batch_loss, keeping_loss
+from pipeline.tuning.loss import contrastive_loss, keeping_loss
 from pipeline.tuning.split import copy_groups, split_texts
 from pipeline.tuning.wordings import Wordings
 from tests.unit.tuning.scenes import crossed_texts
@@ -89,15 +88,6 @@ def test_keeping_is_free_where_nothing_moved() -> None:
     rows = nn.functional.normalize(torch.randn(6, 8), dim=-1)
     assert float(keeping_loss(rows, rows, 0.1)) == pytest.approx(0, abs=1e-6)
     assert float(keeping_loss(rows.flip(0), rows, 0.1)) > 0.1
-
-
-def test_a_query_is_pulled_to_its_positives_alone() -> None:
-    documents = torch.eye(3)
-    positive = torch.tensor([[True, True, False]])
-    expected = math.log(1 + math.exp(-2))
-    assert float(in_batch_loss(documents[:1], documents, positive, 0.5)) == pytest.approx(
-        (expected + math.log(2)) / 2, rel=1e-5
-    )
 
 
 def test_a_split_gives_every_combination_its_share() -> None:
