@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TOO_DEEP = "too_deep"
     WRONG_FORMAT = "wrong_format"
     RECORD_TOO_LARGE = "record_too_large"
+    INVALID_ROW = "invalid_row"
     TEXT_MISSING = "text_missing"
     TEXT_NOT_A_STRING = "text_not_a_string"
     TEXT_EMPTY = "text_empty"

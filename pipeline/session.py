@@ -191,7 +191,8 @@ class Session:
     def produce(self, request: "ProduceRequest", *, progress: "Progress | None" = None) -> "ProduceReport":
         """Sends a file's records to a source topic, in order, and returns when the brokers have them.
 
-        Raises ConfigError for a file or topic that cannot be used, TransientError when the brokers are away.
+        A row that cannot be a record is not sent, but counted in the report. Raises ConfigError for a file or topic
+        that cannot be used, TransientError when the brokers are away.
         """
         from pipeline.usecases.produce import produce
 

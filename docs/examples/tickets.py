@@ -1,6 +1,6 @@
 """A worked example: vectors, what an instruction does to them, a history that is searched, and the proof.
 
-Run it from anywhere: python docs/examples/tickets.py. It needs pip install 'refract[edge,minilm,parquet]', and neither
+Run it from anywhere: python docs/examples/tickets.py. It needs pip install 'refract[edge,minilm]', and neither
 Kafka, Ray nor a network.
 """
 

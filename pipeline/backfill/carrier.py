@@ -8,9 +8,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from pipeline.backfill.bounds import BatchSize, Room
-from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
-from pipeline.backfill.rows import FragmentFault, read_batches
+from pipeline.backfill.rows import FragmentFault, FragmentReader
 from pipeline.backfill.tally import Tally
 from pipeline.backfill.work import Work
 from pipeline.config.app import Config
@@ -110,6 +110,7 @@ class Carrier:
         self._tasks = tasks
         self._tools = tools
         self._manner = manner or Manner()
+        self._reader = FragmentReader(config, topic)
         self._stop = threading.Event()
         num_threads = config.limits.max_concurrent_batches
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="batch")
@@ -149,6 +150,7 @@ class Carrier:
             wait(futures)
             with self._lock:
                 del self._under_way[work.name]
+        tally.resolved(self._reader.resolved)
         return passing.end()
 
     def checkpoints(self) -> dict[str, Outcome]:
@@ -186,14 +188,7 @@ class Carrier:
         )
 
     def _read(self, fragment: Fragment, passing: _UnderWay) -> Iterator[list[Delivery]]:
-        return read_batches(
-            fragment,
-            self._topic,
-            self._config,
-            start=passing.start,
-            receipt=passing.receipt,
-            size=lambda: self._size.rows,
-        )
+        return self._reader.batches(fragment, passing.start, passing.receipt, lambda: self._size.rows)
 
     def _process(self, passing: _UnderWay, refractor: Refractor, batch: list[Delivery], taken: int) -> None:
         began_s = time.monotonic()

@@ -20,13 +20,36 @@ _NAMES = ("from", "to")
 
 @dataclass(frozen=True, slots=True)
 class KafkaRange:
-    """Offsets begin to end, the latter not included, of one partition."""
+    """Offsets of one partition."""
 
     uri: str
-    partition: int
+    """Address of the topic."""
+    part: int
+    """The partition."""
     begin: int
     end: int
+    """One past the last offset."""
     topic_id: str
+    """A topic that was recreated is another input."""
+
+    @property
+    def name(self) -> str:
+        """Names the range, in messages and where progress is kept."""
+        return f"{self.uri}#{self.part}@{self.begin}+{self.size}"
+
+    @property
+    def size(self) -> int:
+        """Offsets in the range: an upper bound of its records."""
+        return self.end - self.begin
+
+    @property
+    def num_rows(self) -> None:
+        """Known only after reading."""
+
+    @property
+    def state(self) -> str:
+        """Changes when the topic does."""
+        return self.topic_id or f"{self.size}-0"
 
 
 def topic_of(uri: str) -> str:

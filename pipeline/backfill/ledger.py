@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pipeline.backfill.fragments import Fragment
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Outcome, Reject
 from pipeline.backfill.work import Work
 from pipeline.errors import EnvironmentFault
@@ -141,9 +144,6 @@ def read_progress(folder: Path) -> list[TaskProgress]:
 
 def write_rejects(folder: Path, fragment: Fragment, rejects: Sequence[Reject], start: int) -> None:
     """Writes a fragment's rejects of a run that began at row `start` as Parquet, whole or not at all."""
-    import pyarrow as pa  # noqa: PLC0415 - an optional dependency
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     names = Reject._fields
     columns = dict(zip(names, map(list, zip(*rejects, strict=True)), strict=True))
     table = pa.table({"fragment": [fragment.name] * len(rejects), **columns})

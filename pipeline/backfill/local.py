@@ -12,6 +12,7 @@ from pipeline.backfill.carrier import Carrier, Manner, OpenStore, Tools
 from pipeline.backfill.dispatch import WORKS_PER_CARRIER, Dispatch
 from pipeline.backfill.executor import CHECKPOINT_S, TURN_S, BackfillEvents, Interval, RunState
 from pipeline.backfill.outcome import Outcome
+from pipeline.backfill.vectors import FragmentFile
 from pipeline.backfill.work import BackfillJob, Work
 from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError, TransientError
@@ -97,8 +98,6 @@ def _threads(carrier: Carrier) -> Iterator[ThreadPoolExecutor]:
 
 
 def _files(folder: Path) -> OpenStore:
-    from pipeline.backfill.vectors import FragmentFile  # noqa: PLC0415 - pyarrow, an optional dependency
-
     return partial(FragmentFile, folder)
 
 

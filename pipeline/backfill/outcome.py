@@ -41,6 +41,8 @@ class Counts:
     """Repetitions after an outage or a lost answer."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Rows by reason."""
+    resolved: Counter[str] = field(default_factory=Counter)
+    """Fragments by path of the configuration: those by whose end some record had a value there."""
 
     def add(self, other: "Counts") -> None:
         """Adds another's counts."""

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.backfill.costs import Pace
 from pipeline.backfill.executor import BackfillExecutor, RunState
-from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Outcome
 from pipeline.backfill.work import BackfillJob, Work
 from pipeline.config.load import ConfigTree

@@ -32,6 +32,8 @@ class BackfillReport:
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
     """Fragment -> why it could not be finished."""
+    unresolved_paths: Sequence[str] = ()
+    """Paths of the topic's configuration that no row of this run had; a misspelt one, perhaps."""
 
     @property
     def ok(self) -> bool:
@@ -77,6 +79,7 @@ class BackfillReport:
             "rows_per_s": None if rate is None else round(rate, 1),
             "rejected_by_reason": dict(self.rejected_by_reason),
             "failed": self.failed,
+            "unresolved_paths": list(self.unresolved_paths),
         }
 
 

@@ -1,23 +1,22 @@
 """A sample of an input: how many rows there are, what they look like, and how many tokens each task makes of them."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
 import numpy as np
 import orjson
 
-from pipeline.backfill.fragments import RANGE_BYTES, Fragment
-from pipeline.backfill.rows import FragmentFault, read_batches
+from pipeline.backfill.inputs import Fragment
+from pipeline.backfill.rows import FragmentFault, FragmentReader
 from pipeline.config.app import Config
 from pipeline.context import Context
 from pipeline.engine.items import assemble
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.interfaces import Progress, Tokenizer
-from pipeline.records.files.filesystems import open_filesystem
+from pipeline.records.files.listing import FilePart
+from pipeline.records.files.row_counts import count_rows, is_broken
 from pipeline.records.record import Delivery, Record
 from pipeline.tasks import Task
 
@@ -26,10 +25,6 @@ NUM_PLACES = 16
 
 MAX_SKIPPED_ROWS = 200_000
 """Rows of one fragment that are read over to reach a place in it; skipping costs time."""
-
-HEAD_BYTES = 1 << 20
-HEADS = 8
-"""Text files whose beginnings are counted: rows per byte, where no footer says how many rows there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +56,8 @@ class Sample:
     records: list[Record] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Fragments that cannot be read, and why."""
+    unresolved_paths: Sequence[str] = ()
+    """Paths of the topic's configuration that no row taken had."""
     tokens: Mapping[str, "Tokens"] = field(default_factory=dict)
     """By task; empty where the sample has no text."""
 
@@ -107,22 +104,17 @@ class Tokens:
 
 
 def measure_size(fragments: Sequence[Fragment]) -> Size:
-    """Counts the rows by footers, and estimates them by bytes where there are none; 0 of a Parquet file without one.
-
-    Raises OSError or ValueError for a text file that cannot be read.
-    """
-    files = {fragment.uri: fragment for fragment in fragments if not fragment.is_kafka}
-    unknown = [file for file in files.values() if file.num_rows is None and not _is_broken(file)]
-    step = max(len(unknown) // HEADS, 1)
-    heads = [_head(file) for file in unknown[::step][:HEADS]]
-    head_rows, head_bytes = (sum(column) for column in zip(*heads, strict=True)) if heads else (0, 0)
-    density = head_rows / head_bytes if head_bytes else 0.0
-    whole = bool(heads) and len(heads) == len(unknown) and all(file.size <= HEAD_BYTES for file in unknown)
+    """Counts the rows by footers, and estimates them by bytes where there are none; 0 of what cannot be read."""
+    parts = [fragment for fragment in fragments if isinstance(fragment, FilePart)]
+    counted = count_rows(parts)
+    rows = dict(zip((part.name for part in parts), counted.rows, strict=True))
+    ranges = [fragment for fragment in fragments if not isinstance(fragment, FilePart)]
+    files = {part.uri: part.size for part in parts}
     return Size(
-        num_files=len(files) + len({(fragment.uri, fragment.part) for fragment in fragments if fragment.is_kafka}),
-        num_bytes=sum(file.size for file in files.values()),
-        rows=[_rows(fragment, density) for fragment in fragments],
-        exact=not any(fragment.is_kafka for fragment in fragments) and (not unknown or whole),
+        num_files=len(files) + len({(found.uri, found.part) for found in ranges}),
+        num_bytes=sum(files.values()),
+        rows=[rows.get(fragment.name, fragment.size) for fragment in fragments],
+        exact=counted.exact and not ranges,
     )
 
 
@@ -133,19 +125,22 @@ def take_sample(
 
     `parts` are the fragments, each with its number of rows.
     """
-    broken = [fragment.uri for fragment, _ in parts if _is_broken(fragment)]
+    broken = [found.uri for found, _ in parts if isinstance(found, FilePart) and is_broken(found)]
     sample = Sample(faults=[f"{uri}: not Parquet, or cut short; it is in no figure here" for uri in broken])
     places = spread([rows for _, rows in parts], num_rows)
+    reader = FragmentReader(config, topic)
     for number, (index, start, count) in enumerate(places):
         step("sampling", number, len(places))
         fragment, _ = parts[index]
         begin = start + fragment.begin
         try:
-            rows = chain.from_iterable(read_batches(fragment, topic, config, start=begin))
+            rows = chain.from_iterable(reader.batches(fragment, begin))
             for delivery in islice(rows, count):
                 _add(sample, delivery)
         except FragmentFault as error:
             sample.faults.append(str(error))
+    resolved = reader.resolved
+    sample.unresolved_paths = [path for path in config.source.topics[topic].watched_paths if path not in resolved]
     return sample
 
 
@@ -195,44 +190,6 @@ def prompt_tokens(context: Context, tasks: Iterable[Task], texts: Sequence[str])
         for model, tokenizer in context.tokenizers(prompts).items():
             found |= zip(prompts[model], count_tokens(tokenizer, texts, prompts[model]), strict=True)
     return found
-
-
-def _is_broken(fragment: Fragment) -> bool:
-    """Whether it is a Parquet file whose footer, where the number of rows stands, could not be read."""
-    return fragment.suffix == ".parquet" and fragment.num_rows is None
-
-
-def _rows(fragment: Fragment, density: float) -> float:
-    if fragment.num_rows is not None:
-        return fragment.num_rows
-    if _is_broken(fragment):
-        return 0
-    if fragment.is_kafka:
-        return fragment.size
-    if fragment.suffix in {".jsonl", ".ndjson"}:
-        return max(min(RANGE_BYTES, fragment.size - fragment.part * RANGE_BYTES), 0) * density
-    return fragment.size * density
-
-
-def _head(file: Fragment) -> tuple[int, int]:
-    """Returns the whole rows in a file's first bytes, and the bytes they take."""
-    files, path = open_filesystem(file.uri)
-    with files.open_input_stream(path) as stream:
-        head: bytes = stream.read(HEAD_BYTES)
-    if len(head) == HEAD_BYTES:
-        head = head[: head.rfind(b"\n") + 1] or head
-    if file.suffix == ".csv":
-        return max(sum(1 for _ in _csv_rows(head)) - 1, 0), len(head)
-    return sum(1 for line in head.splitlines() if line.strip()), len(head)
-
-
-def _csv_rows(head: bytes) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(head.decode("utf-8-sig", errors="replace"), newline=""))
-    while True:
-        try:
-            yield next(reader)
-        except (StopIteration, csv.Error):  # a quoted field may be cut at the end
-            return
 
 
 def _add(sample: Sample, delivery: Delivery) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-from pipeline.backfill.fragments import Fragment, list_fragments
+from pipeline.backfill.inputs import Inputs, list_inputs
 from pipeline.backfill.kafka_ranges import SCHEME, topic_of
-from pipeline.backfill.rows import check_columns, check_topic
+from pipeline.backfill.rows import check_topic
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, nearest
 from pipeline.interfaces import Progress
+from pipeline.records.files.schema import check_columns
 
 
 def chosen_topic(config: Config, name: str | None, inputs: Iterable[str]) -> str:
@@ -33,22 +34,25 @@ def chosen_tasks(config: Config, topic: str, wanted: Sequence[str] | None) -> li
     return list(dict.fromkeys(chosen))
 
 
-def checked_fragments(config: Config, topic: str, inputs: Sequence[str], step: Progress) -> list[Fragment]:
-    """Returns the fragments of the inputs; raises ConfigError for what cannot work, before anything is written."""
-    fragments = list_fragments(inputs, config, lambda done: step("listing files", done, 0))
-    if _has_files(fragments):
+def checked_inputs(config: Config, topic: str, inputs: Sequence[str], step: Progress) -> Inputs:
+    """Returns what the inputs name; raises ConfigError for what cannot work, before anything is written."""
+    found = list_inputs(inputs, config, lambda done: step("listing files", done, 0))
+    if found.parts:
         settings = config.source.topics[topic]
         check_topic(topic, settings)
-        check_columns(fragments, settings)
-    return fragments
+        check_columns(found.parts, settings)
+    return found
 
 
-def warnings(config: Config, topic: str, fragments: Iterable[Fragment]) -> list[str]:
+def warnings(config: Config, topic: str, inputs: Inputs) -> list[str]:
     """Returns what a user should know before rows of files are written."""
-    if config.source.topics[topic].version is not None or not _has_files(fragments):
-        return []
-    return [f"Topic {topic!r} has no `version` field: a row loses against every live record of its key."]
+    texts = [inputs.left_out] if inputs.left_out else []
+    if inputs.parts and config.source.topics[topic].version is None:
+        texts.append(f"Topic {topic!r} has no `version` field: a row loses against every live record of its key.")
+    return texts
 
 
-def _has_files(fragments: Iterable[Fragment]) -> bool:
-    return any(not fragment.is_kafka for fragment in fragments)
+def unresolved_words(paths: Sequence[str], num_rows: int) -> str:
+    """Returns a warning about paths that no row had."""
+    named = ", ".join(repr(path) for path in paths)
+    return f"In none of {num_rows:,} rows: {named}. Are these paths of the topic's configuration spelt right?"

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Counts, Reject
 from pipeline.backfill.rows import FragmentFault
 from pipeline.interfaces import Written
@@ -45,6 +45,10 @@ class Tally(Observer):
         """Counts rows that are written, stale or rejected."""
         self._add(Counts(finished=num_rows))
 
+    def resolved(self, paths: Iterable[str]) -> None:
+        """Counts the paths of the configuration that some record had."""
+        self._add(Counts(resolved=Counter(paths)))
+
     # -- DeadLetters
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
@@ -68,12 +72,12 @@ class Tally(Observer):
         """See Observer."""
         self._add(Counts(retries=1))
 
-    def embedded(self, topic: str, tasks: Iterable[Task], tokens: TokenBatch) -> None:  # noqa: ARG002
+    def embedded(self, topic: str, tasks: Iterable[Task], tokens: TokenBatch) -> None:  # noqa: ARG002 - a fragment has one topic
         """See Observer."""
         num_prompts = len(tokens.prompts)
         self._add(Counts(embedded=tokens.num_texts * num_prompts, tokens=tokens.num_tokens * num_prompts))
 
-    def written(self, topic: str, tasks: Iterable[Task], points: PointBatch, written: Written) -> None:  # noqa: ARG002
+    def written(self, topic: str, tasks: Iterable[Task], points: PointBatch, written: Written) -> None:  # noqa: ARG002 - a fragment has one topic
         """See Observer."""
         num_deleted = int(points.deleted.sum())
         self._add(
@@ -84,11 +88,11 @@ class Tally(Observer):
             )
         )
 
-    def superseded(self, topic: str, tasks: Iterable[Task], num_records: int) -> None:  # noqa: ARG002
+    def superseded(self, topic: str, tasks: Iterable[Task], num_records: int) -> None:  # noqa: ARG002 - a fragment has one topic
         """See Observer."""
         self._add(Counts(stale=num_records * self._num_tasks))
 
-    def dead_lettered(self, topic: str, letters: Iterable[DeadLetter]) -> None:  # noqa: ARG002
+    def dead_lettered(self, topic: str, letters: Iterable[DeadLetter]) -> None:  # noqa: ARG002 - a fragment has one topic
         """See Observer."""
         self._add(Counts(rejected=Counter(str(letter.reason) for letter in letters)))
 

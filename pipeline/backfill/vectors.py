@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.inputs import Fragment
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.interfaces import Progress, Written
 from pipeline.records.batches import Float32, PointBatch

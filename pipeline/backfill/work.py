@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.backfill.fragments import Fragment
+from pipeline.backfill.inputs import Fragment
 from pipeline.config.load import ConfigTree
 
 

@@ -14,8 +14,8 @@ from pipeline.cli.signals import heed_signals
 
 def demo(
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Your own CSV, JSON Lines or Parquet file.", show_default="demo tickets"),
+        str | None,
+        typer.Option("--data", help="Your own CSV, JSON or Parquet file.", show_default="demo tickets"),
     ] = None,
     text: Annotated[
         str | None, typer.Option("--text", help='What to embed of your rows, as "{title} {body}".', show_default=False)
@@ -46,7 +46,7 @@ def demo(
         prepared = prepare(DemoRequest(config, data, text, key, bootstrap_servers), closing, print_note)
         app = closing.enter_context(launched(prepared.path, None, print_note))
         if wait_ready(app, stop, patience_s=usecase.PATIENCE_S):
-            print_note(f"sending {prepared.num_records:,} records to topic {prepared.topic}")
+            print_note(f"sending {prepared.num_rows:,} records to topic {prepared.topic}")
             demo_view.show_states(usecase.stream(app, prepared, stop))
         if not stop.is_set():
             demo_view.show_answers(usecase.ask(prepared))

@@ -2,71 +2,80 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.evaluate_view import print_evaluation
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
-from pipeline.cli.output import print_error, print_json, print_note
+from pipeline.cli.output import print_error, print_json
 from pipeline.cli.progress import progress
 from pipeline.errors import ConfigError, RefractError
+
+if TYPE_CHECKING:
+    from pipeline.quality.requirements import Requirement
+    from pipeline.usecases.evaluate import EvaluateReport
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INPUT…", help="As of `refract backfill`: files, folders, globs or kafka://TOPIC."),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="TASK=COLUMN", help="A task's label column.", show_default="the task's own name"),
+]
+Tasks = Annotated[str | None, typer.Option("--tasks", help="Some tasks, by comma.", show_default="all")]
+Topic = Annotated[str | None, typer.Option("--topic", help="Whose rules the rows follow.", show_default="the only one")]
+Stored = Annotated[
+    bool, typer.Option("--stored", help="Take the stored vectors, and labels from their payloads.", show_default=False)
+]
+Queries = Annotated[
+    Path | None,
+    typer.Option(
+        "--queries", help='For retrieval tasks, lines of {"query": …, "relevant": [KEY, …]}.', show_default=False
+    ),
+]
+Wordings = Annotated[
+    Path | None,
+    typer.Option("--paraphrases", help="YAML of other wordings: a list for each task.", show_default=False),
+]
+Reword = Annotated[
+    bool, typer.Option("--reword", help="Try built-in wordings around each instruction.", show_default=False)
+]
+Controls = Annotated[bool, typer.Option(help="Also embed without an instruction, with nonsense, with a generic one.")]
+MaxTexts = Annotated[int, typer.Option("--max-texts", min=10, help="Look at a sample of so many records.")]
+Seed = Annotated[int, typer.Option("--seed", help="Equal seeds give equal samples and figures.")]
+NumNeighbours = Annotated[
+    int, typer.Option("--neighbours", min=1, max=100, help="Neighbours that vote; ranks that count.")
+]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require", metavar="BOUND", help="Exit with 1 unless it holds: 'separation>0', 'accuracy.urgency>0.6' …"
+    ),
+]
+Page = Annotated[Path | None, typer.Option("--html", help="Write a page that also shows texts.", show_default=False)]
 
 
 def evaluate(
     config: ConfigFile,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT…", help="As of `refract backfill`: files, folders, globs or kafka://TOPIC."),
-    ] = None,
+    inputs: Inputs = None,
     *,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label", metavar="TASK=COLUMN", help="A task's label column.", show_default="the task's own name"
-        ),
-    ] = None,
-    tasks: Annotated[str | None, typer.Option("--tasks", help="Some tasks, by comma.", show_default="all")] = None,
-    topic: Annotated[
-        str | None, typer.Option("--topic", help="Whose rules the rows follow.", show_default="the only one")
-    ] = None,
-    stored: Annotated[
-        bool,
-        typer.Option("--stored", help="Take the stored vectors, and labels from their payloads.", show_default=False),
-    ] = False,
-    queries: Annotated[
-        Path | None,
-        typer.Option(
-            "--queries", help='For retrieval tasks, lines of {"query": …, "relevant": [KEY, …]}.', show_default=False
-        ),
-    ] = None,
-    paraphrases: Annotated[
-        Path | None,
-        typer.Option("--paraphrases", help="YAML of other wordings: a list for each task.", show_default=False),
-    ] = None,
-    reword: Annotated[
-        bool, typer.Option("--reword", help="Try built-in wordings around each instruction.", show_default=False)
-    ] = False,
-    controls: Annotated[
-        bool, typer.Option(help="Also embed without an instruction, with nonsense, with a generic one.")
-    ] = True,
-    max_texts: Annotated[
-        int, typer.Option("--max-texts", min=10, help="Look at a sample of so many records.")
-    ] = 10_000,
-    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal samples and figures.")] = 0,
-    neighbours: Annotated[
-        int, typer.Option("--neighbours", min=1, max=100, help="Neighbours that vote; ranks that count.")
-    ] = 5,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--require", metavar="BOUND", help="Exit with 1 unless it holds: 'separation>0', 'accuracy.urgency>0.6' …"
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page that also shows texts.", show_default=False)
-    ] = None,
+    label: Labels = None,
+    tasks: Tasks = None,
+    topic: Topic = None,
+    stored: Stored = False,
+    queries: Queries = None,
+    paraphrases: Wordings = None,
+    reword: Reword = False,
+    controls: Controls = True,
+    max_texts: MaxTexts = 10_000,
+    seed: Seed = 0,
+    neighbours: NumNeighbours = 5,
+    require: Bounds = None,
+    html: Page = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure whether each instruction brings out its own label, on labelled records. Writes nothing to the store.
@@ -78,7 +87,7 @@ def evaluate(
     """
     from pipeline.config.load import ConfigTree
     from pipeline.context import Context
-    from pipeline.quality.requirements import find_misses, parse_requirement
+    from pipeline.quality.requirements import parse_requirement
     from pipeline.usecases.evaluate import EvaluateRequest
     from pipeline.usecases.evaluate import evaluate as run
 
@@ -100,16 +109,21 @@ def evaluate(
         k=neighbours,
     )
     with progress() as step:
-        found = run(Context(ConfigTree.read(config)), request, step)
-    missed = find_misses(found.evaluation, required)
+        report = run(Context(ConfigTree.read(config)), request, step)
     if html is not None:
-        _write(html, found.page(config.name))
+        _write(html, report.page(config.name))
+    _tell(report, required, as_json=as_json)
+
+
+def _tell(report: "EvaluateReport", required: "Sequence[Requirement]", *, as_json: bool) -> None:
+    """Prints the report; exits with 1 where a bound is missed."""
+    from pipeline.quality.requirements import find_misses
+
+    missed = find_misses(report.evaluation, required)
     if as_json:
-        print_json({"missed": missed, **found.tree()})
+        print_json({"missed": missed, **report.tree()})
     else:
-        print_evaluation(found.evaluation)
-        if html is not None:
-            print_note(f"{html} shows this with the texts")
+        print_evaluation(report.evaluation)
     for line in missed:
         print_error(f"--require {line}")
     if missed:

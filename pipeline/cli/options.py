@@ -11,8 +11,8 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.", show_default=False)]
 
 InputFile = Annotated[
-    Path | None,
-    typer.Option("--input", help="Compare with this CSV, JSON Lines or Parquet file.", show_default="the topics"),
+    str | None,
+    typer.Option("--input", help="Compare with this file: CSV, JSON or Parquet.", show_default="the topics"),
 ]
 InputTopic = Annotated[
     str | None, typer.Option("--topic", help="The topic --input stands for, if there are several.", show_default=False)

@@ -1,7 +1,6 @@
-"""A file as the source of a comparison: its rows, decoded as if they had come from their topic."""
+"""Files as the source of a comparison: their rows, decoded as if they had come from their topic."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -10,32 +9,32 @@ from pipeline.errors import ConfigError, RecordError
 from pipeline.interfaces import Found
 from pipeline.records.batches import Int64
 from pipeline.records.decode import Decoders
-from pipeline.records.files.record_files import Keys, count_records, keys_of, read_records
+from pipeline.records.files.messages import Keys, RowDecoder, keys_of
+from pipeline.records.files.topic_files import TopicFiles
 from pipeline.records.record import Partition, Position
 
 
 class FileRange:
-    """The rows of one file. Implements `pipeline.interfaces.RecordRange`; a row's offset is its number from 0."""
+    """The rows of files. Implements `pipeline.interfaces.RecordRange`; a row's offset is its number from 0."""
 
     begins: Mapping[Partition, int]
     ends: Mapping[Partition, int]
 
-    def __init__(self, path: Path, topic: str, keys: Keys, config: Config) -> None:
-        """Counts the rows.
+    def __init__(self, given: str, topic: str, keys: Keys, config: Config) -> None:
+        """Lists the files and counts the rows.
 
-        Raises ConfigError for a file that cannot be read, and for a topic whose versions are offsets.
+        Raises ConfigError for files that cannot be of the topic, and for a topic whose versions are offsets.
         """
         settings = config.source.topics[topic]
         if settings.version is None:
             raise ConfigError(
-                f"--input: topic {topic!r} has no `version` field, so its versions are Kafka offsets, which {path} "
+                f"--input: topic {topic!r} has no `version` field, so its versions are Kafka offsets, which {given} "
                 "does not have. Compare with the topic itself"
             )
-        self._path = path
         self.topic = topic
-        self._keys = keys
-        self._decoder = Decoders(config.source, config.limits).of(topic)
-        self.num_records = count_records(path)
+        self._files = TopicFiles([given], settings, config.limits, keys)
+        self._decoder = RowDecoder(Decoders(config.source, config.limits).of(topic), keys, settings, config.limits)
+        self.num_records = self._files.count().total
         self.begins = self.ends = {}
 
     def committed(self) -> None:
@@ -45,19 +44,23 @@ class FileRange:
         """Returns None: dead letters name offsets, which rows do not have."""
 
     def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the rows; raises RefractError for a row that cannot become a record."""
+        """Yields the rows, good or bad.
+
+        Raises FileFault for a file that cannot be read to its end: what it has would be called extra.
+        """
         numbers = None if wanted is None else wanted.get((self.topic, 0), np.empty(0, np.int64))
-        for number, row in enumerate(read_records(self._path, self._keys)):
-            if numbers is not None and number not in numbers[(at := np.searchsorted(numbers, number)) : at + 1]:
+        for number, _, row in self._files.rows():
+            offset = number - 1
+            if numbers is not None and offset not in numbers[(at := np.searchsorted(numbers, offset)) : at + 1]:
                 continue
-            position = Position(self.topic, 0, number, -1)
+            position = Position(self.topic, 0, offset, -1)
             try:
-                yield Found(position, self._decoder.decode(row.key, row.value, position, ()))
+                yield Found(position, self._decoder.record_of(row, number, position))
             except RecordError as error:
-                yield Found(position, None, error.reason)
+                yield Found(position, None, error.reason, f"{row.place}: {error.detail}")
 
 
-def open_file(path: Path, config: Config, topic: str | None, key: str | None, row_number: str | None) -> FileRange:
-    """Returns the file as the range of its topic. Raises ConfigError."""
+def open_file(given: str, config: Config, topic: str | None, key: str | None, row_number: str | None) -> FileRange:
+    """Returns files as the range of their topic. Raises ConfigError and EnvironmentFault like `TopicFiles`."""
     name = config.topic_named(topic)
-    return FileRange(path, name, keys_of(name, config.source.topics[name], key, row_number), config)
+    return FileRange(given, name, keys_of(name, config.source.topics[name], key, row_number), config)

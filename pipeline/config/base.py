@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 _TOPIC_NAME = r"^[A-Za-z0-9._-]{1,249}$"
-_FIELD_PATH = r"^[^.\s][^.]*(\.[^.]+)*$"
+_QUOTED_NAME = r'"(?:[^"\\]|\\.)+"'
+_FIELD_PATH = rf"^(?:{_QUOTED_NAME}|(?:\\.|[^.\s])(?:\\.|[^.])*)(?:\.(?:{_QUOTED_NAME}|(?:\\.|[^.])+))*$"
 _URL = r"^https?://[^@\s]+$"
 _BROKER = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
 
@@ -18,7 +19,7 @@ TopicName = Annotated[str, StringConstraints(pattern=_TOPIC_NAME)]
 """Kafka's own rule for topic names."""
 
 FieldPath = Annotated[str, StringConstraints(pattern=_FIELD_PATH, max_length=256)]
-"""Where a value is inside a record: `id`, or `customer.name`."""
+"""Where a value is inside a record: `id`, `customer.name`, or `"service.name"` for a name with a dot of its own."""
 
 FilePath = Annotated[Path, Field(strict=False)]
 
@@ -35,7 +36,8 @@ PATTERN_MEANINGS = {
     _NAME: "a name begins with a letter and holds up to 63 letters, digits, _ and -",
     _TOPIC_NAME: "a topic name holds up to 249 letters, digits, dots, _ and -. Patterns are not supported, because a "
     "pattern could match the dead-letter topic: name every topic",
-    _FIELD_PATH: "a field path is names joined by single dots, for example customer.name",
+    _FIELD_PATH: "a field path is names joined by single dots, for example customer.name; a name with a dot of its "
+    'own is quoted: "service.name"',
     _URL: "expected http://host:port or https://host:port, without user or password",
     _BROKER: "expected host:port, for example kafka-1.example.org:9092",
 }

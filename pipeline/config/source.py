@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url
+from pipeline.config.paths import flat_name
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
@@ -55,7 +56,10 @@ class DeleteMarker(Section):
     """A record whose field has this value deletes its key, as a record with a null value does."""
 
     field: FieldPath = Field(description="Path of the field to look at.")
-    equals: str | int | bool = Field(description="The value that means deleted.")
+    equals: str | int | float | bool | None = Field(
+        description="The value that means deleted: a text, a number, true, false or null, and of that type. Cells of a "
+        "CSV are read as what this is."
+    )
 
 
 class TopicConfig(Section):
@@ -129,7 +133,19 @@ class TopicConfig(Section):
     @property
     def payload_fields(self) -> dict[str, str]:
         """Stored name -> path."""
-        return dict(self.payload) if isinstance(self.payload, dict) else {path: path for path in self.payload}
+        return (
+            dict(self.payload) if isinstance(self.payload, dict) else {flat_name(path): path for path in self.payload}
+        )
+
+    @property
+    def watched_paths(self) -> tuple[str, ...]:
+        """Paths that records may lack without an error: a misspelt one is found only by never having a value."""
+        paths = [*self.placeholders, *self.payload_fields.values()]
+        if self.delete_when is not None:
+            paths.append(self.delete_when.field)
+        if self.schema_version is not None:
+            paths.append(str(self.schema_version["field"]))
+        return tuple(dict.fromkeys(paths))
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

@@ -38,14 +38,14 @@ class Observer:
     def conflicted(self, topic: str, num_records: int) -> None:
         """Records of one batch have equal keys and versions and different texts."""
 
-    def embedding(self, model: str) -> AbstractContextManager[object]:  # noqa: ARG002
+    def embedding(self, model: str) -> AbstractContextManager[object]:  # noqa: ARG002 - nobody is told
         """Encloses one call to an embedder, waiting included."""
         return nullcontext()
 
     def embedded(self, topic: str, tasks: Iterable[Task], tokens: TokenBatch) -> None:
         """The texts of a token batch are embedded; its prompts are those of the tasks, in order."""
 
-    def writing(self, topic: str) -> AbstractContextManager[object]:  # noqa: ARG002
+    def writing(self, topic: str) -> AbstractContextManager[object]:  # noqa: ARG002 - nobody is told
         """Encloses one guarded write of a batch."""
         return nullcontext()
 

@@ -164,7 +164,7 @@ class Evaluator:
         )
 
     def _checked(self, vectors: Float32) -> Float32:
-        if vectors.ndim != 2 or len(vectors) != self._num_texts or vectors.dtype != np.float32:  # noqa: PLR2004
+        if vectors.ndim != 2 or len(vectors) != self._num_texts or vectors.dtype != np.float32:  # noqa: PLR2004 - rows and columns
             raise ValueError(f"vectors {vectors.dtype} {vectors.shape}, expected float32 ({self._num_texts}, d)")
         if not np.isfinite(vectors).all():
             raise ValueError("vectors are not finite")

@@ -3,7 +3,7 @@
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, nearest
@@ -59,7 +59,7 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(name, task, comparison, bound)
 
 
-def find_misses(evaluation: Evaluation, requirements: list[Requirement]) -> list[str]:
+def find_misses(evaluation: Evaluation, requirements: Sequence[Requirement]) -> list[str]:
     """Returns a line for every requirement that is missed; a figure that could not be measured is missed too.
 
     `>` holds the lower end of the interval against the bound, `<` the upper end.

@@ -4,13 +4,14 @@ Pure: no network, no state between records. `pipeline.records.formats` turns a v
 everything here works on fields, whatever their format was.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from pipeline.clock import wall_clock_ms
 from pipeline.config.app import LimitsConfig
+from pipeline.config.paths import split_path
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.formats import FORMATS, Parser
@@ -21,7 +22,6 @@ from pipeline.records.values import (
     canonical_kafka_key,
     canonical_key,
     field_at,
-    split_path,
     version_of,
 )
 
@@ -42,7 +42,14 @@ _MAX_PAYLOAD_DEPTH = 24
 
 
 class RecordDecoder(Protocol):
-    """Turns keys and values of one topic into records. Thread-safe, and keeps nothing between records."""
+    """Turns keys and values of one topic into records. Thread-safe; keeps of records only which paths they had."""
+
+    @property
+    def unresolved(self) -> Sequence[str]:
+        """Paths of the configuration that no record so far had, and may be misspelt.
+
+        Without those of key and version, whose absence is an error of its own.
+        """
 
     def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
         """Returns the record of a message.
@@ -115,6 +122,12 @@ class TopicDecoder:
         self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
         schema = config.schema_version
         self._schema = (split_path(str(schema["field"])), int(schema["max"])) if schema else None
+        self._unseen = tuple((path, split_path(path)) for path in config.watched_paths)
+
+    @property
+    def unresolved(self) -> Sequence[str]:
+        """See `RecordDecoder.unresolved`."""
+        return [path for path, _ in self._unseen]
 
     def decode(self, key: bytes | None, value: bytes | None, position: Position, headers: Headers) -> Record:
         """See `RecordDecoder.decode`."""
@@ -139,6 +152,8 @@ class TopicDecoder:
         headers: Headers = (),
     ) -> Record:
         """See `RecordDecoder.from_fields`."""
+        if self._unseen:
+            self._unseen = tuple(each for each in self._unseen if field_at(fields, each[1]) is MISSING)
         self._check_schema(fields)
         canonical = self._check_key(self._key(key, fields))
         version = self._version(fields, position, headers)

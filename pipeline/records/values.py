@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.config.paths import split_path
 from pipeline.config.source import PLACEHOLDER
 from pipeline.errors import Reason, RecordError
 from pipeline.records.record import MAX_VERSION
@@ -20,18 +21,18 @@ _FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0\u034f")
 
 
 def field_at(fields: dict[str, Any], path: tuple[str, ...]) -> Any:
-    """Returns the value under nested names, or MISSING. Lists are not entered."""
+    """Returns the value under nested names, or MISSING. Lists are not entered.
+
+    A field whose own name is the whole path, dots included, wins over a nested one.
+    """
+    if len(path) > 1 and (flat := ".".join(path)) in fields:
+        return fields[flat]
     value: Any = fields
     for name in path:
         if type(value) is not dict:
             return MISSING
         value = value.get(name, MISSING)
     return value
-
-
-def split_path(path: str) -> tuple[str, ...]:
-    """Returns the names of a field path such as `customer.name`."""
-    return tuple(path.split("."))
 
 
 def canonical_key(value: Any, key_type: str) -> str:

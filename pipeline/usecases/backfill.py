@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from pipeline.backfill.executor import BackfillExecutor, RunState
 from pipeline.backfill.ledger import Ledger, read_progress
 from pipeline.backfill.outcome import Outcome
 from pipeline.backfill.report import BackfillReport, BackfillStatus, TaskStatus
-from pipeline.backfill.selection import checked_fragments, chosen_tasks, chosen_topic, warnings
+from pipeline.backfill.selection import checked_inputs, chosen_tasks, chosen_topic, unresolved_words, warnings
 from pipeline.backfill.watch import BackfillWatch, Unwatched
 from pipeline.backfill.work import BackfillJob, Work
 from pipeline.config.app import Config
+from pipeline.config.source import TopicConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.context import Context
 from pipeline.engine.load import check_tasks
@@ -56,9 +58,10 @@ def backfill(
     job = _job(context, request)
     executor.check(job)
     tasks = [context.tasks[name] for name in job.tasks]
-    fragments = checked_fragments(context.config, job.topic, request.inputs, watch.step)
-    for text in warnings(context.config, job.topic, fragments):
+    inputs = checked_inputs(context.config, job.topic, request.inputs, watch.step)
+    for text in warnings(context.config, job.topic, inputs):
         watch.note(text)
+    fragments = inputs.fragments
     if job.output is not None:
         from pipeline.backfill.vectors import check_output
 
@@ -77,6 +80,7 @@ def backfill(
         if works:
             watch.begin(works)
             executor.run(job, works, run)
+            run.judge_paths(context.config.source.topics[job.topic])
         if job.output is None and isinstance(context.config.store, QdrantStoreConfig):
             _finish_index(context, tasks, watch)
     run.report.seconds = time.monotonic() - began_s
@@ -120,6 +124,7 @@ class _Bookkeeper:
         self._ledger = ledger
         self._watch = watch
         self._began_s: float | None = None
+        self._resolved = Counter[str]()
 
     def doing(self, what: str) -> None:
         self._watch.doing(what)
@@ -128,7 +133,15 @@ class _Bookkeeper:
         self._ledger.note(work, outcome, done=done)
         if done:
             self.report.add(outcome.counts)
+            self._resolved += outcome.counts.resolved
             self._watch.over(work)
+
+    def judge_paths(self, topic: TopicConfig) -> None:
+        """Warns of paths that no row of this run had."""
+        num_rows = self.report.rows - self.report.rejected
+        self.report.unresolved_paths = [path for path in topic.watched_paths if not self._resolved[path]]
+        if num_rows and self.report.unresolved_paths:
+            self._watch.note(unresolved_words(self.report.unresolved_paths, num_rows))
 
     def failed(self, work: Work, why: str) -> None:
         self.report.failed[work.name] = why

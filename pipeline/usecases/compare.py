@@ -26,8 +26,8 @@ from pipeline.records.decode import Decoders
 class CompareRequest:
     """What to compare the store with, and how closely."""
 
-    file: Path | None = None
-    """A CSV, JSON Lines or Parquet file; None compares with the source topics themselves."""
+    file: str | Path | None = None
+    """A file that `refract backfill` reads, a folder or glob of them; None compares with the source topics."""
     topic: str | None = None
     """The topic that the file stands for; None for the only one."""
     key: str | None = None
@@ -121,7 +121,7 @@ def _open_source(context: Context, request: CompareRequest) -> tuple[RecordRange
     """Returns the source to compare with, and the topics whose records it has."""
     config = context.config
     if request.file is not None:
-        rows = open_file(request.file, config, request.topic, request.key, request.row_number)
+        rows = open_file(str(request.file), config, request.topic, request.key, request.row_number)
         return rows, [rows.topic]
     if request.topic or request.key or request.row_number:
         raise ConfigError("--topic, --key and --row-number say how to read --input; they need --input")

@@ -65,22 +65,23 @@ def stream(app: App, demo: Demo, stop: Event) -> Iterator[State]:
     Raises RefractError when they are not finished in time, and like `Demo.send`.
     """
     failures: list[RefractError] = []
+    sent: list[int] = []
 
     def send() -> None:
         try:
-            demo.send(RATE if demo.newest else None, stop)
+            sent.append(demo.send(RATE if demo.newest else None, stop))
         except RefractError as error:
             failures.append(error)
 
     sender = Thread(target=send, name="produce", daemon=True)
     sender.start()
-    deadline_s = time.monotonic() + PATIENCE_S + demo.num_records / 10
+    deadline_s = time.monotonic() + PATIENCE_S + demo.num_rows / 10
     while not stop.is_set():
         state = app.state()
         yield state
         if failures:
             raise failures[0]
-        if not sender.is_alive() and _finished(state, demo):
+        if sent and _finished(state, demo, sent[0]):
             return
         if time.monotonic() > deadline_s:
             raise RefractError("the records did not arrive in time; the table above shows where they are")
@@ -112,13 +113,13 @@ def dead_letters(demo: Demo) -> Mapping[str, int]:
     return Counter(str(letter.reason) for letter in read_dead_letters(demo.config.source))
 
 
-def _finished(state: State, demo: Demo) -> bool:
-    """Whether every record sent was stored, found older, or dead-lettered."""
+def _finished(state: State, demo: Demo, num_sent: int) -> bool:
+    """Whether every record that was sent was stored, found older, or dead-lettered."""
     facts = state["topics"][demo.topic]
     task = next(iter(facts["tasks"].values()))
     done: int = task["written"] + task["deleted"] + task["stale"] + sum(facts["dead_letters"].values())
     received, behind = int(facts["received"]), int(facts["lag_records"])
-    return received >= demo.num_records and behind == 0 and done >= demo.num_records
+    return received >= num_sent and behind == 0 and done >= num_sent
 
 
 def _proof(app: StoringApp, demo: Demo, name: str) -> Proof:

@@ -1,6 +1,5 @@
 """What the demo needs before the app starts: a broker, topics, an empty store and a configuration that names them."""
 
-import re
 import shutil
 import socket
 import time
@@ -18,9 +17,11 @@ import yaml
 import pipeline.demo
 from pipeline.config.app import Config
 from pipeline.config.load import load_config, read_tree
+from pipeline.config.source import PLACEHOLDER
 from pipeline.errors import ConfigError
-from pipeline.records.files.record_files import Keys, count_records, keys_of, read_records
-from pipeline.usecases.produce import pace, send_records
+from pipeline.records.files.messages import Keys, keys_of
+from pipeline.records.files.topic_files import TopicFiles, first_value
+from pipeline.usecases.produce import FileMessages, pace, send_records
 from pipeline.usecases.running import Note
 
 WORK = Path("var/demo")
@@ -32,8 +33,8 @@ class DemoRequest:
 
     config: Path = Path("configs/demo.yaml")
     """The pipeline."""
-    data: Path | None = None
-    """CSV, JSON Lines or Parquet; None for the demo's tickets."""
+    data: str | None = None
+    """A file that `refract backfill` reads; None for the demo's tickets."""
     text: str | None = None
     """What to embed of the rows of `data`, as "{title} {body}"."""
     key: str | None = None
@@ -50,9 +51,11 @@ class Demo:
     """The configuration as it runs, for `refract search` and other verbs."""
     config: Config
     topic: str
-    data: Path
+    files: TopicFiles
     keys: Keys
-    num_records: int
+    num_rows: int
+    """Or about so many, where the file is large."""
+    note: Note
     newest: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     """Key -> newest version and whether it is a delete: what the store must hold at the end. Demo data only."""
 
@@ -61,10 +64,13 @@ class Demo:
         """The tasks of the demo's topic."""
         return self.config.source.topics[self.topic].tasks
 
-    def send(self, rate: float | None, stop: Event) -> None:
-        """Sends the file's records, at most `rate` a second, until `stop` is set. Raises like `send_records`."""
-        records = takewhile(lambda _: not stop.is_set(), pace(read_records(self.data, self.keys), rate))
-        send_records(self.config, self.topic, records)
+    def send(self, rate: float | None, stop: Event) -> int:
+        """Sends the file's records, at most `rate` a second, until `stop` is set. Raises like `send_records`.
+
+        Returns how many. Rows that cannot be records are named.
+        """
+        messages = FileMessages(self.files, self.keys, self.config.limits.max_depth, self.note)
+        return send_records(self.config, self.topic, takewhile(lambda _: not stop.is_set(), pace(messages, rate)))
 
 
 def prepare(request: DemoRequest, closing: ExitStack, note: Note) -> Demo:
@@ -81,7 +87,7 @@ def prepare(request: DemoRequest, closing: ExitStack, note: Note) -> Demo:
     tree = read_tree(config)
     topic, settings = next(iter(tree["source"]["topics"].items()))
     if request.text is not None:
-        settings = _own_settings(settings, request.text, request.key)
+        settings = _own_settings(settings, request)
     if request.bootstrap_servers:
         # Somebody's cluster: topics and a group nobody else uses, new for every run.
         topic = f"refract-demo-{int(time.time())}"
@@ -100,22 +106,22 @@ def prepare(request: DemoRequest, closing: ExitStack, note: Note) -> Demo:
     path.write_text(
         "# Written by `refract demo`; use it while the demo runs.\n" + yaml.safe_dump(tree, sort_keys=False)
     )
-    return _demo(path, request)
+    return _demo(path, request, note)
 
 
-def _demo(path: Path, request: DemoRequest) -> Demo:
+def _demo(path: Path, request: DemoRequest, note: Note) -> Demo:
     config = load_config(path)
     if request.bootstrap_servers:
         from pipeline.sources.client.admin import create_topics  # Kafka
 
         create_topics(config.source, 4)
     [(topic, settings)] = config.source.topics.items()
-    if request.data is None:
-        tickets = _tickets()
-        keys = keys_of(topic, settings, request.key, None)
-        return Demo(path, config, topic, tickets, keys, count_records(tickets), _newest(tickets))
-    keys = keys_of(topic, settings, request.key, settings.key if request.key is None else None)
-    return Demo(path, config, topic, request.data, keys, count_records(request.data))
+    tickets = _tickets()
+    row_number = settings.key if request.data is not None and request.key is None else None
+    keys = keys_of(topic, settings, request.key, row_number)
+    files = TopicFiles([request.data or str(tickets)], settings, config.limits, keys, all_columns=True)
+    newest = _newest(tickets) if request.data is None else {}
+    return Demo(path, config, topic, files, keys, files.count().total, note, newest)
 
 
 def _start_broker(topics: list[str], closing: ExitStack) -> dict[str, Any]:
@@ -127,10 +133,14 @@ def _start_broker(topics: list[str], closing: ExitStack) -> dict[str, Any]:
     return {"bootstrap_servers": [broker.bootstrap_servers], "api_version": list(API_VERSION)}
 
 
-def _own_settings(settings: Mapping[str, Any], text: str, key: str | None) -> dict[str, Any]:
+def _own_settings(settings: Mapping[str, Any], request: DemoRequest) -> dict[str, Any]:
     """Returns how rows of somebody's own file are read: without versions, the embedded fields shown beside hits."""
-    fields = list(dict.fromkeys(re.findall(r"\{([^{}]+)\}", text)))
-    return {"key": key or "row_number", "text": text, "payload": fields, "tasks": settings["tasks"]}
+    text, key = request.text or "", request.key or "row_number"
+    fields = list(dict.fromkeys(path.removesuffix("?") for path in PLACEHOLDER.findall(text)))
+    own = {"key": key, "text": text, "payload": fields, "tasks": settings["tasks"]}
+    if request.key and request.data and type(first_value(request.data, request.key)) is int:
+        own["key_type"] = "integer"
+    return own
 
 
 def _tickets() -> Path:

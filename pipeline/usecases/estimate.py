@@ -8,7 +8,7 @@ from pipeline.backfill.costs import Estimate, Pace, estimate
 from pipeline.backfill.executor import BackfillExecutor
 from pipeline.backfill.rehearsal import rehearse
 from pipeline.backfill.sample import Sample, Size, measure_size, prompt_tokens, take_sample
-from pipeline.backfill.selection import checked_fragments, chosen_tasks, chosen_topic, warnings
+from pipeline.backfill.selection import checked_inputs, chosen_tasks, chosen_topic, unresolved_words, warnings
 from pipeline.backfill.watch import Unwatched, Watch
 from pipeline.backfill.work import BackfillJob
 from pipeline.config.store import EdgeStoreConfig
@@ -56,6 +56,7 @@ class EstimateReport:
                 "duplicate_keys": sample.duplicate_keys,
                 "payload_bytes": sample.payload_bytes,
                 "unreadable": sample.faults,
+                "unresolved_paths": list(sample.unresolved_paths),
             },
             "pace": asdict(self.pace),
             **asdict(self.costs),
@@ -74,14 +75,17 @@ def estimate_backfill(
     tasks = [context.tasks[name] for name in chosen_tasks(config, topic, request.tasks)]
     job = BackfillJob(context.source, topic, [task.name for task in tasks])
     executor.check(job)
-    fragments = checked_fragments(config, topic, request.inputs, watch.step)
-    for text in warnings(config, topic, fragments):
+    inputs = checked_inputs(config, topic, request.inputs, watch.step)
+    for text in warnings(config, topic, inputs):
         watch.note(text)
+    fragments = inputs.fragments
     size = measure_size(fragments)
     if not size.num_rows:
         raise RefractError(f"no row of the input can be read (files: {size.num_files}); there is nothing to plan")
     parts = list(zip(fragments, size.rows, strict=True))
     sample = take_sample(parts, topic, config, request.num_sampled, watch.step)
+    if sample.records and sample.unresolved_paths:
+        watch.note(unresolved_words(sample.unresolved_paths, len(sample.records)))
     sample.tokens = prompt_tokens(context, tasks, sample.texts)
     pace = rehearse(executor, job, fragments, size.num_rows, watch.step)
     costs = estimate(config, tasks, size, sample, pace)

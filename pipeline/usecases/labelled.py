@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from pipeline.backfill.fragments import Fragment, list_fragments
-from pipeline.backfill.rows import check_columns, check_key, column_names, read_batches
+import orjson
+
+from pipeline.backfill.inputs import Fragment, Inputs, list_inputs
+from pipeline.backfill.rows import FragmentReader, check_key
 from pipeline.config.app import Config
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RefractError, nearest
@@ -13,6 +15,11 @@ from pipeline.interfaces import Progress
 from pipeline.quality.labels import Label, label_text, make_label
 from pipeline.quality.report import RowCounts
 from pipeline.quality.sampling import Sample, distinct_texts
+from pipeline.records.files.folders import hive_columns
+from pipeline.records.files.listing import FilePart
+from pipeline.records.files.reader import read_rows
+from pipeline.records.files.reading import Reading
+from pipeline.records.files.schema import check_columns, columns_of
 from pipeline.records.record import Record
 
 _LABEL = "_label."
@@ -96,24 +103,24 @@ def read_labelled(config: Config, source: LabelledInput, draw: Draw, progress: P
         RefractError: No row makes a record, or a file cannot be read to its end.
     """
     settings = config.source.topics[source.topic]
-    fragments = list_fragments(source.inputs, config)
-    if any(not fragment.is_kafka for fragment in fragments):
+    found = list_inputs(source.inputs, config)
+    if found.parts:
         check_key(source.topic, settings)
-        check_columns(fragments, settings)
+        check_columns(found.parts, settings)
     reading = _Reading(config, source, draw)
-    for fragment in fragments:
+    for fragment in found.fragments:
         reading.add(fragment, progress)
-    return reading.material(fragments)
+    return reading.material(found)
 
 
 class _Reading:
     """Takes one fragment after another into the draw."""
 
     def __init__(self, config: Config, source: LabelledInput, draw: Draw) -> None:
-        self._topic = source.topic
+        self._config = config
         self._columns = source.columns
         self._draw = draw
-        self._config = _with_labels(config, source)
+        self._reader = FragmentReader(_with_labels(config, source), source.topic)
         kind = "i" if config.source.topics[source.topic].key_type == "integer" else "s"
         always = [f"{kind}:{key}".encode() for key in draw.always]
         self._sample: Sample[_Row] = Sample(draw.max_texts, seed=draw.seed, always=always)
@@ -122,7 +129,7 @@ class _Reading:
         self._num_rows = self._num_refused = self._num_empty = 0
 
     def add(self, fragment: Fragment, progress: Progress) -> None:
-        for batch in read_batches(fragment, self._topic, self._config):
+        for batch in self._reader.batches(fragment):
             for delivery in batch:
                 if delivery.record is None:
                     self._num_refused += 1
@@ -141,13 +148,13 @@ class _Reading:
         self._found.update(name for name in self._columns if _LABEL + name in record.payload)
         return {name: label_text(record.payload.get(_LABEL + name), f"label column {name!r}") for name in self._columns}
 
-    def material(self, fragments: Sequence[Fragment]) -> Material:
+    def material(self, inputs: Inputs) -> Material:
         kept = self._sample.contents()
         if not kept:
             raise RefractError(f"no row of the input makes a record ({self._num_rows:,} rows); nothing to evaluate")
         for name in self._columns:
             if name not in self._found:
-                raise ConfigError(_missing(name, fragments, self._config))
+                raise ConfigError(_missing(name, inputs, self._config))
         texts = [row.text for row in kept]
         distinct = distinct_texts(texts, {name: [row.labels[name] for row in kept] for name in self._columns})
         places = {text: place for place, text in enumerate(texts[row] for row in distinct.rows)}
@@ -178,13 +185,25 @@ def _with_labels(config: Config, source: LabelledInput) -> Config:
     return config.model_copy(update={"source": config.source.model_copy(update={"topics": topics})})
 
 
-def _missing(name: str, fragments: Sequence[Fragment], config: Config) -> str:
-    known = column_names(fragments[0], config.limits.max_record_bytes)
+def _missing(name: str, inputs: Inputs, config: Config) -> str:
+    known = _fields_of(inputs.parts[0], config.limits.max_record_bytes) if inputs.parts else []
     columns = f"Columns: {', '.join(known)}. " if known else ""
     return (
         f"label column {name!r}: no row of the input has it.{nearest(name, known)} {columns}"
         "Name it with --label TASK=COLUMN, or choose --tasks"
     )
+
+
+def _fields_of(part: FilePart, max_bytes: int) -> list[str]:
+    """The columns of a file, or the fields of the first row of one without columns."""
+    if columns := columns_of(part):
+        return [name for name, _ in columns] + list(hive_columns(part.uri))
+    first = next(read_rows(part, Reading(frozenset(), {}, max_bytes, max_depth=64)), None)
+    try:
+        fields = orjson.loads(first.text) if first is not None and first.text is not None else {}
+    except orjson.JSONDecodeError:
+        return []
+    return list(fields) if isinstance(fields, dict) else []
 
 
 def _bare(key: str) -> str:

@@ -1,17 +1,22 @@
-"""Sends a file's records to a source topic."""
+"""Sends the rows of files to a source topic as records."""
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from pipeline.config.app import Config
 from pipeline.context import Context
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RecordError
 from pipeline.interfaces import Progress
-from pipeline.records.files.record_files import FileRecord, count_records, keys_of, read_records
+from pipeline.records.files.listing import left_out_words
+from pipeline.records.files.messages import Keys, Message, Messages, keys_of
+from pipeline.records.files.streams import FileFault
+from pipeline.records.files.topic_files import TopicFiles
+from pipeline.usecases.running import Note
 
 _SLACK_S = 0.05
 """How late a record may be and still be caught up with."""
@@ -19,13 +24,16 @@ _SLACK_S = 0.05
 _STEP = 200
 """Records between two reports of progress."""
 
+_NAMED = 20
+"""Rows that are named where they cannot be sent; the others are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProduceRequest:
     """What to send, and how fast."""
 
-    file: Path
-    """CSV, JSON Lines or Parquet."""
+    file: str | Path
+    """A file that `refract backfill` reads, a folder or glob of them."""
     topic: str | None = None
     """None for the only one."""
     key: str | None = None
@@ -47,33 +55,85 @@ class ProduceReport:
     topic: str
     sent: int
     elapsed_s: float
+    rejected: Mapping[str, int]
+    """Reason -> rows that cannot be records, and were not sent."""
+    failed: Mapping[str, str]
+    """Part of a file -> why it cannot be read to its end."""
+    left_out: str = ""
+    """A sentence about the files of a folder that are not read."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row of every file was sent."""
+        return not self.rejected and not self.failed
 
 
-def produce(context: Context, request: ProduceRequest, progress: Progress) -> ProduceReport:
+def _quiet(_text: str) -> None:
+    """Tells nobody."""
+
+
+def produce(context: Context, request: ProduceRequest, progress: Progress, note: Note = _quiet) -> ProduceReport:
     """Sends the records in order and returns when the brokers have them all.
 
+    A row that cannot be a record is not sent, but counted, and `note` hears where it is; so is a file that cannot be
+    read to its end.
+
     Raises:
-        ConfigError: the file cannot be read, or the topic does not exist.
-        RefractError: a row cannot be a record.
+        ConfigError: no file matches, its columns cannot make records, or the topic does not exist.
         TransientError, EnvironmentFault: see `pipeline.errors`.
     """
     config = context.config
     topic = config.topic_named(request.topic)
-    total = min(count_records(request.file), request.limit or sys.maxsize)
-    keys = keys_of(topic, config.source.topics[topic], request.key, request.row_number)
-    records = islice(read_records(request.file, keys), request.limit)
+    settings = config.source.topics[topic]
+    keys = keys_of(topic, settings, request.key, request.row_number)
+    files = TopicFiles([str(request.file)], settings, config.limits, keys, all_columns=True)
+    if left_out := left_out_words(files.listing):
+        note(left_out)
+    total = min(files.count().total, request.limit or sys.maxsize)
+    messages = FileMessages(files, keys, config.limits.max_depth, note)
     _ensure_topic(config, topic, request.create)
     began_s = time.monotonic()
-    num_sent = send_records(config, topic, pace(records, request.rate), lambda sent: progress("sending", sent, total))
-    return ProduceReport(topic, num_sent, time.monotonic() - began_s)
+    sent = pace(islice(messages, request.limit), request.rate)
+    num_sent = send_records(config, topic, sent, lambda done: progress("sending", done, total))
+    elapsed_s = time.monotonic() - began_s
+    return ProduceReport(topic, num_sent, elapsed_s, dict(messages.rejected), messages.failed, left_out)
+
+
+@dataclass
+class FileMessages:
+    """Iterates over the messages of files; names what cannot be sent, and counts it."""
+
+    files: TopicFiles
+    keys: Keys
+    max_depth: int
+    note: Note
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Rows by reason."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Part of a file -> why it cannot be read to its end."""
+
+    def __iter__(self) -> Iterator[Message]:
+        messages = Messages(self.keys, self.max_depth)
+        for found in self.files.rows(self._fail):
+            try:
+                yield messages.of(found.row, found.number)
+            except RecordError as error:
+                self.rejected[str(error.reason)] += 1
+                if self.rejected.total() <= _NAMED:
+                    self.note(f"not sent: {found.place}: {error}")
+
+    def _fail(self, fault: FileFault) -> None:
+        name, _, why = str(fault).partition(": ")
+        self.failed[name] = why
+        self.note(str(fault))
 
 
 def pace(
-    records: Iterable[FileRecord],
+    records: Iterable[Message],
     rate: float | None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[FileRecord]:
+) -> Iterator[Message]:
     """Yields at most `rate` records a second, without catching up in a burst after a pause of the caller."""
     if rate is None:
         yield from records
@@ -89,7 +149,7 @@ def pace(
 
 
 def send_records(
-    config: Config, topic: str, records: Iterable[FileRecord], on_sent: Callable[[int], None] = lambda _: None
+    config: Config, topic: str, records: Iterable[Message], on_sent: Callable[[int], None] = lambda _: None
 ) -> int:
     """Sends records to a topic and returns how many, once the brokers have them; `on_sent` gets the number so far."""
     from pipeline.sources.client.producer import RecordProducer  # Kafka

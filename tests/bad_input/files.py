@@ -1,6 +1,6 @@
 """Files that cannot be what they should: given to the reader of `refract produce`, which puts rows on the topic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,20 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config.app import LimitsConfig
+from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RefractError
-from pipeline.records.files.record_files import Keys, read_records
+from pipeline.records.files.messages import Keys, Message
+from pipeline.records.files.topic_files import TopicFiles
+from pipeline.usecases.produce import FileMessages
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.bad_input.stream import FIRST_OFFSET, URGENCY, Stream, everything_logged, good, message
 from tests.unit.fake_consumer import PLACE, assign
 
+TOPIC = TopicConfig.model_validate({"key": "id", "text": "{text}", "payload": ["team"], "tasks": ["urgency"]})
+LIMITS = LimitsConfig()
 ROWS = {"id": ["a", "b"], "text": [MARKER_TEXT, "second"]}
+FAILED = "1 file failed, exit 1"
 TEXTS = pa.array(ROWS["text"])
 
 
@@ -24,19 +31,25 @@ def produced(row: int, given: str, expected: str, write: Callable[[Path], object
     def see(place: Place) -> str:
         path = place.folder / name
         write(path)
+        notes: list[str] = []
         with everything_logged() as logged:
             try:
-                records = list(read_records(path, Keys("id")))
+                files = TopicFiles([str(path)], TOPIC, LIMITS, Keys("id"), all_columns=True)
+                found = FileMessages(files, Keys("id"), LIMITS.max_depth, notes.append)
+                messages = list(found)
             except RefractError as error:
                 word = "refused, exit 2" if isinstance(error, ConfigError) else "refused, exit 1"
                 return verdict(word, [f"{marker} was shown" for marker in leaks(str(error) + logged())])
-        return _through(place, records)
+        outcome = [_through(place, messages), *(f"not sent: {reason}" for reason in found.rejected)]
+        if found.failed:
+            outcome.append(f"{len(found.failed)} file failed, exit 1")
+        return verdict(", ".join(outcome), [f"{marker} was shown" for marker in leaks("".join(notes) + logged())])
 
     return Case(row, given, expected, see)
 
 
-def _through(place: Place, records: list[Any]) -> str:
-    batch = [message(record.value, FIRST_OFFSET + n, record.key) for n, record in enumerate(records)]
+def _through(place: Place, messages: Sequence[Message]) -> str:
+    batch = [message(sent.value, FIRST_OFFSET + n, sent.key) for n, sent in enumerate(messages)]
     batch.append(message(good(1, {}), FIRST_OFFSET + len(batch)))
     stream = Stream(place, [[assign, {PLACE: batch}]])
     stream.run(num_records=len(batch))
@@ -90,7 +103,7 @@ def _link(path: Path) -> None:
 
 def _remote(place: Place) -> str:  # noqa: ARG001 - every case is given one
     try:
-        list(read_records(Path(f"s3://user:{MARKER_SECRET}@bucket/a.parquet"), Keys("id")))
+        TopicFiles([f"s3://user:{MARKER_SECRET}@bucket/a.parquet"], TOPIC, LIMITS, Keys("id"))
     except ConfigError as error:
         return verdict("refused, exit 2", [f"{marker} was shown" for marker in leaks(str(error))])
     return "accepted"
@@ -98,7 +111,7 @@ def _remote(place: Place) -> str:  # noqa: ARG001 - every case is given one
 
 CASES = [
     produced(68, "no column id", "refused, exit 2", table(identifier=["a"], text=["x"])),
-    produced(68, "no column text", f"0 accepted, dead letter: {Reason.TEXT_MISSING}", table(id=["a"])),
+    produced(68, "no column text", "refused, exit 2", table(id=["a"])),
     produced(69, "string columns", "2 accepted", table(**ROWS)),
     produced(
         69, "a dictionary column", "2 accepted", table(id=ROWS["id"], text=pa.array(ROWS["text"]).dictionary_encode())
@@ -112,14 +125,14 @@ CASES = [
     produced(71, "no rows", "0 accepted", table(id=pa.array([], pa.string()), text=pa.array([], pa.string()))),
     produced(71, "an empty JSON Lines file", "0 accepted", lambda path: path.write_bytes(b""), "a.jsonl"),
     produced(71, "no such file", "refused, exit 2", lambda _path: None),
-    produced(72, "a file cut short", "refused, exit 2", _truncated),
-    produced(72, "a file with damaged pages", "refused, exit 1", _damaged),
-    produced(72, "text called .parquet", "refused, exit 2", lambda path: path.write_text(MARKER_TEXT)),
+    produced(72, "a file cut short", f"0 accepted, {FAILED}", _truncated),
+    produced(72, "a file with damaged pages", f"0 accepted, {FAILED}", _damaged),
+    produced(72, "text called .parquet", f"0 accepted, {FAILED}", lambda path: path.write_text(MARKER_TEXT)),
     produced(
         72,
         "a broken line of JSON",
-        "refused, exit 1",
-        lambda path: path.write_bytes(orjson.dumps({"id": "a"}) + b"\n{" + MARKER_TEXT.encode()),
+        f"1 accepted, not sent: {Reason.INVALID_JSON}",
+        lambda path: path.write_bytes(orjson.dumps({"id": "a", "text": "x"}) + b"\n{" + MARKER_TEXT.encode()),
         "a.jsonl",
     ),
     produced(74, "a pickled extension type", "2 accepted", _extension),

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.backfill.fragments import list_fragments
-from pipeline.backfill.rows import FragmentFault, check_columns, read_batches
+from pipeline.backfill.rows import FragmentFault, FragmentReader
+from pipeline.backfill.selection import checked_inputs
 from pipeline.errors import ConfigError, Reason
 from pipeline.records.files.filesystems import open_filesystem
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
@@ -37,13 +37,12 @@ def filled(row: int, given: str, expected: str, *writes: Write, meanwhile: Write
         letters: list[str] = []
         num_rows = num_failed = 0
         try:
-            fragments = list_fragments([str(place.folder / "*.parquet")])
-            check_columns(fragments, config.source.topics["tickets"])
+            fragments = checked_inputs(config, "tickets", [str(place.folder / "*.parquet")], lambda *_: None).fragments
         except ConfigError as error:
             return verdict(REFUSED, [f"{marker} was shown" for marker in leaks(str(error))])
         for fragment in fragments:
             try:
-                for batch in read_batches(fragment, "tickets", config):
+                for batch in FragmentReader(config, "tickets").batches(fragment):
                     if meanwhile is not None:
                         meanwhile(place.folder / "a.parquet")
                     num_rows += sum(delivery.record is not None for delivery in batch)

@@ -1,4 +1,4 @@
-"""The whole table: what each of the 111 rows is about, and every case of it."""
+"""The whole table: what each of the 118 rows is about, and every case of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.bad_input import files, fragments, histories, messages, queries, settings, texts
+from tests.bad_input import files, formats, fragments, histories, messages, queries, settings, texts
 from tests.bad_input.case import Case, Place
 
 TITLES = {
@@ -123,7 +123,14 @@ too many clients
 injection by task name or path
 store away
 collection being switched
-deleted points""".splitlines(),
+deleted points
+broken rows of CSV
+cells of CSV that mean a number or a truth value
+compressed files
+JSON arrays
+names of files and folders
+values of Arrow types
+dots in the names of fields""".splitlines(),
         start=1,
     )
 }
@@ -147,6 +154,7 @@ def cases() -> list[Case]:
         *texts.CASES,
         *files.CASES,
         *fragments.CASES,
+        *formats.CASES,
         *settings.CASES,
         *queries.CASES,
     ]

@@ -30,7 +30,7 @@ import actors.backfill_run
 from actors.backfill_run import BackfillRun, needed_resources
 from actors.cluster import cluster
 from pipeline.backfill.executor import RunState
-from pipeline.backfill.fragments import list_fragments
+from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.outcome import Outcome
 from pipeline.backfill.work import BackfillJob, Work
@@ -178,7 +178,7 @@ def costs_us(source: ConfigTree, rows: Path, count: int) -> list[float]:
     job, events = BackfillJob(source, "bench", list(harness.TASKS)), _Events()
     backfill = _Repeatable(job)
     ray.get(list(backfill._starting))
-    works = [Work(each, job.tasks, 0) for each in list_fragments([str(rows)])]
+    works = [Work(each, job.tasks, 0) for each in list_inputs([str(rows)]).fragments]
     first = works[: 4 * len(backfill._embedders["model"])]
     backfill.run(first, events)
     ray.get([carrier.ready.remote() for carrier in backfill._carriers.values()])
@@ -210,7 +210,7 @@ def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float
         tasks = list(Context(source).tasks.values())
         ledger = Ledger(Path(folder) / "ledger", tasks)
         events = _Memory(ledger, count)
-        works = [Work(each, [task.name for task in tasks], 0) for each in list_fragments([str(rows)])]
+        works = [Work(each, [task.name for task in tasks], 0) for each in list_inputs([str(rows)]).fragments]
         backfill = BackfillRun(BackfillJob(source, "bench", list(harness.TASKS)))
         backfill.run(works, events)
         elapsed_s = time.monotonic() - (events.began_s or 0.0)

@@ -9,8 +9,8 @@ import yaml
 from kafka import KafkaProducer
 
 from pipeline.backfill import kafka_ranges
-from pipeline.backfill.fragments import list_fragments
-from pipeline.backfill.rows import read_batches
+from pipeline.backfill.inputs import list_inputs
+from pipeline.backfill.rows import FragmentReader
 from pipeline.config.app import Config
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
@@ -59,8 +59,8 @@ def read(config: Config, query: str) -> list[Delivery]:
     [topic] = config.source.topics
     return [
         delivery
-        for fragment in list_fragments([f"kafka://{topic}{query}"], config)
-        for batch in read_batches(fragment, topic, config)
+        for fragment in list_inputs([f"kafka://{topic}{query}"], config).fragments
+        for batch in FragmentReader(config, topic).batches(fragment)
         for delivery in batch
     ]
 
@@ -102,14 +102,14 @@ def test_records_are_those_of_the_live_pipeline(config: Config) -> None:
 def test_fragments_begin_alike_when_the_topic_has_grown(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_ranges, "RANGE_OFFSETS", 100)
     [topic] = config.source.topics
-    shorter = list_fragments([f"kafka://{topic}?from=50&to=230"], config)
-    longer = list_fragments([f"kafka://{topic}?from=50"], config)
+    shorter = list_inputs([f"kafka://{topic}?from=50&to=230"], config).fragments
+    longer = list_inputs([f"kafka://{topic}?from=50"], config).fragments
     assert [(fragment.part, fragment.begin, fragment.size) for fragment in shorter] == [
         (partition, begin, size) for partition in (0, 1) for begin, size in ((50, 50), (100, 100), (200, 30))
     ]
     shared = {fragment.name for fragment in shorter} & {fragment.name for fragment in longer}
     assert len(shared) == 4
-    begins = [batch[0].position.offset for batch in read_batches(shorter[1], topic, config, start=150)]
+    begins = [batch[0].position.offset for batch in FragmentReader(config, topic).batches(shorter[1], 150)]
     assert begins == [150]
 
 
@@ -124,4 +124,4 @@ def test_fragments_begin_alike_when_the_topic_has_grown(config: Config, monkeypa
 def test_addresses_that_say_nothing_are_refused(uri: str, message: str, config: Config) -> None:
     [topic] = config.source.topics
     with pytest.raises(ConfigError, match=message):
-        list_fragments([uri.format(topic=topic)], config)
+        list_inputs([uri.format(topic=topic)], config)

@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.backfill import fragments as fragments_module
-from pipeline.backfill import rows as rows_module
-from pipeline.backfill.fragments import Fragment, list_fragments
+from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger, read_progress, write_rejects
 from pipeline.backfill.outcome import Counts, Outcome, Reject
-from pipeline.backfill.rows import check_topic, read_deliveries
+from pipeline.backfill.rows import FragmentReader, check_topic
 from pipeline.backfill.work import Work
 from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault
+from pipeline.records.files import listing, text_rows
+from pipeline.records.files.listing import FilePart
 from pipeline.tasks import Task
 
 ROWS = [{"id": f"T-{number}", "title": f'a "ticket",\nnumber {number}', "v": number} for number in range(50)]
@@ -83,8 +83,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
 def records(inputs: list[str], config: Config) -> list[tuple[str, int, str | None]]:
     found = [
         delivery.record
-        for fragment in list_fragments(inputs)
-        for delivery in read_deliveries(fragment, "tickets", config)
+        for fragment in list_inputs(inputs).fragments
+        for delivery in FragmentReader(config, "tickets").deliveries(fragment)
         if delivery.record
     ]
     return [(record.key, record.version, record.text) for record in found]
@@ -102,7 +102,7 @@ def test_every_format_gives_the_same_records(
     name: str, write: Any, num_fragments: int, context: Context, tmp_path: Path
 ) -> None:
     path = write(tmp_path / name, ROWS)
-    assert len(list_fragments([path])) == num_fragments
+    assert len(list_inputs([path]).fragments) == num_fragments
     assert records([path], context.config) == expected(ROWS)
 
 
@@ -110,10 +110,9 @@ def test_every_format_gives_the_same_records(
 def test_byte_ranges_of_a_file_hold_each_line_once(
     range_bytes: int, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (fragments_module, rows_module):
-        monkeypatch.setattr(module, "RANGE_BYTES", range_bytes)
+    monkeypatch.setattr(listing, "RANGE_BYTES", range_bytes)
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
-    assert len(list_fragments([path])) == -(-os.path.getsize(path) // range_bytes)  # noqa: PTH202 - a str
+    assert len(list_inputs([path]).fragments) == -(-os.path.getsize(path) // range_bytes)  # noqa: PTH202 - a str
     assert records([path], context.config) == expected(ROWS)
 
 
@@ -122,19 +121,20 @@ def test_a_line_longer_than_a_record_may_be_is_told_and_never_held(
     range_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An array that calls itself JSON Lines, say."""
-    for module in (fragments_module, rows_module):
-        monkeypatch.setattr(module, "RANGE_BYTES", range_bytes)
-    monkeypatch.setattr(rows_module, "BUFFER_BYTES", 4_096)
+    monkeypatch.setattr(listing, "RANGE_BYTES", range_bytes)
+    monkeypatch.setattr(text_rows, "BLOCK_BYTES", 4_096)
     config = config_of(tmp_path, {"max_record_bytes": 1_024})
     longest = json.dumps(ROWS[1]).encode().ljust(1_024)
     array = b"[" + b"7," * 100_000 + b"7]"
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\r\n".join([json.dumps(ROWS[0]).encode(), longest, array, json.dumps(ROWS[2]).encode()]))
-    fragments = list_fragments([str(path)])
-    read_deliveries(fragments[-1], "tickets", config)  # imports are not what is measured
+    fragments = list_inputs([str(path)]).fragments
+    FragmentReader(config, "tickets").deliveries(fragments[-1])  # imports are not what is measured
     tracemalloc.start()
     try:
-        found = [delivery for fragment in fragments for delivery in read_deliveries(fragment, "tickets", config)]
+        found = [
+            delivery for fragment in fragments for delivery in FragmentReader(config, "tickets").deliveries(fragment)
+        ]
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -155,7 +155,7 @@ def test_globs_folders_and_repeated_inputs_name_each_file_once(context: Context,
 def test_folders_of_partitions_are_columns(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "team=night%20shift/a.parquet", ROWS[:1])
     config = Context(ConfigTree.read(_config(tmp_path, payload=["team"]))).config
-    (delivery,) = read_deliveries(list_fragments([path])[0], "tickets", config)
+    (delivery,) = FragmentReader(config, "tickets").deliveries(list_inputs([path]).fragments[0])
     assert delivery.record is not None
     assert delivery.record.payload["team"] == "night shift"
 
@@ -165,7 +165,7 @@ def test_a_bad_row_is_told_apart_and_the_others_arrive(context: Context, tmp_pat
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write("{broken\n")
-    found = read_deliveries(list_fragments([path])[0], "tickets", context.config)
+    found = FragmentReader(context.config, "tickets").deliveries(list_inputs([path]).fragments[0])
     assert [delivery.error for delivery in found] == [None, "text_empty", "no_key", None, "invalid_json"]
     assert [delivery.position.offset for delivery in found] == [0, 1, 2, 3, 4]
 
@@ -193,13 +193,13 @@ def test_a_topic_whose_rows_could_tie_or_have_no_name_is_refused(
     [
         ("none*.parquet", ConfigError, "no file matches"),
         ("missing.parquet", ConfigError, "no file matches"),
-        ("notes.json", ConfigError, "Did you mean '.jsonl'"),
+        ("notes.jsn", ConfigError, "Did you mean '.json'"),
     ],
 )
 def test_inputs_that_cannot_be_used_are_named(name: str, error: type[Exception], message: str, tmp_path: Path) -> None:
-    (tmp_path / "notes.json").write_text("{}")
+    (tmp_path / "notes.jsn").write_text("{}")
     with pytest.raises(error, match=message):
-        list_fragments([str(tmp_path / name)])
+        list_inputs([str(tmp_path / name)])
 
 
 def task_of(context: Context) -> Task:
@@ -207,7 +207,7 @@ def task_of(context: Context) -> Task:
 
 
 def test_what_is_finished_is_remembered_until_the_file_or_the_task_changes(context: Context, tmp_path: Path) -> None:
-    task, fragment = task_of(context), Fragment("a.jsonl", 10, 1, 0)
+    task, fragment = task_of(context), FilePart("a.jsonl", 10, 1, 0)
     ledger = Ledger(tmp_path / "ledger", [task])
     assert ledger.left_of(fragment) == Work(fragment, ["one"], 0)
     ledger.note(Work(fragment, ["one"], 0), Outcome(Counts(3), 3, []), done=False)
@@ -216,7 +216,7 @@ def test_what_is_finished_is_remembered_until_the_file_or_the_task_changes(conte
     ledger.close()
     again = Ledger(tmp_path / "ledger", [task])
     assert again.left_of(fragment) == Work(fragment, [], 0)
-    other, newer = Fragment("a.jsonl", 10, 1, 1), Fragment("a.jsonl", 11, 2, 0)
+    other, newer = FilePart("a.jsonl", 10, 1, 1), FilePart("a.jsonl", 11, 2, 0)
     assert again.left_of(other) == Work(other, ["one"], 0)
     assert again.left_of(newer) == Work(newer, ["one"], 0, changed=True)
     again.close()
@@ -239,7 +239,7 @@ def test_a_ledger_that_cannot_be_written_is_named(context: Context, tmp_path: Pa
 
 
 def test_rejects_are_parquet_beside_the_ledger(tmp_path: Path) -> None:
-    write_rejects(tmp_path, Fragment("a.jsonl", 10, 1, 0), [Reject(3, "text_empty", "", "why")], 0)
+    write_rejects(tmp_path, FilePart("a.jsonl", 10, 1, 0), [Reject(3, "text_empty", "", "why")], 0)
     (path,) = (tmp_path / "rejects").glob("*.parquet")
     assert pq.read_table(path).to_pylist() == [
         {"fragment": "a.jsonl#0", "row": 3, "reason": "text_empty", "task": "", "detail": "why"}

@@ -13,7 +13,7 @@ from pipeline.backfill import bounds as bounds_module
 from pipeline.backfill import tally as tally_module
 from pipeline.backfill.bounds import BATCH_VECTOR_BYTES, BatchSize, Room
 from pipeline.backfill.carrier import Carrier, Manner, Tools, UnflushedError
-from pipeline.backfill.fragments import list_fragments
+from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.rows import FragmentFault
 from pipeline.backfill.work import Work
 from pipeline.errors import EnvironmentFault, TransientError
@@ -65,7 +65,7 @@ def write(folder: Path, start: int = 0, **columns: Any) -> Work:
     keys = [f"K-{number}" for number in range(NUM_ROWS)]
     table = {"id": keys, "title": [f"text {key}" for key in keys], "v": [1] * NUM_ROWS} | columns
     pq.write_table(pa.table(table), folder / "a.parquet")
-    [fragment] = list_fragments([str(folder / "a.parquet")])
+    [fragment] = list_inputs([str(folder / "a.parquet")]).fragments
     return Work(fragment, ["one"], start)
 
 

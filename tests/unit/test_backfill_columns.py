@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.backfill.fragments import list_fragments
-from pipeline.backfill.rows import FragmentFault, read_batches, read_deliveries
+from pipeline.backfill.inputs import list_inputs
+from pipeline.backfill.rows import FragmentFault, FragmentReader
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, RecordError
 from pipeline.records.decode import Decoders
-from pipeline.records.files.columns import check_schema
+from pipeline.records.files.schema import Column, check_schema, needs_of
 from pipeline.records.record import Delivery
 from tests.unit.decoding import NOW_MS, decode
 from tests.unit.test_backfill import config_of
@@ -60,8 +60,9 @@ COLUMNS: Sequence[tuple[str, Any, dict[str, Any]]] = [
 
 
 def as_json(row: dict[str, Any]) -> bytes:
-    """What a producer of the same row would have sent."""
+    """What a producer of the same row would have sent; an instant in UTC."""
     clean = {name: value.decode() if isinstance(value, bytes) else value for name, value in row.items()}
+    clean |= {name: at.astimezone(dt.UTC) for name, at in row.items() if isinstance(at, dt.datetime) and at.tzinfo}
     return orjson.dumps(clean, default=str)
 
 
@@ -75,12 +76,13 @@ def test_a_row_means_what_its_json_means_in_the_topic(
     limits = {"max_text_bytes": 2_048, "max_record_bytes": 3_500}
     settings = {"key": "k", "text": "{x}", "payload": ["x", "t"], "version": None, "generation": 1} | topic
     config = config_of(tmp_path, limits, **settings)
-    found = read_deliveries(list_fragments([str(tmp_path / "a.parquet")])[0], "tickets", config)
-    for delivery, row in zip(found, table.to_pylist(), strict=True):
+    found = FragmentReader(config, "tickets").deliveries(list_inputs([str(tmp_path / "a.parquet")]).fragments[0])
+    for number, (delivery, row) in enumerate(zip(found, table.to_pylist(), strict=True), start=1):
         try:
-            expected = decode(as_json(row), None, limits=limits, **settings)
+            key = row[settings["key"]]
+            expected = decode(as_json(row), None if key is None else str(key).encode(), limits=limits, **settings)
         except RecordError as error:
-            assert (delivery.error, delivery.detail) == (error.reason, error.detail), (what, row)  # noqa: PT017
+            assert (delivery.error, delivery.detail) == (error.reason, f"row {number}: {error.detail}")  # noqa: PT017
             continue
         record = delivery.record
         assert record is not None, (what, row, delivery)
@@ -99,8 +101,8 @@ def test_text_that_is_not_utf_8_is_a_row_refused_and_no_file_lost(tmp_path: Path
         pq.write_table(
             pa.table({"id": ["a", "b", "c"], "title": texts.cast(kind), "v": [1, 1, 1]}), tmp_path / "a.parquet"
         )
-        found = read_deliveries(list_fragments([str(tmp_path)])[0], "tickets", config_of(tmp_path))
-        assert [delivery.error for delivery in found] == [None, "invalid_json", None]
+        found = FragmentReader(config_of(tmp_path), "tickets").deliveries(list_inputs([str(tmp_path)]).fragments[0])
+        assert [delivery.error for delivery in found] == [None, "invalid_row", None]
 
 
 def topic(**changes: Any) -> TopicConfig:
@@ -129,18 +131,18 @@ def test_columns_that_make_no_record_are_refused_before_anything_is_written(
     columns: dict[str, Any], message: str | None
 ) -> None:
     if message is None:
-        check_schema("a.parquet", pa.schema(columns), topic(), [])
+        check_schema("a.parquet", list(columns.items()), needs_of(topic()), [])
         return
     with pytest.raises(ConfigError, match=message):
-        check_schema("a.parquet", pa.schema(columns), topic(), [])
+        check_schema("a.parquet", list(columns.items()), needs_of(topic()), [])
 
 
 def test_a_column_named_twice_and_a_folder_in_its_place() -> None:
-    twice = pa.schema([*GOOD.items(), ("id", pa.string())])
+    twice: list[Column] = [*GOOD.items(), ("id", pa.string())]
     with pytest.raises(ConfigError, match="two columns are called 'id'"):
-        check_schema("a.parquet", twice, topic(), [])
-    without = pa.schema({"title": pa.string(), "v": pa.int64()})
-    check_schema("a.parquet", without, topic(), ["id"])
+        check_schema("a.parquet", twice, needs_of(topic()), [])
+    without: list[Column] = [("title", pa.string()), ("v", pa.int64())]
+    check_schema("a.parquet", without, needs_of(topic()), ["id"])
 
 
 def test_a_file_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
@@ -151,8 +153,8 @@ def test_a_file_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
         "v": [1] * 3_000,
     }
     pq.write_table(pa.table(rows), path)
-    [fragment] = list_fragments([str(path)])
-    batches = read_batches(fragment, "tickets", config_of(tmp_path))
+    [fragment] = list_inputs([str(path)]).fragments
+    batches = FragmentReader(config_of(tmp_path), "tickets").batches(fragment)
     next(batches)
     pq.write_table(pa.table({name: values[:5] for name, values in rows.items()}), path)
     with pytest.raises(FragmentFault, match="replaced while it was read"):
@@ -163,9 +165,9 @@ def test_a_file_cut_short_is_told_from_the_row_on(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"id": ["a"], "title": ["t"], "v": [1]}), path)
     path.write_bytes(path.read_bytes()[:-20])
-    [fragment] = list_fragments([str(path)])
+    [fragment] = list_inputs([str(path)]).fragments
     with pytest.raises(FragmentFault, match=r"a.parquet#0: cannot be read"):
-        read_deliveries(fragment, "tickets", config_of(tmp_path))
+        FragmentReader(config_of(tmp_path), "tickets").deliveries(fragment)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
@@ -179,9 +181,11 @@ def test_reading_may_begin_at_any_row(name: str, start: int, tmp_path: Path) -> 
         "a.csv": lambda: path.write_text("id,title,v\n" + "".join(f"{row['id']},t,{row['v']}\n" for row in rows)),
     }
     writers[name]()
-    [fragment] = list_fragments([str(path)])
+    [fragment] = list_inputs([str(path)]).fragments
     found: list[Delivery] = [
-        delivery for batch in read_batches(fragment, "tickets", config_of(tmp_path), start=start) for delivery in batch
+        delivery
+        for batch in FragmentReader(config_of(tmp_path), "tickets").batches(fragment, start)
+        for delivery in batch
     ]
     assert [delivery.record.version for delivery in found if delivery.record] == list(range(start, 1_000))
     assert [delivery.position.offset for delivery in found] == list(range(start, 1_000))

@@ -5,11 +5,11 @@ import pytest
 from pipeline.backfill.carrier import UnflushedError
 from pipeline.backfill.dispatch import MAX_ATTEMPTS, WORKS_PER_CARRIER, Dispatch
 from pipeline.backfill.executor import RunState
-from pipeline.backfill.fragments import Fragment
 from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.rows import FragmentFault
 from pipeline.backfill.work import Work
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
+from pipeline.records.files.listing import FilePart
 
 
 class Heard:
@@ -41,7 +41,7 @@ def heard() -> Heard:
 
 
 def works(count: int) -> list[Work]:
-    return [Work(Fragment("a.parquet", size=100, mtime_ns=0, part=part), ["one"], 0) for part in range(count)]
+    return [Work(FilePart("a.parquet", size=100, mtime_ns=0, part=part), ["one"], 0) for part in range(count)]
 
 
 def outcome(next_row: int, rows: int = 0) -> Outcome:

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.backfill import local as local_module
 from pipeline.backfill.executor import RunState
-from pipeline.backfill.fragments import list_fragments
+from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.local import LocalExecutor
 from pipeline.backfill.rehearsal import rehearse
 from pipeline.backfill.watch import Unwatched
@@ -223,4 +223,6 @@ def test_a_rehearsal_without_a_row_tells_what_was_wrong(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     job = BackfillJob(context.source, "tickets", ["one"])
     with pytest.raises(EnvironmentFault, match=r"broken\.parquet.*cannot be read"):
-        rehearse(LocalExecutor(context), job, list_fragments([str(tmp_path / "broken.parquet")]), 1, lambda *_: None)
+        rehearse(
+            LocalExecutor(context), job, list_inputs([str(tmp_path / "broken.parquet")]).fragments, 1, lambda *_: None
+        )

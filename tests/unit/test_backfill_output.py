@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.backfill.executor import RunState
-from pipeline.backfill.fragments import Fragment, list_fragments
+from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.outcome import Counts, Outcome, Reject
 from pipeline.backfill.rates import Rates
@@ -34,6 +34,7 @@ from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.records.batches import PointBatch
 from pipeline.records.files.filesystems import open_filesystem
+from pipeline.records.files.listing import FilePart
 from pipeline.records.record import point_id
 from tests.fakes import DIMENSION, task, vector
 from tests.unit.test_backfill import _config
@@ -54,7 +55,7 @@ def batch(numbers: range, deleted: int | None = None) -> PointBatch:
 
 def test_vectors_in_parquet_are_read_by_plain_pyarrow_and_searched_with_numpy(tmp_path: Path) -> None:
     for part, numbers in enumerate((range(10), range(10, 25))):
-        file = FragmentFile(tmp_path / "out", Fragment("in/a.parquet", 1, 1, part), TASKS)
+        file = FragmentFile(tmp_path / "out", FilePart("in/a.parquet", 1, 1, part), TASKS)
         file.upsert(batch(numbers[:7], deleted=3))
         file.upsert(batch(numbers[7:]))
         assert not list((tmp_path / "out").glob("*.parquet"))[part:], "a file appears whole or not at all"
@@ -75,14 +76,14 @@ def test_vectors_in_parquet_are_read_by_plain_pyarrow_and_searched_with_numpy(tm
 
 def test_the_same_fragment_and_tasks_replace_their_file(tmp_path: Path) -> None:
     for numbers in (range(10), range(3)):
-        file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
+        file = FragmentFile(tmp_path, FilePart("in/a.parquet", 1, 1, 0), TASKS)
         file.upsert(batch(numbers))
         file.flush()
     assert ds.dataset(tmp_path).count_rows() == 3
 
 
 def test_a_folder_with_vectors_of_another_fingerprint_is_refused(tmp_path: Path) -> None:
-    file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
+    file = FragmentFile(tmp_path, FilePart("in/a.parquet", 1, 1, 0), TASKS)
     file.upsert(batch(range(3)))
     file.flush()
     check_output(tmp_path, TASKS, unseen)
@@ -105,7 +106,7 @@ def test_that_is_said_before_anything_starts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table({"id": ["a"], "title": ["t"], "v": [1]}), "a.parquet")
-    file = FragmentFile(tmp_path / "out", Fragment("a.parquet", 1, 1, 0), TASKS)
+    file = FragmentFile(tmp_path / "out", FilePart("a.parquet", 1, 1, 0), TASKS)
     file.upsert(batch(range(3)))
     file.flush()
     arguments = ["backfill", str(_config(tmp_path)), "a.parquet", "--to", "parquet", "--output", "out"]
@@ -115,7 +116,7 @@ def test_that_is_said_before_anything_starts(
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    file = FragmentFile(tmp_path / "out", Fragment("in/a.parquet", 1, 1, 0), TASKS)
+    file = FragmentFile(tmp_path / "out", FilePart("in/a.parquet", 1, 1, 0), TASKS)
     file.upsert(batch(range(3)))
     with pytest.raises(EnvironmentFault, match="out: cannot be written"):
         file.flush()
@@ -129,7 +130,7 @@ def test_a_disk_that_is_full_amid_a_file_ends_the_run_and_the_next_writes_it_who
     monkeypatch.setattr("pipeline.backfill.vectors.GROUP_ROWS", group_rows)
 
     def carry() -> None:
-        file = FragmentFile(tmp_path, Fragment("in/a.parquet", 1, 1, 0), TASKS)
+        file = FragmentFile(tmp_path, FilePart("in/a.parquet", 1, 1, 0), TASKS)
         for first in range(0, 2_000, 200):
             file.upsert(batch(range(first, first + 200)))
         file.flush()
@@ -174,9 +175,9 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(uri: str) -> Non
 
 def test_an_unknown_scheme_and_an_unreadable_place_are_named() -> None:
     with pytest.raises(ConfigError, match="cannot be opened"):
-        list_fragments(["gopher://rows.parquet"])
+        list_inputs(["gopher://rows.parquet"])
     with pytest.raises((ConfigError, EnvironmentFault), match=r"no file matches|cannot be listed"):
-        list_fragments(["/proc/1/root/nothing/*.parquet"])
+        list_inputs(["/proc/1/root/nothing/*.parquet"])
 
 
 def test_a_ledger_without_space_ends_the_run_and_notes_nothing(tmp_path: Path) -> None:
@@ -184,12 +185,12 @@ def test_a_ledger_without_space_ends_the_run_and_notes_nothing(tmp_path: Path) -
     [[pages]] = ledger._db.execute("PRAGMA page_count").fetchall()
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(EnvironmentFault, match=r"cannot be written.*full"):
-        ledger.note(Work(Fragment("x" * 30_000, 1, 1, 0), ["one"], 0), Outcome(Counts(1), 1, []), done=True)
+        ledger.note(Work(FilePart("x" * 30_000, 1, 1, 0), ["one"], 0), Outcome(Counts(1), 1, []), done=True)
     ledger.close()
 
 
 def test_rejects_of_an_interrupted_fragment_are_kept_beside_the_later_ones(tmp_path: Path) -> None:
-    ledger, fragment = Ledger(tmp_path, [TASKS[0]]), Fragment("a.jsonl", 10, 1, 0)
+    ledger, fragment = Ledger(tmp_path, [TASKS[0]]), FilePart("a.jsonl", 10, 1, 0)
     first, second = (Work(fragment, ["one"], start) for start in (0, 5))
     ledger.note(first, Outcome(Counts(5), 5, [Reject(1, "no_key", "", "")]), done=False)
     ledger.note(second, Outcome(Counts(5), 10, [Reject(7, "no_key", "", "")]), done=True)
@@ -212,14 +213,14 @@ def test_a_row_group_larger_than_the_memory_for_it_is_read_in_batches(tmp_path: 
     script = f"""
 from pathlib import Path
 import psutil
-from pipeline.backfill.fragments import list_fragments
-from pipeline.backfill.rows import read_batches
+from pipeline.backfill.inputs import list_inputs
+from pipeline.backfill.rows import FragmentReader
 from tests.unit.test_backfill import config_of
 config = config_of(Path({str(tmp_path)!r}))
-fragments = list_fragments([{str(tmp_path)!r} + "/*.parquet"])
+fragments = list_inputs([{str(tmp_path)!r} + "/*.parquet"]).fragments
 small, fragment = sorted(fragments, key=lambda fragment: fragment.size)
-list(read_batches(small, "tickets", config))  # what is imported and allocated once
-batches = read_batches(fragment, "tickets", config)
+list(FragmentReader(config, "tickets").batches(small))  # what is imported and allocated once
+batches = FragmentReader(config, "tickets").batches(fragment)
 memory = psutil.Process().memory_info
 before, most, rows = memory().rss, 0, 0
 for batch in batches:
@@ -253,7 +254,7 @@ def test_a_report_is_a_table_and_json_with_reasons(capsys: pytest.CaptureFixture
 
 
 def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
-    works = [Work(Fragment("a.parquet", 1, 1, part, num_rows=100), ["one"], 0) for part in range(4)]
+    works = [Work(FilePart("a.parquet", 1, 1, part, num_rows=100), ["one"], 0) for part in range(4)]
     rates = Rates(works)
     rates._first = 0.0, 50
     rates.see(RunState(Counts(rows=100, embedded=200, tokens=1_000, written=200), 5.0, 2), 10.0)
@@ -267,7 +268,7 @@ def test_the_line_of_progress_shows_rates_and_what_is_left() -> None:
 
 
 def test_rates_are_those_of_the_last_minute_since_rows_came() -> None:
-    rates = Rates([Work(Fragment("a.parquet", 1, 1, 0), ["one"], 0)])
+    rates = Rates([Work(FilePart("a.parquet", 1, 1, 0), ["one"], 0)])
 
     def shown(seconds: float, rows: int, tokens: int = 0) -> str:
         state = RunState(Counts(rows=rows, tokens=tokens), 0.0, 1)
@@ -287,7 +288,7 @@ def test_rates_are_those_of_the_last_minute_since_rows_came() -> None:
 
 
 def test_what_is_left_goes_by_what_is_finished_however_far_ahead_reading_is() -> None:
-    rates = Rates([Work(Fragment("a.parquet", 1, 1, 0, num_rows=400), ["one"], 0)])
+    rates = Rates([Work(FilePart("a.parquet", 1, 1, 0, num_rows=400), ["one"], 0)])
     rates.see(RunState(Counts(rows=400), 0.0, 1), 5.0)
     assert "left" not in progress_line(rates, RunState(Counts(rows=400), 0.0, 1), 5.0)
     rates.see(RunState(Counts(rows=400, finished=100), 0.0, 1), 10.0)
@@ -327,7 +328,7 @@ def test_status_shows_tasks_and_fingerprints_of_old(tmp_path: Path, capsys: pyte
     now = Context(ConfigTree.read(config)).tasks["one"]
     for each in (now, TASKS[1]):
         ledger = Ledger(tmp_path / "store.backfill", [each])
-        ledger.note(Work(Fragment("a.jsonl", 10, 1, 0), [each.name], 0), Outcome(Counts(5), 5, []), done=each is now)
+        ledger.note(Work(FilePart("a.jsonl", 10, 1, 0), [each.name], 0), Outcome(Counts(5), 5, []), done=each is now)
         ledger.close()
     assert invoke(["backfill", str(config), "--status", "--json"]) == ExitCode.OK
     tasks: Any = json.loads(capsys.readouterr().out)["tasks"]

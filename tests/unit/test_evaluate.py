@@ -1,6 +1,5 @@
 """`refract evaluate` on the null engine: what is embedded, what is told, and what a script gets."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline import Session
-from pipeline.cli.exits import ExitCode
-from pipeline.cli.main import invoke
 from pipeline.engine.load import instruction_form
 from pipeline.errors import ConfigError, RefractError
 from pipeline.quality.report import Kind
 from pipeline.quality.wordings import FRAMES
 from pipeline.records.batches import Float32
 from pipeline.usecases import evaluate as module
-from pipeline.usecases.backfill import BackfillRequest
 from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
 from pipeline.usecases.variants import Variants
 from tests.unit.labelled_rows import ISSUES, URGENCIES, config, rows, write
@@ -250,132 +245,6 @@ def test_relevant_records_are_kept_in_a_sample(run: Run, tmp_path: Path) -> None
 def test_retrieval_without_labels_or_queries_has_nothing_to_measure(run: Run) -> None:
     with pytest.raises(ConfigError, match="give --queries FILE, or a label"):
         run(ANSWERS, labels={}, tasks=["answers"])
-
-
-class TestStored:
-    """Points that are there already."""
-
-    @pytest.fixture
-    def filled(self, tmp_path: Path, tickets: str) -> dict[str, Any]:
-        found = config(tmp_path)
-        with Session.of(found) as refract:
-            assert refract.backfill(tickets, executor="local").ok
-        return found
-
-    def test_stored_points_give_the_figures_of_their_records_and_nothing_is_embedded(
-        self, run: Run, filled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        fresh = run(controls=False).evaluation
-        monkeypatch.setattr(module, "embed", None)
-        with Session.of(filled) as refract:
-            found = refract.evaluate(EvaluateRequest(stored=True, labels=LABELS)).evaluation
-        assert (found.rows.num_read, found.rows.num_texts) == (60, 60)
-        # The sample is drawn by another key, so ties are broken otherwise; both are at chance.
-        for task, other in zip(found.tasks, fresh.tasks, strict=True):
-            assert task.own.num_texts == other.own.num_texts
-            assert task.own.accuracy.value == pytest.approx(other.own.accuracy.value, abs=0.1)
-            assert task.words is None
-
-    def test_a_label_that_is_not_stored_is_told_with_the_nearest(self, filled: dict[str, Any]) -> None:
-        request = EvaluateRequest(stored=True, labels={"technical_issue": "isue"})
-        with Session.of(filled) as refract, pytest.raises(ConfigError, match=r"no stored point has it.*'issue'"):
-            refract.evaluate(request)
-
-    def test_a_collection_that_does_not_exist_is_told(self, tmp_path: Path) -> None:
-        with Session.of(config(tmp_path)) as refract, pytest.raises(ConfigError, match="has no collection yet"):
-            refract.evaluate(EvaluateRequest(stored=True, labels=LABELS))
-
-    def test_equal_texts_and_deleted_points_do_not_count(self, tmp_path: Path, filled: dict[str, Any]) -> None:
-        content = rows()
-        newer = {"updated_at": 1_750_000_000_000}
-        changed = [
-            content[1] | {"id": "copy"},
-            content[1] | {"id": "copy too"},
-            content[2] | {"status": "deleted"} | newer,
-        ]
-        with Session.of(filled) as refract:
-            assert refract.backfill(write(tmp_path / "more.jsonl", changed), executor="local").ok
-            found = refract.evaluate(EvaluateRequest(stored=True, labels=LABELS)).evaluation
-        assert (found.rows.num_texts, found.rows.num_equal) == (59, 2)
-
-    def test_points_that_one_collection_lacks_are_counted(self, tmp_path: Path, filled: dict[str, Any]) -> None:
-        extra = write(
-            tmp_path / "more.jsonl", [row | {"id": f"U-{row['id']}", "title": f"more {row['id']}"} for row in rows(6)]
-        )
-        with Session.of(filled) as refract:
-            assert refract.backfill(BackfillRequest([extra], tasks=["urgency"]), executor="local").ok
-            found = refract.evaluate(EvaluateRequest(stored=True, labels=LABELS)).evaluation
-        assert (found.rows.num_texts, found.rows.num_absent) == (60, 6)
-
-
-class TestCommand:
-    """What a person or a script sees."""
-
-    @pytest.fixture
-    def command(self, tmp_path: Path, tickets: str) -> Callable[..., int]:
-        path = tmp_path / "test.yaml"
-        path.write_text(yaml.safe_dump(config(tmp_path)), encoding="utf-8")
-
-        def run_it(*options: str) -> int:
-            return invoke(["evaluate", str(path), tickets, "--label", "technical_issue=issue", *options])
-
-        return run_it
-
-    def test_tables_on_stdout_and_notes_on_stderr(
-        self, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert command("--reword") == ExitCode.OK
-        out, err = capsys.readouterr()
-        assert out.startswith("The instructions do not do their job.")
-        for words in ("label urgency", "no instruction", "separation", "Cramér's V", "spread", "V-measure"):
-            assert words in out
-        assert "note: urgency: words alone tell" in err
-
-    def test_json_has_everything_but_texts(
-        self, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert command("--json") == ExitCode.OK
-        out = capsys.readouterr().out
-        tree = json.loads(out)
-        assert tree["answer"] == "no"
-        assert tree["missed"] == []
-        assert {"separation", "flip_rate", "matrix", "tasks", "pairs", "notes", "rows"} <= tree.keys()
-        assert "printer is" not in out
-
-    def test_html_is_written_with_texts(self, command: Callable[..., int], tmp_path: Path) -> None:
-        path = tmp_path / "page.html"
-        assert command("--html", str(path)) == ExitCode.OK
-        assert "printer is" in path.read_text(encoding="utf-8")
-
-    def test_a_bound_that_is_missed_fails_a_script(
-        self, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert command("--require", "separation>-2", "--require", "flip_rate<1") == ExitCode.OK
-        assert command("--require", "separation>0", "--json") == ExitCode.FAILED
-        out, err = capsys.readouterr()
-        assert "error: --require separation>0: separation is" in err
-        assert '"missed": [\n    "separation>0: ' in out
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            (["--label", "urgency"], "--label 'urgency': expected TASK=COLUMN"),
-            (["--label", "=x"], "--label '=x': expected TASK=COLUMN"),
-            (["--require", "seperation>0"], "Did you mean 'separation'"),
-            (["--html", "/nowhere/page.html"], "--html /nowhere/page.html: the folder /nowhere does not exist"),
-        ],
-    )
-    def test_a_wrong_option_is_refused(
-        self, command: Callable[..., int], capsys: pytest.CaptureFixture[str], options: list[str], words: str
-    ) -> None:
-        assert command(*options) == ExitCode.CONFIG
-        assert words in capsys.readouterr().err
-
-    def test_a_page_that_cannot_be_written_is_told(
-        self, command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
-    ) -> None:
-        assert command("--html", str(tmp_path)) == ExitCode.FAILED
-        assert "cannot be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_without_scikit_learn_the_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

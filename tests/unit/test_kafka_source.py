@@ -5,10 +5,11 @@ from typing import Any
 import kafka.errors as kafka_errors
 import pytest
 from kafka import TopicPartition
+from structlog.testing import capture_logs
 
 from pipeline.errors import EnvironmentFault, TransientError
 from pipeline.records.record import Partition
-from pipeline.sources.group.kafka_source import MAX_REBUILDS, REBUILD_WINDOW_S
+from pipeline.sources.group.kafka_source import JUDGED_RECORDS, MAX_REBUILDS, REBUILD_WINDOW_S
 from tests.unit.fake_consumer import PLACE, FakeConsumer, Group, Message, assign, lose, messages, revoke
 
 CORRUPT = kafka_errors.CorruptRecordError("batch at offset 5 failed crc check")
@@ -202,3 +203,14 @@ def test_closing_twice_is_safe_and_polling_a_closed_source_is_not() -> None:
     with pytest.raises(EnvironmentFault, match="closed"):
         group.poll()
     Group().source.close()
+
+
+@pytest.mark.parametrize(("value", "told"), [(b'{"id": "a", "body": "x"}', 1), (b'{"id": "a", "text": "x"}', 0)])
+def test_a_path_that_no_record_has_is_told_once(value: bytes, told: int) -> None:
+    half = [Message("t", 0, offset, 0, value=value) for offset in range(JUDGED_RECORDS // 2)]
+    with capture_logs() as logs:
+        group = Group([assign, *[{PLACE: half}] * 4])
+        group.poll(5)
+    found = [line for line in logs if line["log_level"] == "warning"]
+    assert len(found) == told
+    assert all((line["topic"], line["paths"], line["records"]) == ("t", ["text"], JUDGED_RECORDS) for line in found)

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.backfill import sample as sample_module
-from pipeline.backfill.fragments import Fragment, list_fragments
+from pipeline.backfill.inputs import list_inputs
+from pipeline.backfill.kafka_ranges import KafkaRange
 from pipeline.backfill.sample import count_tokens, measure_size, spread, take_sample
 from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import load_tokenizer
+from pipeline.records.files import row_counts
 from tests.benchmarks._harness import MINILM
 
 CONFIG = {
@@ -41,7 +43,7 @@ def write_jsonl(path: Path, content: list[dict[str, Any]]) -> str:
 
 
 def take(inputs: list[str], wanted: int) -> Any:
-    fragments = list_fragments(inputs)
+    fragments = list_inputs(inputs).fragments
     config = Config.model_validate(CONFIG)
     parts = list(zip(fragments, measure_size(fragments).rows, strict=True))
     return take_sample(parts, "tickets", config, wanted, lambda *_: None)
@@ -51,16 +53,16 @@ def test_rows_of_parquet_and_small_files_are_counted(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows(50)), tmp_path / "a.parquet", row_group_size=20)
     write_jsonl(tmp_path / "b.jsonl", rows(7))
     (tmp_path / "c.csv").write_text('id,title,v\n1,"two\nlines",3\n2,one,4\n', encoding="utf-8")
-    size = measure_size(list_fragments([str(tmp_path)]))
+    size = measure_size(list_inputs([str(tmp_path)]).fragments)
     assert (size.num_rows, size.num_files, size.exact) == (59, 3, True)
 
 
 def test_rows_of_large_text_files_are_estimated_from_their_beginnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample_module, "HEAD_BYTES", 10_000)
+    monkeypatch.setattr(row_counts, "HEAD_BYTES", 10_000)
     path = write_jsonl(tmp_path / "a.jsonl", rows(5_000))
-    size = measure_size(list_fragments([path]))
+    size = measure_size(list_inputs([path]).fragments)
     assert not size.exact
     assert size.num_rows == pytest.approx(5_000, rel=0.1)
 
@@ -69,14 +71,14 @@ def test_rows_of_large_text_files_are_estimated_from_their_beginnings(
 def test_a_file_that_is_no_parquet_is_told_and_no_line_of_it_counted(wanted: int, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1\n" * 1_000)
     write_jsonl(tmp_path / "b.jsonl", rows(50))
-    size = measure_size(list_fragments([str(tmp_path)]))
+    size = measure_size(list_inputs([str(tmp_path)]).fragments)
     assert (size.num_rows, size.num_files, size.exact) == (50, 2, True)
     (fault,) = take([str(tmp_path)], wanted).faults
     assert "a.parquet: not Parquet, or cut short" in fault
 
 
 def test_a_kafka_range_holds_at_most_its_offsets() -> None:
-    size = measure_size([Fragment("kafka://tickets", 30, 0, 1, begin=70), Fragment("kafka://tickets", 5, 0, 2)])
+    size = measure_size([KafkaRange("kafka://tickets", 1, 70, 100, ""), KafkaRange("kafka://tickets", 2, 0, 5, "")])
     assert (size.num_rows, size.num_files, size.num_bytes, size.exact) == (35, 2, 0, False)
 
 

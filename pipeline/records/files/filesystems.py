@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pyarrow as pa
+from pyarrow import fs
+
 from pipeline.errors import ConfigError
+
+READ_ERRORS = (OSError, ValueError, ArithmeticError, pa.ArrowException)
+"""What pyarrow raises over files that are missing, damaged or of an odd kind."""
 
 _SECRETS = ("key", "secret", "token", "password", "sig", "credential")
 """Words in the names of query parameters that carry credentials."""
@@ -17,11 +23,6 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
 
     Raises ConfigError; of an address with credentials it repeats the scheme only.
     """
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional dependency
-        from pyarrow import fs  # noqa: PLC0415 - an optional dependency
-    except ModuleNotFoundError:
-        raise ConfigError("backfill needs pyarrow: pip install 'refract[parquet]'") from None
     scheme = scheme_of(uri)
     if not scheme:
         return fs.LocalFileSystem(), str(Path(uri).absolute())

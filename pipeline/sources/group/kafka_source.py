@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,6 +31,9 @@ REBUILD_WINDOW_S = 300.0
 """Errors further apart than this count as different ones."""
 
 CLOSE_TIMEOUT_S = 10.0
+
+JUDGED_RECORDS = 1_000
+"""Records of a topic after which a path of its configuration that none of them had is told."""
 
 REVOKE_TIMEOUT_MS = 5_000
 """Longest wait for the last commit of revoked partitions; a broker that is away must not hold up a shutdown."""
@@ -83,6 +87,7 @@ class KafkaSource:
         self._paused = False
         self._fault: RefractError | None = None
         self._failures: dict[str, list[float]] = {}
+        self._num_decoded = Counter[str]()
         self._closed = threading.Event()
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
@@ -97,11 +102,14 @@ class KafkaSource:
         except Exception as error:  # noqa: BLE001 - the client raises whatever bad bytes provoke in its readers
             self._recover(error)
             return []
-        return [
+        deliveries = [
             self._decode(record, receipt)
             for place, records in fetched.items()
             for record, receipt in zip(records, held.deliver(place, records), strict=False)
         ]
+        for place, records in fetched.items():
+            self._judge_paths(place.topic, len(records))
+        return deliveries
 
     def set_paused(self, *, paused: bool) -> None:
         """Stops or resumes fetching; partitions assigned later start in the same state."""
@@ -164,6 +172,18 @@ class KafkaSource:
                 headers=headers,
             )
         return Delivery(receipt, position, num_bytes, decoded, raw_key=key, raw_value=value, headers=headers)
+
+    def _judge_paths(self, topic: str, num_records: int) -> None:
+        """Warns once of paths that no record had so far: a misspelt one makes payloads and texts poorer in silence."""
+        before = self._num_decoded[topic]
+        self._num_decoded[topic] += num_records
+        if before < JUDGED_RECORDS <= before + num_records and (paths := self._decoders.of(topic).unresolved):
+            log.warning(
+                "Paths of the topic's configuration are in none of its records so far. Are they spelt right?",
+                topic=topic,
+                paths=list(paths),
+                records=before + num_records,
+            )
 
     def _recover(self, error: Exception) -> None:
         """Decides what an error of the client means; returns when the next poll may simply go on.

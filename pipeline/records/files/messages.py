@@ -1,0 +1,130 @@
+"""What a row is as a Kafka message, and as a record: the two mean the same."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from pipeline.config.app import LimitsConfig
+from pipeline.config.paths import split_path
+from pipeline.config.source import TopicConfig
+from pipeline.errors import ConfigError
+from pipeline.records.decode import RecordDecoder
+from pipeline.records.files.reading import Row
+from pipeline.records.files.text_rows import RAW
+from pipeline.records.record import Position, Record
+from pipeline.records.strict_json import parse_object
+from pipeline.records.values import field_at
+
+_RAW_KEY = "_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent for a row."""
+
+    key: bytes | None
+    value: bytes | None
+    """None is a tombstone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where the Kafka message key of a row comes from."""
+
+    field: str
+    """Path of the field."""
+    row_number: str | None = None
+    """Field that gets the row's number, from 1, where the file has no identifier of its own."""
+    integer_number: bool = False
+    """Whether that number is sent as an integer, not as a text."""
+
+
+def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: str | None = None) -> Keys:
+    """Returns the rule for a topic's keys: `--key`, else the field that the configuration names.
+
+    Raises ConfigError when neither says what identifies a record.
+    """
+    field = key or topic.key or row_number
+    if field is None:
+        raise ConfigError(f"topic {name!r} is keyed by the Kafka message key: name the column with --key")
+    is_integer = row_number is not None and (
+        row_number == topic.version or (row_number == topic.key and topic.key_type == "integer")
+    )
+    return Keys(field, row_number, is_integer)
+
+
+class Messages:
+    """Makes messages of rows: objects of their columns, and JSON values as they stand.
+
+    `{"_raw": TEXT, "_key": KEY}` stands for the message of that text, literally, and null for a tombstone.
+    """
+
+    def __init__(self, keys: Keys, max_depth: int) -> None:
+        """Takes where keys come from, and the depth of JSON that a topic takes."""
+        self._keys = keys
+        self._path = split_path(keys.field)
+        self._max_depth = max_depth
+
+    def of(self, row: Row, number: int) -> Message:
+        """Returns the message of a row with a number, from 1. Raises RecordError for a row that cannot be one."""
+        if row.error is not None:
+            raise row.error
+        fields = row.fields
+        if fields is None:
+            fields = self._parsed(row.text or b"")
+            if RAW in fields:
+                return Message(_bytes(fields.get(_RAW_KEY)), _bytes(fields[RAW]))
+        if self._keys.row_number is not None:
+            fields[self._keys.row_number] = number if self._keys.integer_number else str(number)
+        elif row.text is not None:
+            return Message(self._key(fields), row.text)
+        return Message(self._key(fields), orjson.dumps(fields))
+
+    def _parsed(self, text: bytes) -> dict[str, Any]:
+        """Less strict than a decoder: what is JSON is sent, and the pipeline judges the rest."""
+        try:
+            fields = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            fields = None
+        return fields if isinstance(fields, dict) else parse_object(text, self._max_depth)
+
+    def _key(self, fields: dict[str, Any]) -> bytes | None:
+        """A row without a key is sent all the same: the pipeline decides what that means."""
+        value = field_at(fields, self._path)
+        return _bytes(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+class RowDecoder:
+    """Makes records of rows: the same ones that their messages would become."""
+
+    def __init__(self, decoder: RecordDecoder, keys: Keys, topic: TopicConfig, limits: LimitsConfig) -> None:
+        """Takes the topic's decoder, and where its message keys come from."""
+        self._decoder = decoder
+        self._messages = Messages(keys, limits.max_depth)
+        self._max_depth = limits.max_depth
+        # A message counts its key as well. Where that cannot matter, and the key is a field, none is made.
+        self._max_bytes = limits.max_record_bytes - limits.max_key_bytes
+        self._needs_message = topic.key is None or keys.row_number is not None
+
+    def record_of(self, row: Row, number: int, position: Position) -> Record:
+        """Returns the record of a row with a number, from 1. Raises RecordError for a row that can never be one."""
+        if not self._needs_message and row.num_bytes <= self._max_bytes:
+            fields = fields_of(row, self._max_depth)
+            if row.text is None or RAW not in fields:
+                return self._decoder.from_fields(fields, row.num_bytes, position)
+        message = self._messages.of(row, number)
+        return self._decoder.decode(message.key, message.value, position, ())
+
+
+def fields_of(row: Row, max_depth: int) -> dict[str, Any]:
+    """Returns the fields of a row, of JSON as the topic's own parser gives them. Raises RecordError."""
+    if row.error is not None:
+        raise row.error
+    return parse_object(row.text, max_depth) if row.text is not None else row.fields or {}
+
+
+def _bytes(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    return value.encode() if isinstance(value, str) else orjson.dumps(value)

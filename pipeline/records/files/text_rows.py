@@ -1,0 +1,133 @@
+"""Rows of CSV, TSV and JSON files."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from pipeline.errors import Reason, RecordError
+from pipeline.records.files import listing
+from pipeline.records.files.columns import ESCAPED, in_column, num_name_bytes
+from pipeline.records.files.csv_rows import CsvRow, CsvTable
+from pipeline.records.files.filesystems import open_filesystem
+from pipeline.records.files.folders import FolderFields
+from pipeline.records.files.json_rows import JsonArray, JsonText, read_lines
+from pipeline.records.files.listing import FilePart
+from pipeline.records.files.meaning import value_of
+from pipeline.records.files.reading import Reading, Row
+from pipeline.records.files.streams import BLOCK_BYTES, Lines, blocks_from, open_bytes
+from pipeline.records.strict_json import parse_object
+
+RAW = "_raw"
+"""Field of a JSON object that stands for a whole message, see `pipeline.records.files.messages`."""
+
+
+def csv_rows(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
+    """Yields the rows of a CSV or TSV file from a number on. Raises FileFault over its header, else as pyarrow."""
+    table = open_table(part, reading.max_bytes)
+    yield from islice(_CsvFields(part, reading, table.names).rows(table), start, None)
+
+
+def open_table(part: FilePart, max_bytes: int) -> CsvTable:
+    """Opens a CSV or TSV file and reads its header. Raises as `csv_rows`."""
+    lines = Lines(partial(blocks_from, part.uri, part.kind), max_bytes)
+    return CsvTable(lines, part.kind.delimiter, max_bytes)
+
+
+def json_lines(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
+    """Yields the lines of a range of JSON Lines from a number on. Raises as pyarrow."""
+    with _open_lines(part) as (file, begin, end):
+        yield from _json_rows(read_lines(file, begin, end, reading.max_bytes), part, reading, start)
+
+
+def json_values(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
+    """Yields the values of a JSON array from a number on. Raises FileFault over its brackets, else as pyarrow."""
+    values = JsonArray(partial(blocks_from, part.uri, part.kind), reading.max_bytes)
+    yield from _json_rows(iter(values), part, reading, start)
+
+
+@contextmanager
+def _open_lines(part: FilePart) -> Iterator[tuple[io.BufferedReader, int, int | None]]:
+    """Opens the range of a part: a file as `read_lines` wants it, the first byte, and one past the last."""
+    if part.kind.compression is not None:
+        with open_bytes(part.uri, part.kind) as stream:
+            yield io.BufferedReader(stream, BLOCK_BYTES), 0, None
+        return
+    files, path = open_filesystem(part.uri)
+    begin = part.part * listing.RANGE_BYTES
+    with io.BufferedReader(files.open_input_file(path), BLOCK_BYTES) as file:  # pyarrow's own file has no readline
+        file.seek(max(begin - 1, 0))
+        yield file, begin, begin + listing.RANGE_BYTES
+
+
+def _json_rows(values: Iterator[JsonText], part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
+    folders = FolderFields(part.uri, reading)
+    for place, text in islice(values, start, None):
+        if isinstance(text, RecordError):
+            yield Row(place, error=text)
+        elif folders:
+            yield _merged(place, text, folders, reading.max_depth)
+        else:
+            yield Row(place, len(text), text=text)
+
+
+def _merged(place: str, text: bytes, folders: FolderFields, max_depth: int) -> Row:
+    try:
+        fields = parse_object(text, max_depth)
+        if RAW in fields:
+            return Row(place, len(text), text=text)
+        return Row(place, len(text) + folders.num_bytes, folders.beside(fields))
+    except RecordError as error:
+        return Row(place, len(text), error=error)
+
+
+class _CsvFields:
+    """Makes rows of the values of CSV."""
+
+    def __init__(self, part: FilePart, reading: Reading, names: Sequence[str]) -> None:
+        self._needed = reading.needed
+        self._expected = [(name, reading.expected[name]) for name in dict.fromkeys(names) if name in reading.expected]
+        self._kept = [(at, name) for at, name in enumerate(names) if reading.keeps(name)]
+        self._all = list(names) if len(self._kept) == len(names) else None
+        self._folders = FolderFields(part.uri, reading)
+        self._num_bytes = num_name_bytes([name for _, name in self._kept]) + self._folders.num_bytes
+
+    def rows(self, table: CsvTable) -> Iterator[Row]:
+        """Yields the rows of a table."""
+        for row in table:
+            place = f"line {row.line}"
+            try:
+                fields = self._fields(row)
+            except RecordError as error:
+                yield Row(place, row.num_bytes, error=error)
+            else:
+                yield Row(place, row.num_bytes * ESCAPED + self._num_bytes, fields)
+
+    def _fields(self, row: CsvRow) -> dict[str, Any]:
+        values = row.values
+        if isinstance(values, RecordError):
+            raise values
+        if self._all is not None:
+            fields: dict[str, Any] = dict(zip(self._all, values, strict=True))
+        else:
+            fields = {name: values[at] for at, name in self._kept}
+        if row.is_broken:
+            self._drop_broken(fields)
+        for name, expected in self._expected:
+            try:
+                fields[name] = value_of(fields[name], expected)
+            except RecordError as error:
+                raise in_column(name, error) from None
+        return self._folders.beside(fields) if self._folders else fields
+
+    def _drop_broken(self, fields: dict[str, Any]) -> None:
+        """Makes values null that are not UTF-8. Raises RecordError where one is needed."""
+        for name, value in fields.items():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                if name in self._needed:
+                    raise in_column(name, RecordError(Reason.INVALID_ROW, "not UTF-8")) from None
+                fields[name] = None
