@@ -25,7 +25,9 @@ def field_at(fields: dict[str, Any], path: tuple[str, ...]) -> Any:
 
     A field whose own name is the whole path, dots included, wins over a nested one.
     """
-    if len(path) > 1 and (flat := ".".join(path)) in fields:
+    if len(path) == 1:
+        return fields.get(path[0], MISSING)
+    if (flat := ".".join(path)) in fields:
         return fields[flat]
     value: Any = fields
     for name in path:
