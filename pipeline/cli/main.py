@@ -26,6 +26,7 @@ from pipeline.cli.search import search
 from pipeline.cli.serve_config import serve_config
 from pipeline.cli.status import status
 from pipeline.cli.tasks import tasks
+from pipeline.cli.tune import tune
 from pipeline.cli.verify import verify
 from pipeline.errors import ConfigError, RefractError, TransientError
 from pipeline.version import __version__
@@ -47,6 +48,7 @@ app.command()(demo)
 app.command()(produce)
 app.command()(search)
 app.command()(tasks)
+app.command()(tune)
 app.command()(bench)
 app.command()(evaluate)
 app.command()(status)

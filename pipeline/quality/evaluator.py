@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.quality.clustering import find_clusters
 from pipeline.quality.estimates import Estimate, Float64, Resampler
-from pipeline.quality.keywords import predict_from_words
+from pipeline.quality.keywords import Words
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import Neighbours, find_neighbours
 from pipeline.quality.pairs import Side, measure_pair
@@ -25,7 +25,7 @@ from pipeline.quality.report import (
     TaskReport,
     Wording,
 )
-from pipeline.quality.scores import Outcomes, Score, accuracy_replicates, confusion, predict, score
+from pipeline.quality.scores import Outcomes, Tally, confusion, predict, score, v_measure_replicates
 from pipeline.quality.worst import Judged, find_worst
 from pipeline.records.batches import Float32, Int64
 
@@ -82,30 +82,35 @@ class Evaluator:
         self._resampler = Resampler(self._num_texts, replicates=settings.replicates, seed=settings.seed)
         self._tasks: dict[str, _Task] = {}
         self._controls: list[MatrixRow] = []
-        self._words: dict[str, Outcomes | None] = {}
+        self._words: dict[str, Tally | None] = {}
         self._retrieval: list[RetrievalReport] = []
 
     def add_task(self, name: str, label: str, vectors: Float32) -> None:
         """Takes the texts' vectors under a task's instruction, and the label that the task is meant for."""
         space = _Space(self._checked(vectors), self._settings.k)
-        outcomes = {known: space.outcomes(self._labels[known]) for known in self._labels}
-        own = self._labels[label]
+        own, scores, tallies = self._labels[label], [], {}
+        for known in self._labels.values():
+            outcomes = space.outcomes(known)
+            tally = tallies[known.name] = Tally.of(outcomes, self._resampler)
+            clusters = space.clusters(outcomes, self._settings.seed)
+            scores.append(score(known.name, tally, v_measure_replicates(outcomes, clusters, self._resampler)))
         self._tasks[name] = _Task(
             name,
             own,
             vectors,
-            row=MatrixRow(name, Kind.TASK, label, self._scores(outcomes, space)),
+            row=MatrixRow(name, Kind.TASK, label, tuple(scores)),
             judged=Judged(own, own.rows, space.neighbours(own)),
-            accuracy={known: accuracy_replicates(found, self._resampler) for known, found in outcomes.items()},
+            accuracy={known: tally.accuracy for known, tally in tallies.items()},
         )
 
     def add_control(self, name: str, kind: Kind, vectors: Float32, tasks: Sequence[str]) -> None:
         """Takes the texts' vectors under a control, and the tasks that it is one for."""
         space = _Space(self._checked(vectors), self._settings.k)
-        outcomes = {known: space.outcomes(self._labels[known]) for known in self._labels}
-        self._controls.append(MatrixRow(name, kind, None, self._scores(outcomes, None)))
+        tallies = {known: Tally.of(space.outcomes(label), self._resampler) for known, label in self._labels.items()}
+        scores = tuple(score(known, tally, None) for known, tally in tallies.items())
+        self._controls.append(MatrixRow(name, kind, None, scores))
         for task in (self._tasks[known] for known in tasks):
-            accuracy = accuracy_replicates(outcomes[task.label.name], self._resampler)
+            accuracy = tallies[task.label.name].accuracy
             task.controls.append(_compare(name, kind, task.own, accuracy))
             if kind is Kind.NO_INSTRUCTION:
                 task.plain = accuracy
@@ -114,12 +119,14 @@ class Evaluator:
         """Takes the texts' vectors under another wording of a task's instruction."""
         known = self._tasks[task]
         outcomes = _Space(self._checked(vectors), self._settings.k).outcomes(known.label)
-        known.wordings.append(Wording(wording, Estimate.of(accuracy_replicates(outcomes, self._resampler))))
+        known.wordings.append(Wording(wording, Estimate.of(Tally.of(outcomes, self._resampler).accuracy)))
 
     def add_texts(self, texts: Sequence[str]) -> None:
         """Takes the texts themselves, to see what words alone tell of each label."""
+        words = Words(texts, seed=self._settings.seed)
         for name, label in self._labels.items():
-            self._words[name] = predict_from_words(texts, label, seed=self._settings.seed)
+            outcomes = words.predict(label)
+            self._words[name] = None if outcomes is None else Tally.of(outcomes, self._resampler)
 
     def add_retrieval(self, report: RetrievalReport) -> None:
         """Takes what was measured of a retrieval task."""
@@ -170,13 +177,6 @@ class Evaluator:
             raise ValueError("vectors are not finite")
         return vectors
 
-    def _scores(self, outcomes: Mapping[str, Outcomes], space: "_Space | None") -> tuple[Score, ...]:
-        """Returns the scores of each label; with clusters where a space is given."""
-        return tuple(
-            score(name, found, None if space is None else space.clusters(found, self._settings.seed), self._resampler)
-            for name, found in outcomes.items()
-        )
-
     def _label_report(self, label: Label, contradicted: Mapping[str, int]) -> LabelReport:
         return LabelReport(
             label.name,
@@ -201,7 +201,7 @@ class Evaluator:
             own=own,
             confusion=Confusion(task.label.classes, tuple(map(tuple, confusion(outcomes).tolist()))),
             controls=(*task.controls, *others),
-            words=None if words is None else score(task.label.name, words, None, self._resampler),
+            words=None if words is None else score(task.label.name, words, None),
             paraphrases=_paraphrases([Wording(instructions.get(task.name, ""), own.accuracy), *task.wordings]),
         )
 

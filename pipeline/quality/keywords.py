@@ -17,32 +17,36 @@ FOLDS = 5
 """Parts of the texts; each is predicted from the others."""
 
 
-def predict_from_words(texts: Sequence[str], label: Label, *, seed: int, threads: int = 2) -> Outcomes | None:
-    """Returns what TF-IDF and a logistic regression, trained on a label, say of texts they have not seen.
+class Words:
+    """The words of some texts, weighed by how rare they are.
 
-    Words are what the texts' alphabets set apart by blanks and punctuation; for Chinese or Japanese this says little.
-
-    Args:
-        texts: Of every row.
-        label: Its scored rows are predicted.
-        seed: Equal seeds give equal folds.
-        threads: Folds trained at once.
-
-    Returns:
-        None if no word occurs in two texts.
+    Words are what the texts' alphabets set apart by blanks and punctuation; of Chinese or Japanese this says little.
     """
-    rows = label.scored
-    truth = label.codes[rows]
-    try:
-        # Counted over all texts at once: how rare a word is needs no label, so nothing leaks from the folds.
-        words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform([texts[row] for row in rows])
-    except ValueError:
-        return None
-    folds = StratifiedKFold(min(FOLDS, int(np.bincount(truth).max())), shuffle=True, random_state=seed)
-    # SAGA at this tolerance is as accurate on short texts as L-BFGS at its own, in a tenth of the time.
-    model = LogisticRegression(C=10, solver="saga", tol=1e-2, max_iter=100, random_state=seed)
-    with warnings.catch_warnings(), joblib.parallel_config("threading", n_jobs=threads):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message="The least populated class")
-        predicted = cross_val_predict(model, words, truth, cv=folds)
-    return Outcomes(rows, truth, np.asarray(predicted, np.int64), len(label.classes))
+
+    def __init__(self, texts: Sequence[str], *, seed: int, threads: int = 2) -> None:
+        """Counts words. Equal seeds give equal folds; `threads` folds are trained at once."""
+        self._seed = seed
+        self._threads = threads
+        try:
+            # Over all texts at once: how rare a word is needs no label, so nothing leaks from the folds.
+            self._weights = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(texts)
+        except ValueError:
+            self._weights = None
+
+    def predict(self, label: Label) -> Outcomes | None:
+        """Returns what a logistic regression, trained on a label, says of the texts it has not seen.
+
+        The label's scored rows are predicted. Returns None if no word occurs in two texts.
+        """
+        if self._weights is None:
+            return None
+        rows = label.scored
+        truth = label.codes[rows]
+        folds = StratifiedKFold(min(FOLDS, int(np.bincount(truth).max())), shuffle=True, random_state=self._seed)
+        # SAGA at this tolerance is as accurate on short texts as L-BFGS at its own, in a tenth of the time.
+        model = LogisticRegression(C=10, solver="saga", tol=1e-2, max_iter=100, random_state=self._seed)
+        with warnings.catch_warnings(), joblib.parallel_config("threading", n_jobs=self._threads):
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", message="The least populated class")
+            predicted = cross_val_predict(model, self._weights[rows], truth, cv=folds)
+        return Outcomes(rows, truth, np.asarray(predicted, np.int64), len(label.classes))

@@ -61,34 +61,67 @@ def predict(neighbours: Int64, rows: Int64, label: Label) -> Outcomes:
     return Outcomes(rows[judged], codes[judged], predicted[judged], len(label.classes))
 
 
-def accuracy_replicates(outcomes: Outcomes, resampler: Resampler) -> Float64:
-    """Returns the accuracy of each replicate."""
-    return resampler.totals(outcomes.rows, outcomes.correct) / _sizes(outcomes.rows, resampler)
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Outcomes counted over each replicate, by class; what follows from them has one value a replicate."""
+
+    num_texts: int
+    true: Float64
+    """Texts of each class, (num_classes, num_replicates)."""
+    said: Float64
+    """Texts for which each class was predicted."""
+    right: Float64
+    """Texts of each class for which it was predicted."""
+
+    @classmethod
+    def of(cls, outcomes: Outcomes, resampler: Resampler) -> "Tally":
+        """Counts outcomes."""
+        rows, num_classes, right = outcomes.rows, outcomes.num_classes, outcomes.truth == outcomes.predicted
+        return cls(
+            len(rows),
+            true=resampler.counts(rows, outcomes.truth, num_classes),
+            said=resampler.counts(rows, outcomes.predicted, num_classes),
+            right=resampler.counts(rows[right], outcomes.truth[right], num_classes),
+        )
+
+    @property
+    def accuracy(self) -> Float64:
+        """Share of right predictions; NaN where a replicate drew none of the texts."""
+        return _ratio(self.right.sum(axis=0), self.true.sum(axis=0), where_zero=np.nan)
+
+    @property
+    def chance(self) -> Float64:
+        """Accuracy of the same predictions, dealt out at random."""
+        return _ratio((self.true * self.said).sum(axis=0), self.true.sum(axis=0) ** 2, where_zero=np.nan)
+
+    @property
+    def kappa(self) -> Float64:
+        """Cohen's κ: its chance knows how often each class was said."""
+        return _ratio(self.accuracy - self.chance, 1 - self.chance, where_zero=0.0)
+
+    @property
+    def macro_f1(self) -> Float64:
+        """Mean of F1 over the classes of which a replicate holds a text."""
+        f1 = _ratio(2 * self.right, self.true + self.said, where_zero=0.0)
+        return _ratio(f1.sum(axis=0, where=self.true > 0), (self.true > 0).sum(axis=0), where_zero=np.nan)
 
 
-def kappa_replicates(outcomes: Outcomes, resampler: Resampler) -> Float64:
-    """Returns κ of each replicate: Cohen's, whose chance knows how often each class was said."""
-    return _kappa(accuracy_replicates(outcomes, resampler), _chance(outcomes, resampler))
-
-
-def score(name: str, outcomes: Outcomes, clusters: Int64 | None, resampler: Resampler) -> Score:
+def score(name: str, tally: Tally, v_measure: Float64 | None) -> Score:
     """Returns all figures of a set of vectors and a label.
 
     Args:
         name: The label's.
-        outcomes: Of its rows.
-        clusters: A cluster of each of `outcomes.rows`.
-        resampler: Draws of the texts.
+        tally: Of its outcomes.
+        v_measure: By replicate.
     """
-    accuracy, chance = accuracy_replicates(outcomes, resampler), _chance(outcomes, resampler)
     return Score(
         label=name,
-        num_texts=len(outcomes.rows),
-        accuracy=Estimate.of(accuracy),
-        macro_f1=Estimate.of(_macro_f1(outcomes, resampler)),
-        kappa=Estimate.of(_kappa(accuracy, chance)),
-        chance=float(chance[0]),
-        v_measure=None if clusters is None else Estimate.of(v_measure_replicates(outcomes, clusters, resampler)),
+        num_texts=tally.num_texts,
+        accuracy=Estimate.of(tally.accuracy),
+        macro_f1=Estimate.of(tally.macro_f1),
+        kappa=Estimate.of(tally.kappa),
+        chance=float(tally.chance[0]),
+        v_measure=None if v_measure is None else Estimate.of(v_measure),
     )
 
 
@@ -118,32 +151,6 @@ def confusion(outcomes: Outcomes) -> Int64:
     return table
 
 
-def _macro_f1(outcomes: Outcomes, resampler: Resampler) -> Float64:
-    """Classes that a replicate holds no text of do not count in it."""
-    rows, num_classes, right = outcomes.rows, outcomes.num_classes, outcomes.truth == outcomes.predicted
-    true = resampler.counts(rows, outcomes.truth, num_classes)
-    said = resampler.counts(rows, outcomes.predicted, num_classes)
-    both = resampler.counts(rows[right], outcomes.truth[right], num_classes)
-    f1 = _ratio(2 * both, true + said, where_zero=0.0)
-    return _ratio(f1.sum(axis=0, where=true > 0), (true > 0).sum(axis=0), where_zero=np.nan)
-
-
-def _chance(outcomes: Outcomes, resampler: Resampler) -> Float64:
-    true = resampler.counts(outcomes.rows, outcomes.truth, outcomes.num_classes)
-    said = resampler.counts(outcomes.rows, outcomes.predicted, outcomes.num_classes)
-    return _ratio((true * said).sum(axis=0), true.sum(axis=0) ** 2, where_zero=np.nan)
-
-
-def _kappa(accuracy: Float64, chance: Float64) -> Float64:
-    return _ratio(accuracy - chance, 1 - chance, where_zero=0.0)
-
-
-def _sizes(rows: Int64, resampler: Resampler) -> Float64:
-    """Texts of each replicate, NaN where it drew none of them."""
-    sizes = resampler.totals(rows, np.ones(len(rows), np.float32))
-    return np.where(sizes > 0, sizes, np.nan)
-
-
 def _entropy(counts: Float64) -> Float64:
     """Entropy in nats of the shares that each column's counts make."""
     total = np.maximum(counts.sum(axis=0), 1)
@@ -152,6 +159,7 @@ def _entropy(counts: Float64) -> Float64:
 
 
 def _ratio(over: Float64, under: Float64, *, where_zero: float) -> Float64:
+    is_zero = np.abs(under) < 1e-12  # noqa: PLR2004 - zero but for rounding
     found = np.full(np.shape(over), where_zero)
-    np.divide(over, under, out=found, where=np.abs(under) > 1e-12)  # noqa: PLR2004 - zero but for rounding
+    np.divide(over, under, out=found, where=~is_zero)
     return found

@@ -28,27 +28,29 @@ def frame(instruction: str) -> list[str]:
     return [words.format(instruction=asked) for words in FRAMES]
 
 
-def read_wordings(path: Path, tree: Any, tasks: Sequence[str]) -> dict[str, list[str]]:
+def read_wordings(
+    path: Path, tree: Any, tasks: Sequence[str], *, option: str = "--paraphrases"
+) -> dict[str, list[str]]:
     """Returns the wordings of each task.
 
     Args:
         path: Of the file, for messages.
         tree: What the file holds: a mapping of a task to a list of wordings.
         tasks: Names there are.
+        option: Which gave the file, for messages.
 
     Raises:
         ConfigError: The file holds something else, or names an unknown task.
     """
     if not isinstance(tree, Mapping) or not tree:
-        raise ConfigError(f"--paraphrases {path}: expected a mapping of a task to a list of wordings")
+        raise ConfigError(f"{option} {path}: expected a mapping of a task to a list of wordings")
     for name, wordings in tree.items():
         if name not in tasks:
             raise ConfigError(
-                f"--paraphrases {path}: no task {name!r} is evaluated.{nearest(str(name), tasks)} "
-                f"Tasks: {', '.join(tasks)}"
+                f"{option} {path}: no task {name!r} is evaluated.{nearest(str(name), tasks)} Tasks: {', '.join(tasks)}"
             )
         if not isinstance(wordings, list) or not wordings or not all(_is_wording(one) for one in wordings):
-            raise ConfigError(f"--paraphrases {path}: {name}: expected a list of wordings, each a text")
+            raise ConfigError(f"{option} {path}: {name}: expected a list of wordings, each a text")
     return {name: [str(one) for one in wordings] for name, wordings in tree.items()}
 
 

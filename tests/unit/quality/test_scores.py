@@ -6,16 +6,18 @@ from sklearn import metrics
 
 from pipeline.quality.clustering import find_clusters
 from pipeline.quality.estimates import Resampler
-from pipeline.quality.keywords import predict_from_words
+from pipeline.quality.keywords import Words
 from pipeline.quality.neighbours import find_neighbours
 from pipeline.quality.scores import (
     Outcomes,
+    Score,
+    Tally,
     confusion,
-    kappa_replicates,
     predict,
     score,
     v_measure_replicates,
 )
+from pipeline.records.batches import Int64
 from tests.unit.quality.made import around, label, noise
 
 ROWS = np.arange(300)
@@ -30,8 +32,13 @@ def resampler(replicates: int = 20) -> Resampler:
     return Resampler(300, replicates=replicates, seed=0)
 
 
+def figures(outcomes: Outcomes, clusters: Int64 | None = None) -> Score:
+    v_measure = None if clusters is None else v_measure_replicates(outcomes, clusters, resampler())
+    return score("l", Tally.of(outcomes, resampler()), v_measure)
+
+
 def test_figures_are_those_of_the_reference() -> None:
-    found = score("l", OUTCOMES, CLUSTERS, resampler())
+    found = figures(OUTCOMES, CLUSTERS)
     assert found.accuracy.value == pytest.approx(metrics.accuracy_score(TRUTH, SAID))
     assert found.macro_f1.value == pytest.approx(metrics.f1_score(TRUTH, SAID, average="macro"))
     assert found.kappa.value == pytest.approx(metrics.cohen_kappa_score(TRUTH, SAID))
@@ -45,7 +52,7 @@ def test_each_replicate_is_the_reference_on_texts_repeated_as_drawn() -> None:
     times = draws.counts(ROWS, ROWS, 300).astype(int)
     for replicate in (1, 7, 20):
         drawn = np.repeat(ROWS, times[:, replicate])
-        kappa = kappa_replicates(OUTCOMES, draws)[replicate]
+        kappa = Tally.of(OUTCOMES, draws).kappa[replicate]
         assert kappa == pytest.approx(metrics.cohen_kappa_score(TRUTH[drawn], SAID[drawn]))
 
 
@@ -60,7 +67,7 @@ def test_v_measures_of_resamples_are_the_references_moved_to_that_of_the_texts()
 
 def test_always_the_same_answer_has_no_kappa_whatever_its_accuracy() -> None:
     truth = np.where(ROWS < 270, 0, 1)
-    found = score("l", Outcomes(ROWS, truth, np.zeros(300, np.int64), 2), None, resampler())
+    found = figures(Outcomes(ROWS, truth, np.zeros(300, np.int64), 2))
     assert found.accuracy.value == 0.9
     assert found.kappa.value == 0
     assert found.v_measure is None
@@ -73,9 +80,9 @@ def test_confusion_counts_truth_by_prediction() -> None:
 def test_a_text_is_judged_by_the_others() -> None:
     known = label("l", TRUTH)
     near = predict(find_neighbours(around(known.codes), 5).rows, ROWS, known)
-    assert score("l", near, None, resampler()).accuracy.value == 1
+    assert figures(near).accuracy.value == 1
     far = predict(find_neighbours(noise(300), 5).rows, ROWS, known)
-    assert abs(score("l", far, None, resampler()).kappa.value) < 0.12
+    assert abs(figures(far).kappa.value) < 0.12
 
 
 def test_unlabelled_rows_have_no_say_and_lone_rows_are_not_judged() -> None:
@@ -98,29 +105,29 @@ def test_clusters_are_found_by_seed_and_never_more_than_rows() -> None:
 
 def test_words_tell_a_label_that_is_in_the_words() -> None:
     known = label("l", TRUTH)
-    found = predict_from_words([f"word{code} and others" for code in TRUTH], known, seed=0)
+    found = Words([f"word{code} and others" for code in TRUTH], seed=0).predict(known)
     assert found is not None
-    assert score("l", found, None, resampler()).accuracy.value == 1
-    shuffled = predict_from_words([f"word{code}" for code in SAID[RANDOM.permutation(300)]], known, seed=0)
+    assert figures(found).accuracy.value == 1
+    shuffled = Words([f"word{code}" for code in SAID[RANDOM.permutation(300)]], seed=0).predict(known)
     assert shuffled is not None
-    assert abs(score("l", shuffled, None, resampler()).kappa.value) < 0.15
+    assert abs(figures(shuffled).kappa.value) < 0.15
 
 
 def test_words_are_predicted_from_texts_that_were_not_trained_on() -> None:
     # Each text has a word that only it and one of another class have: learnt by heart, it would give the answer away.
     codes = np.repeat(np.arange(2), 50)
     texts = [f"pair{row % 50}" for row in range(100)]
-    found = predict_from_words(texts, label("l", codes), seed=0)
+    found = Words(texts, seed=0).predict(label("l", codes))
     assert found is not None
     assert found.correct.mean() < 0.5
 
 
 def test_texts_without_words_in_common_say_nothing() -> None:
-    assert predict_from_words([f"only{row}" for row in range(300)], label("l", TRUTH), seed=0) is None
+    assert Words([f"only{row}" for row in range(300)], seed=0).predict(label("l", TRUTH)) is None
 
 
 def test_words_of_thin_classes_are_judged_too() -> None:
     codes = np.array([0] * 20 + [1] * 3)
-    found = predict_from_words([f"word{code}" for code in codes], label("l", codes), seed=0)
+    found = Words([f"word{code}" for code in codes], seed=0).predict(label("l", codes))
     assert found is not None
     assert found.rows.tolist() == list(range(23))
