@@ -87,7 +87,7 @@ def test_any_interleaving_of_live_records_and_file_rows_ends_with_the_newest(app
     chance = random.Random(SEED)
     journal = app.journal
     path = tmp_path / "rows.parquet"
-    write_rows(path, rows_of(journal, chance, path.name))
+    write_rows(path, rows_of(journal, chance, path))
     address = ray.get_runtime_context().gcs_address
     log = tmp_path / "log"
     options = ["--topic", journal.tickets, "--share", "--address", address]

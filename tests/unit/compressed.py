@@ -39,7 +39,7 @@ def compressed(codec: str, first_offset: int, *values: bytes, magic: int = 2) ->
 class RawName(str):
     """A header's name as other clients may send it: any bytes."""
 
-    __slots__ = ("raw",)
+    raw: bytes
 
     def __new__(cls, raw: bytes) -> Self:
         made = super().__new__(cls, raw.decode(errors="replace"))
