@@ -92,7 +92,10 @@ class RunningApp:
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """All tasks by name, with their physical collections."""
-        return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
+        return bind_tasks(
+            self.config,
+            {name: identify(model, self.config.tasks_of(name)) for name, model in self.config.models.items()},
+        )
 
     def store(self) -> PointReader:
         """Returns the app's store, for reading: through its owner where it is embedded."""

@@ -15,6 +15,16 @@ FINGERPRINT_PREFIX = 10
 
 
 @dataclass(frozen=True, slots=True)
+class HeadIdentity:
+    """What a task's head is, as far as vectors go."""
+
+    dimension: int
+    """Width of what it makes, before any truncation."""
+    digest: str
+    """sha256, hex, of its weights."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelIdentity:
     """What a model is, as far as vectors go. Found by the engine from the model's files, without loading weights."""
 
@@ -22,6 +32,8 @@ class ModelIdentity:
     """Width of the model's own vectors, before any truncation."""
     parts: Mapping[str, str]
     """Everything else that decides a vector: weights, adapter, template, pooling, tokenizer …, by name."""
+    heads: Mapping[str, HeadIdentity] = field(default_factory=dict)
+    """Task -> its head, for the tasks that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +72,15 @@ class Task:
 def bind_task(
     name: str, config: TaskConfig, model: ModelIdentity, payload: Mapping[str, PayloadField] | None = None
 ) -> Task:
-    """Returns the task with its dimension and fingerprint; `payload` is what `Config.payload_of` says of it."""
-    dimension = config.dimension or model.dimension
+    """Returns the task with its dimension and fingerprint; `payload` is what `Config.payload_of` says of it.
+
+    Raises:
+        ValueError: the task has a head that `model` does not know, because it was identified without its tasks.
+    """
+    head = model.heads.get(name)
+    if config.head is not None and head is None:
+        raise ValueError(f"tasks.{name}.head: the model was identified without it")
+    dimension = config.dimension or (model.dimension if head is None else head.dimension)
     decides = {
         "instruction": config.instruction,
         "query_instruction": config.query_instruction,
@@ -70,6 +89,8 @@ def bind_task(
         "max_tokens": config.max_tokens,
         "model": dict(model.parts),
     }
+    if head is not None:
+        decides["head"] = head.digest
     digest = hashlib.sha256(orjson.dumps(decides, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return Task(name, config, dimension, digest, payload or {})
 

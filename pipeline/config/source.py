@@ -79,6 +79,13 @@ class TopicConfig(Section):
         description="Records of topics with one key space share their points: an equal key is the same record, and "
         "its newest version wins. Absent: the topic's name, so that two topics never overwrite each other.",
     )
+    kafka_key: Literal["text", "json", "int32", "int64"] | None = Field(
+        None,
+        description="How the Kafka message key spells the key. text: as UTF-8. json: a JSON string or integer, or an "
+        "object that has it at the path `key`, as Kafka Connect's JsonConverter writes. int32, int64: big-endian, as "
+        "Kafka's own serializers write. Absent: text, but where `key` names a field a null value whose Kafka key looks "
+        "like JSON or binary is a dead letter, because it would delete nothing.",
+    )
     binary_key: bool = Field(False, description="Kafka keys are not text: use their bytes, as hex.")
     text: str = Field(
         min_length=1,
@@ -97,8 +104,9 @@ class TopicConfig(Section):
     version_type: Literal["integer", "time"] | None = Field(
         None,
         description="integer: `version` counts, and a null value must carry its version in the header "
-        "refract-version. time: `version` is RFC 3339 or milliseconds, and a null value's is Kafka's timestamp. "
-        "Absent: both pass, and a null value needs the header.",
+        "refract-version. time: `version` is RFC 3339, kept in microseconds, or an integer of milliseconds, and "
+        "a null value's is Kafka's timestamp. Absent: integers and RFC 3339 times, the latter in milliseconds, and a "
+        "null value needs the header.",
     )
     generation: int = Field(
         0,
@@ -182,6 +190,10 @@ class TopicConfig(Section):
             raise ValueError("binary_key speaks of the Kafka key, but `key` names a field; drop one of them")
         if self.binary_key and self.key_type == "integer":
             raise ValueError("binary_key takes bytes as they are; drop key_type: integer")
+        if self.binary_key and self.kafka_key is not None:
+            raise ValueError("binary_key takes bytes as they are; drop kafka_key")
+        if self.kafka_key in {"int32", "int64"} and self.key_type != "integer":
+            raise ValueError(f"kafka_key {self.kafka_key} spells integers; set key_type: integer")
         if self.version_type is not None and self.version is None:
             raise ValueError("version_type speaks of the field `version`, which is not given")
         return self

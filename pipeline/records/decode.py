@@ -22,6 +22,7 @@ from pipeline.records.values import (
     canonical_kafka_key,
     canonical_key,
     field_at,
+    tombstone_version,
     version_of,
 )
 
@@ -153,20 +154,30 @@ class TopicDecoder:
         self._check_schema(fields)
         canonical = self._check_key(self._key(key, fields))
         version = self._version(fields, position, headers)
+        misspelt = key is not None and self._is_misspelt(key, canonical)
         if self._marked_deleted(fields):
-            return self._delete(canonical, version, position)
+            return self._delete(canonical, version, position, misspelt=misspelt)
         text = self._template.fill(fields)
         if text is None:
             if self._config.on_empty_text == "delete":
-                return self._delete(canonical, version, position)
+                return self._delete(canonical, version, position, misspelt=misspelt)
             raise RecordError(Reason.TEXT_EMPTY, "nothing but white space")
         self._check_text(text, num_value_bytes)
         payload, dropped = self._payload.read(fields, headers, position)
-        self._add_system_fields(payload, canonical, position)
-        return Record(canonical, version, text, payload, position, tuple(dropped))
+        stored = self._add_system_fields(payload, canonical, position)
+        return Record(canonical, version, text, stored, position, misspelt, tuple(dropped))
 
-    def _delete(self, key: str, version: int, position: Position) -> Record:
-        return Record(key, version, None, self._add_system_fields({}, key, position), position)
+    def _delete(self, key: str, version: int, position: Position, *, misspelt: bool = False) -> Record:
+        return Record(key, version, None, self._add_system_fields({}, key, position), position, misspelt)
+
+    def _is_misspelt(self, kafka_key: bytes, canonical: str) -> bool:
+        """Whether the Kafka key, which a null value would come with, spells another key than the field."""
+        if self._key_path is None:
+            return False
+        try:
+            return canonical_kafka_key(kafka_key, self._config) != canonical
+        except RecordError:
+            return True
 
     def _add_system_fields(self, payload: dict[str, Any], key: str, position: Position) -> dict[str, Any]:
         payload["_key"] = key
@@ -174,7 +185,7 @@ class TopicDecoder:
         return payload
 
     def _kafka_key(self, key: bytes | None) -> str:
-        return canonical_kafka_key(key, self._config.key_type, binary=self._config.binary_key)
+        return canonical_kafka_key(key, self._config)
 
     def _key(self, key: bytes | None, fields: dict[str, Any]) -> str:
         if self._key_path is None:
@@ -208,9 +219,9 @@ class TopicDecoder:
         if self._version_path is None:
             return self._offset_version(position, headers)
         if given := carried(headers, VERSION_HEADER):
-            return version_of(decimal(given[-1]), self._config.version_type, self._latest_ms())
+            return tombstone_version(decimal(given[-1]), self._config.version_type, self._latest_ms())
         if self._config.version_type == "time" and position.timestamp_ms >= 0:
-            return version_of(position.timestamp_ms, "time", self._latest_ms())
+            return tombstone_version(position.timestamp_ms, "time", self._latest_ms())
         raise RecordError(
             Reason.VERSION_MISSING,
             f"a null value has no field {self._config.version}: send the header {VERSION_HEADER}, "

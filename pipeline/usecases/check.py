@@ -148,7 +148,7 @@ def _models(
         if not _tasks_fit(name, model, tasks, report, offline=offline):
             continue
         with report.catching(f"models.{name}"):
-            identities[name] = identify(model)
+            identities[name] = identify(model, tasks)
             if tasks:
                 prompters[name] = load_prompter(model, tasks)
     return identities, prompters

@@ -36,10 +36,10 @@ def compressed(codec: str, first_offset: int, *values: bytes, magic: int = 2) ->
     return bytes(builder.buffer())
 
 
-class RawName(str):
+class RawName(str):  # noqa: SLOT000 - a subclass of str has no room for slots with values
     """A header's name as other clients may send it: any bytes."""
 
-    __slots__ = ("raw",)
+    raw: bytes
 
     def __new__(cls, raw: bytes) -> Self:
         made = super().__new__(cls, raw.decode(errors="replace"))

@@ -42,7 +42,7 @@ def test_a_carrier_that_seems_lost_is_killed_before_another_one_starts(
 ) -> None:
     ray = Carriers(error)
     for name in ("remote", "kill", "get"):
-        monkeypatch.setattr(backfill_run.ray, name, getattr(ray, name))
+        monkeypatch.setattr(f"actors.backfill_run.ray.{name}", getattr(ray, name))
     monkeypatch.setattr(backfill_run, "_done", list)
     run = BackfillRun.__new__(BackfillRun)
     run._config = SimpleNamespace(ray=SimpleNamespace(ingestor_cpus=1))  # type: ignore[assignment]

@@ -48,7 +48,7 @@ def test_payload_values_left_out_are_counted_by_field() -> None:
     observer = IngestObserver(IngestMetrics(registry), wall_clock=lambda: NOW_S)
     tracker.assign(BUSY)
     plain = _delivery(tracker, BUSY, NOW_S)
-    record = Record("s:a", 1, "x", {}, plain.position, ("size", "created"))
+    record = Record("s:a", 1, "x", {}, plain.position, dropped=("size", "created"))
     observer.received([plain, replace(plain, record=record), replace(plain, record=record)])
     counted = {
         field: registry.get_sample_value("refract_payload_values_dropped_total", {"topic": "busy", "field": field})
