@@ -42,6 +42,9 @@ class IngestMetrics:
         self.misspelt_keys = counter(
             "refract_kafka_keys_misspelt", "Records whose Kafka key spells another key than their field.", TOPIC
         )
+        self.payload_dropped = counter(
+            "refract_payload_values_dropped", "Payload values left out: they do not fit their type.", (*TOPIC, "field")
+        )
         self.embedded = counter("refract_records_embedded", "Records embedded.", TASK)
         self.written = counter("refract_points_written", "Points written, tombstones not counted.", TASK)
         self.deleted = counter("refract_points_deleted", "Tombstones written.", TASK)
