@@ -165,7 +165,7 @@ class TopicDecoder:
         self._check_text(text, num_value_bytes)
         payload, dropped = self._payload.read(fields, headers, position)
         stored = self._add_system_fields(payload, canonical, position)
-        return Record(canonical, version, text, stored, position, misspelt, tuple(dropped))
+        return Record(canonical, version, text, stored, position, is_key_misspelt=misspelt, dropped=tuple(dropped))
 
     def _delete(self, key: str, version: int, position: Position, *, misspelt: bool = False) -> Record:
         return Record(key, version, None, self._add_system_fields({}, key, position), position, misspelt)
