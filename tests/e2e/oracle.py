@@ -29,6 +29,12 @@ from tests.e2e.differences import Difference, Harm, State, difference_of, told
 VERSION_0 = 1_700_000_000_000
 """Version 0 of the tests' tickets: versions are times in milliseconds, and one in the future is refused."""
 
+
+def stored_version(version: int) -> int:
+    """Returns a ticket's version as it is stored: a time in microseconds."""
+    return (VERSION_0 + version) * 1_000
+
+
 PAGE = 1_000
 
 
@@ -111,7 +117,7 @@ class Journal:
             key.encode(),
             orjson.dumps(value),
             key=key,
-            version=VERSION_0 + version,
+            version=stored_version(version),
             text=None if deleted else text,
             payload={} if deleted else payload,
         )
@@ -119,8 +125,8 @@ class Journal:
 
     def null_value(self, key: str, version: int) -> None:
         """Sends Kafka's own delete; its timestamp is its version."""
-        version += VERSION_0
-        self._send(self.tickets, key.encode(), None, timestamp_ms=version, key=key, version=version)
+        stamp, stored = VERSION_0 + version, stored_version(version) + 999
+        self._send(self.tickets, key.encode(), None, timestamp_ms=stamp, key=key, version=stored)
 
     def event(self, key: str, message: str | None) -> None:
         """Sends to `events`, whose records carry no version: the later offset is newer. None deletes."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_a_fragment_whose_flush_failed_is_not_through_and_may_be_carried_again(t
 
 
 def test_a_fragment_whose_source_went_away_is_carried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_given: object, **_named: object) -> Any:
+    def away(*_given: object) -> Iterator[list[Delivery]]:
         yield from ()
         raise TransientError("no answer from the brokers")
 

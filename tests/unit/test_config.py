@@ -273,6 +273,8 @@ def test_a_topic_may_name_another_ones_key_space() -> None:
         ({"schema_version": {"field": "v"}}, "exactly `field` and `max`"),
         ({"key": ABSENT, "binary_key": True, "key_type": "integer"}, "drop key_type: integer"),
         ({"binary_key": True}, "drop one of them"),
+        ({"key": ABSENT, "binary_key": True, "kafka_key": "json"}, "drop kafka_key"),
+        ({"kafka_key": "int64"}, "set key_type: integer"),
         ({"version": ABSENT}, "version_type speaks of the field `version`"),
         ({"payload": ["a"], "payload_headers": ["a"]}, "payload"),
     ],

@@ -1,12 +1,15 @@
 """One batch, from delivery to finished: dedupe, embed, write, dead-letter, and only then finish."""
 
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError, TransientError, UnknownOutcomeError
+from pipeline.live.conflicts import Conflicts
 from pipeline.live.observer import IngestObserver
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.refractor import Refractor
@@ -102,6 +105,37 @@ def test_older_version_is_stored_when_the_newer_one_of_its_batch_is_dead_lettere
     assert [letter.position.offset for letter in bench.letters.letters] == [2]
     assert bench.sample("refract_points_stale_total", task="urgency") == 1
     assert bench.tracker.advance().offsets == {bench.source.partition: 4}
+
+
+def test_records_of_one_version_that_differ_are_counted_also_across_batches(bench: Bench) -> None:
+    again = record("a", 5, "first", offset=7)
+    with capture_logs() as logs:
+        bench.process(record("a", 5, "first"), record("b", 5, "x"))
+        bench.process(again, record("b", 6, "y"))
+        assert bench.sample("refract_version_conflicts_total") == 0
+        bench.process(record("a", 5, "second"))
+        bench.process(replace(record("b", 6, "y"), payload={"team": "z"}), record("a", 4, "older"))
+    assert bench.sample("refract_version_conflicts_total") == 2
+    assert [entry["event"][:40] for entry in logs if "differ" in entry["event"]] == [
+        "Records of one key and version differ: t"
+    ]
+
+
+def test_memory_of_versions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.live.conflicts.REMEMBERED_KEYS", 3)
+    conflicts = Conflicts()
+    for number in range(9):
+        assert conflicts.count([(bytes([number]), record("k", 1, "x"))]) == 0
+    assert conflicts.count([(bytes([number]), record("k", 1, "y")) for number in range(9)]) == 3
+
+
+def test_kafka_keys_that_spell_other_keys_are_counted_and_told_once(bench: Bench) -> None:
+    odd = [replace(record(key, 1), is_key_misspelt=key != "c") for key in "abc"]
+    with capture_logs() as logs:
+        bench.process(*odd)
+        bench.process(*odd)
+    assert bench.sample("refract_kafka_keys_misspelt_total") == 4
+    assert len([entry for entry in logs if "kafka_key" in entry["event"]]) == 1
 
 
 @pytest.mark.parametrize(("space", "num_points"), [("chat", 2), ("tickets", 1)])
