@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs bench mutants simulate slow faults soak clean
+.PHONY: help demo model test check docs bench mutants simulate slow faults soak clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,8 @@ help:
 	@echo 'make demo    streams a demo set of tickets through the pipeline and searches them'
 	@echo '             on your data: make demo DATA=my.csv TEXT="{title} {body}" KEY=id'
 	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
-	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
+	@echo 'make model   trains the adapter of the demo again, in var/model: about half an hour on two cores'
+	@echo 'make test    runs every test with coverage; fetches a Kafka broker and two models the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
 	@echo 'make docs    writes the generated parts of docs/ again'
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json: about two hours, or BENCHMARKS="live freshness"'
@@ -74,6 +75,14 @@ demo: $(VENV)/.installed-demo
 	@$(BIN)/refract demo $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} $${KEY:+--key "$$KEY"} \
 	  $${BOOTSTRAP_SERVERS:+--bootstrap-servers "$$BOOTSTRAP_SERVERS"}
 
+# Started again after an interruption, it continues.
+STEPS ?= 400
+
+model: $(VENV)/.installed-demo $(VENV)/.installed-tune
+	@$(BIN)/refract tune pipeline/demo/model.yaml pipeline/demo/training --tasks urgency,issue,tone,wish \
+	  --wordings pipeline/demo/wordings.json --method lora --steps $(STEPS) --learning-rate 1e-3 \
+	  --base-name sentence-transformers/all-MiniLM-L6-v2 --output var/model
+
 check: $(VENV)/.installed-dev
 	@echo 'make: ruff';          $(BIN)/ruff check .
 	@echo 'make: ruff format';   $(BIN)/ruff format --check .
@@ -84,6 +93,7 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	@echo 'make: Kafka broker';  infra/kafka.sh fetch
+	@echo 'make: real weights';  infra/weights.sh fetch >/dev/null || echo 'make: their tests will be skipped'
 	@$(BIN)/coverage erase
 	@echo 'make: every test';    COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet

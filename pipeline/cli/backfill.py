@@ -53,12 +53,11 @@ def backfill(
     Versions decide, so it may run before, after and beside live traffic. An embedded store belongs to one process: stop
     the app first, or use --share.
     """
-    from pipeline.config.load import ConfigTree
     from pipeline.context import Context
     from pipeline.usecases.backfill import BackfillRequest, backfill_status
     from pipeline.usecases.backfill import backfill as run_backfill
 
-    context = Context(ConfigTree.read(config))
+    context = Context.open(config)
     if (to is Target.PARQUET) != (output is not None):
         raise ConfigError("--to parquet needs --output FOLDER, and --output needs --to parquet")
     request = BackfillRequest(inputs or [], topic, tasks.split(",") if tasks else None, output, share)

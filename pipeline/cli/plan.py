@@ -33,11 +33,10 @@ def plan(
     into a store that is thrown away.
     """
     from actors.backfill_run import RayExecutor
-    from pipeline.config.load import ConfigTree
     from pipeline.context import Context
     from pipeline.usecases.estimate import EstimateRequest, estimate_backfill
 
-    context = Context(ConfigTree.read(config))
+    context = Context.open(config)
     request = EstimateRequest(inputs, topic, tasks.split(",") if tasks else None, sample)
     with BackfillView() as view:
         report = estimate_backfill(context, request, RayExecutor(address or context.config.ray.address), view)

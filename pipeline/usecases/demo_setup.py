@@ -21,6 +21,7 @@ from pipeline.config.source import PLACEHOLDER
 from pipeline.errors import ConfigError
 from pipeline.records.files.messages import Keys, keys_of
 from pipeline.records.files.topic_files import TopicFiles, first_value
+from pipeline.records.values import MICROS_PER_MS
 from pipeline.usecases.produce import FileMessages, pace, send_records
 from pipeline.usecases.running import Note
 
@@ -153,7 +154,7 @@ def _newest(path: Path) -> dict[str, tuple[int, bool]]:
         row = orjson.loads(line)
         if "_raw" in row:
             continue
-        version = (int(row["updated_at"]), row["status"] == "deleted")
+        version = (int(row["updated_at"]) * MICROS_PER_MS, row["status"] == "deleted")
         newest[row["id"]] = max(newest.get(row["id"], version), version)
     return newest
 

@@ -174,6 +174,9 @@ REPORTS = (
     "pipeline.compare.report.RepairReport",
     "pipeline.compare.report.RepairedTask",
     "pipeline.usecases.check.CheckReport",
+    "pipeline.usecases.evaluate.EvaluateRequest",
+    "pipeline.usecases.evaluate.EvaluateReport",
+    "pipeline.quality.report.Evaluation",
     "pipeline.usecases.produce.ProduceRequest",
     "pipeline.usecases.produce.ProduceReport",
 )

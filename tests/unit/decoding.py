@@ -27,7 +27,7 @@ def decoder(limits: dict[str, int] | None = None, **topic: Any) -> RecordDecoder
 
 def decode(
     value: bytes | None,
-    kafka_key: bytes | None = b"k",
+    message_key: bytes | None = b"k",
     headers: list[tuple[str, bytes | None]] | None = None,
     timestamp_ms: int = NOW_MS,
     limits: dict[str, int] | None = None,
@@ -35,7 +35,7 @@ def decode(
 ) -> Record:
     """Decodes one message at tickets[2]@41."""
     position = Position("tickets", 2, 41, timestamp_ms)
-    return decoder(limits, **topic).decode(kafka_key, value, position, headers or [])
+    return decoder(limits, **topic).decode(message_key, value, position, headers or [])
 
 
 def body(**fields: Any) -> bytes:

@@ -51,7 +51,8 @@ def test_rows_come_in_the_order_of_the_texts_and_are_those_of_the_task(config: d
     texts = ["one", "two", "three"]
     with Session.of(config) as refract:
         rows = refract.embed("urgency", texts)
-        assert (rows.shape, rows.dtype) == ((3, 384), np.float32)
+        assert rows.shape == (3, 384)
+        assert rows.dtype == np.float32
         assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
         assert np.array_equal(refract.embed("urgency", texts[::-1]), rows[::-1])
         assert not np.allclose(refract.embed("technical_issue", texts), rows)

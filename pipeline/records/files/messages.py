@@ -14,7 +14,7 @@ from pipeline.records.files.reading import Row
 from pipeline.records.files.text_rows import RAW
 from pipeline.records.record import Position, Record
 from pipeline.records.strict_json import parse_object
-from pipeline.records.values import field_at
+from pipeline.records.values import field_at, kafka_key_of
 
 _RAW_KEY = "_key"
 
@@ -38,6 +38,8 @@ class Keys:
     """Field that gets the row's number, from 1, where the file has no identifier of its own."""
     integer_number: bool = False
     """Whether that number is sent as an integer, not as a text."""
+    spelling: str | None = None
+    """The topic's `kafka_key`."""
 
 
 def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: str | None = None) -> Keys:
@@ -51,7 +53,7 @@ def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: s
     is_integer = row_number is not None and (
         row_number == topic.version or (row_number == topic.key and topic.key_type == "integer")
     )
-    return Keys(field, row_number, is_integer)
+    return Keys(field, row_number, is_integer, topic.kafka_key)
 
 
 class Messages:
@@ -92,7 +94,9 @@ class Messages:
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
         value = field_at(fields, self._path)
-        return _bytes(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
+        return kafka_key_of(value, self._keys.spelling)
 
 
 class RowDecoder:
