@@ -220,6 +220,11 @@ def _aliases(aliases: dict[str, str]) -> Any:
     return qdrant.ListAliasesResponse(aliases=described)
 
 
+def _params(shown: str) -> Any:
+    """Returns an index's parameters from their hex; None where it was built without any."""
+    return qdrant.PayloadIndexParams.FromString(bytes.fromhex(shown)) if shown else None
+
+
 def _info(found: Collection) -> Any:
     settings = found.settings
     with found.lock:
@@ -246,7 +251,7 @@ def _info(found: Collection) -> Any:
     schema = {
         path: qdrant.PayloadSchemaInfo(
             data_type=qdrant.PayloadSchemaType.Value(kind.removeprefix("FieldType")),
-            params=qdrant.PayloadIndexParams.FromString(bytes.fromhex(settings.get("index_params", {}).get(path, ""))),
+            params=_params(settings.get("index_params", {}).get(path, "")),
             points=shard.points_count,
         )
         for path, kind in settings["indexes"].items()

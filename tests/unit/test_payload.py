@@ -8,9 +8,11 @@ from pydantic import ValidationError
 from pipeline.config.app import LimitsConfig
 from pipeline.config.payload import TYPES
 from pipeline.config.source import TopicConfig
-from pipeline.errors import Reason, RecordError
+from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.payload import PayloadReader
 from pipeline.records.record import Position
+from pipeline.tasks import ModelIdentity, bind_tasks
+from tests.config_trees import parsed
 
 HERE = Position("tickets", 0, 7, -1)
 
@@ -114,3 +116,16 @@ def test_a_value_is_converted_where_nothing_is_lost(type_name: str, value: Any, 
 def test_null_fits_every_type_and_an_absent_field_is_not_stored(type_name: str) -> None:
     assert read({"field": type_name}, {"field": None}, on_bad_payload="dead_letter") == ({"field": None}, [])
     assert read({"field": type_name}, {}, on_bad_payload="dead_letter") == ({}, [])
+
+
+def test_topics_that_share_a_task_store_a_field_of_one_name_with_one_type() -> None:
+    other = {"key": "id", "text": "{body}", "tasks": ["urgency"]}
+    topics = {"a": {**other, "payload": {"size": "integer"}}, "b": {**other, "payload": {"size": "keyword"}}}
+    with pytest.raises(ConfigError, match=r"topics\.b\.payload\.size: topic 'a' stores a field of this name"):
+        parsed(source__topics=topics)
+    apart = {**topics, "b": {**topics["b"], "tasks": ["technical_issue"]}}
+    config = parsed(source__topics=apart)
+    assert [config.payload_of(task)["size"].type for task in ("urgency", "technical_issue")] == ["integer", "keyword"]
+    [bound, _] = bind_tasks(config, {"null": ModelIdentity(8, {})}).values()
+    assert bound.payload == config.payload_of(bound.name)
+    assert hash(bound)
