@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs bench mutants simulate slow faults soak clean
+.PHONY: help demo model test check docs bench mutants simulate slow faults soak clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,7 @@ help:
 	@echo 'make demo    streams a demo set of tickets through the pipeline and searches them'
 	@echo '             on your data: make demo DATA=my.csv TEXT="{title} {body}" KEY=id'
 	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
+	@echo 'make model   trains the adapter of the demo again, in var/model: about half an hour on two cores'
 	@echo 'make test    runs every test with coverage; fetches a Kafka broker and two models the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
 	@echo 'make docs    writes the generated parts of docs/ again'
@@ -73,6 +74,14 @@ $(BENCH)/.installed: $(VENV)/.installed-dev
 demo: $(VENV)/.installed-demo
 	@$(BIN)/refract demo $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} $${KEY:+--key "$$KEY"} \
 	  $${BOOTSTRAP_SERVERS:+--bootstrap-servers "$$BOOTSTRAP_SERVERS"}
+
+# Started again after an interruption, it continues.
+STEPS ?= 400
+
+model: $(VENV)/.installed-demo $(VENV)/.installed-tune
+	@$(BIN)/refract tune pipeline/demo/model.yaml pipeline/demo/training --tasks urgency,issue,tone,wish \
+	  --wordings pipeline/demo/wordings.json --method lora --steps $(STEPS) --learning-rate 1e-3 \
+	  --base-name sentence-transformers/all-MiniLM-L6-v2 --output var/model
 
 check: $(VENV)/.installed-dev
 	@echo 'make: ruff';          $(BIN)/ruff check .

@@ -13,6 +13,7 @@ from actors.embedder import Embedder
 from actors.ingestor import DRAIN_S, Ingestor
 from actors.monitor import Monitor
 from actors.store_owner import StoreOwner
+from pipeline.config.app import BATCHES_PER_EMBEDDER
 from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
@@ -21,9 +22,6 @@ APP_NAME = "refract"
 
 PLENTY = 10_000
 """max_ongoing_requests of deployments that queue by themselves: at its limit Serve backs off to 16 calls a second."""
-
-TARGET_BATCHES = 2.0
-"""Autoscaling aims at so many transport batches per embedder: one computed, one waiting."""
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -66,7 +64,7 @@ def _embedder(name: str, model: ModelConfig) -> serve.Deployment:
                 "min_replicas": model.replicas,
                 "initial_replicas": max(model.replicas, 1),
                 "max_replicas": model.max_replicas,
-                "target_ongoing_requests": TARGET_BATCHES,
+                "target_ongoing_requests": float(BATCHES_PER_EMBEDDER),
             }
         }
     return _deploy(

@@ -169,6 +169,9 @@ class BackfillRun:
 
         The first needs no CPUs, so that there is always one; the embedders, which come before, could take all.
         """
+        if number in self._carriers:
+            # It may live and be out of reach for the moment: two of them must not carry the same works.
+            ray.kill(self._carriers[number], no_restart=True)
         num_cpus = self._config.ray.ingestor_cpus if number else 0
         started: Any = ray.remote(CarrierActor)
         carrier = started.options(

@@ -1,6 +1,6 @@
 """One member of the consumer group: the core loop in a thread, its health seen by Serve."""
 
-import time
+import os
 from threading import Event, Thread
 from typing import Any
 
@@ -18,13 +18,17 @@ from pipeline.interfaces import PointStore
 from pipeline.live.observer import IngestObserver
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports
-from pipeline.live.worker import Loop, StreamWorker
+from pipeline.live.worker import StreamWorker
 from pipeline.metrics import IngestMetrics
+from pipeline.sources.group.member import member_name
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
 from pipeline.usecases.ingest import build_member
 
 STALL_S = 120.0
 """A loop that has not turned for so long hangs; polls take a fraction of a second, repeated calls report in between."""
+
+CLUSTER_NAME = "RAY_CLUSTER_NAME"
+"""The variable in which KubeRay tells each pod the name of its Ray cluster."""
 
 DRAIN_S = 25.0
 
@@ -54,8 +58,8 @@ class Ingestor:
         """Raises when the loop has ended with an error or no longer turns; Serve then replaces the replica."""
         if self._error is not None:
             raise RuntimeError(f"the ingestor stopped: {self._error}") from self._error
-        stalled_s = time.monotonic() - self._worker.turned_s
-        if self._thread.is_alive() and self._worker.ready and stalled_s > STALL_S:
+        stalled_s = self._worker.stalled_s()
+        if self._thread.is_alive() and stalled_s > STALL_S:
             raise RuntimeError(f"the ingestor's loop has not turned for {stalled_s:.0f} s")
 
     def __del__(self) -> None:
@@ -68,8 +72,12 @@ class Ingestor:
         observer = IngestObserver(IngestMetrics(context.registry))
         self._dead_letters = KafkaDeadLetters(config.source, config.pipeline)
         ports = Ports(embedder, self._store, self._dead_letters, Retrier(self._stop, observer.retried), observer)
-        loop = Loop(config.limits, config.source.commit_interval_s, self._stop)
-        worker, _ = build_member(context, self._store, ports, loop, serve.get_replica_context().rank.rank)
+        replica = serve.get_replica_context()
+        rank = getattr(replica.rank, "rank", None)
+        if rank is None and config.source.group_instance_id:
+            log.warning("Serve gave this ingestor no rank: its group_instance_id changes when it is restarted.")
+        name = member_name(rank, replica.replica_tag, os.environ.get(CLUSTER_NAME))
+        worker, _ = build_member(context, self._store, ports, self._stop, name)
         return worker
 
     def _run(self) -> None:

@@ -75,4 +75,4 @@ class Context:
 
     def open_store(self, *, shared: bool = False) -> Store:
         """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
-        return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)
+        return open_store(self.config.store, self.config.pipeline, shared=shared)

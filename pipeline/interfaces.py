@@ -9,6 +9,7 @@ an implementation translates its vendor's exceptions.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -170,6 +171,8 @@ class CollectionState:
     """The name under which the task's readers look."""
     elsewhere: str | None = None
     """The other collection that the alias leads to; None where it leads to the task's own, or does not exist."""
+    notes: Sequence[str] = ()
+    """What will change when the collection is opened."""
 
     def __str__(self) -> str:
         state = "exists" if self.exists else "new"
@@ -247,6 +250,17 @@ class Letters:
     """Letters of records older than this may have been removed; 0 where no letter has."""
 
 
+class Origin(IntEnum):
+    """Where the record of a point is, seen from a range."""
+
+    INSIDE = 0
+    """In the range, or nowhere that the point could name: the range must have a record of its key."""
+    OUTSIDE = 1
+    """In the range's source, but too new for the range, or no longer retained."""
+    ELSEWHERE = 2
+    """In another source: a file, or a topic that is not read. The range says nothing about the point."""
+
+
 class RecordRange(Protocol):
     """A source with a beginning and an end, which can be read more than once."""
 
@@ -259,8 +273,18 @@ class RecordRange(Protocol):
     def num_records(self) -> int:
         """An upper bound of the records in the range."""
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the range in offset order per partition; of `wanted`, ascending offsets, nothing else."""
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
+        """Yields the range, always in the same order: of each partition by offset.
+
+        Args:
+            wanted: Ascending offsets by topic and partition: nothing else is read.
+            after: Begins behind this record, as what an earlier iterator would have yielded next.
+        """
+
+    def origin_of(self, source: str) -> Origin:
+        """Returns where the record is that a point's `_source` names; an empty one names none."""
 
     def committed(self) -> Mapping[Partition, int] | None:
         """Returns the offsets below which the pipeline has finished everything; None where no more records come."""

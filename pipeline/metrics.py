@@ -35,7 +35,15 @@ class IngestMetrics:
             "refract_records_dropped", "Records of revoked partitions; their new owner reads them.", TOPIC
         )
         self.conflicts = counter(
-            "refract_version_conflicts", "Records of one batch with equal keys and versions and different texts.", TOPIC
+            "refract_version_conflicts",
+            "Records with the key and version of an earlier one and another content.",
+            TOPIC,
+        )
+        self.misspelt_keys = counter(
+            "refract_kafka_keys_misspelt", "Records whose Kafka key spells another key than their field.", TOPIC
+        )
+        self.payload_dropped = counter(
+            "refract_payload_values_dropped", "Payload values left out: they do not fit their type.", (*TOPIC, "field")
         )
         self.embedded = counter("refract_records_embedded", "Records embedded.", TASK)
         self.written = counter("refract_points_written", "Points written, tombstones not counted.", TASK)

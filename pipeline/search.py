@@ -10,11 +10,11 @@ from pydantic import Field
 
 from pipeline.config.app import Config
 from pipeline.context import Context
-from pipeline.errors import ConfigError, RefractError
+from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.filters import Condition, Filters, parse_filters
 from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
 from pipeline.records.batches import Float32, Priority
-from pipeline.records.record import point_id, uuid_text
+from pipeline.records.record import PointIds, uuid_text
 from pipeline.records.values import INTEGER
 from pipeline.tasks import Task
 
@@ -72,7 +72,7 @@ class Searcher:
         self._tokenizers = tokenizers
         self._embedder = embedder
         self._store = store
-        self._filterable = frozenset(config.filterable)
+        self._ids = PointIds(config.pipeline, config.source.key_spaces)
 
     @classmethod
     def of(cls, context: Context, embedder: Embedder, store: PointReader) -> Self:
@@ -82,24 +82,25 @@ class Searcher:
     def by_text(self, task_name: str, text: str, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a text, by falling score."""
         task = self.task(task_name)
-        conditions = self._conditions(filters)
+        conditions = _conditions(task, filters)
         row = self.embed(task_name, [text]).rows[0]
-        return [_hit(point) for point in self._store.search(task, row, limit, conditions)]
+        return [_hit(point) for point in self._neighbours(task, row, limit, conditions)]
 
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a stored one, without that one.
 
         The key is read as the task's topics spell theirs: `17` finds the integer 17 where `key_type` says so, and hex
-        digits find a binary key.
+        digits find a binary key. Where several topics have a record of the key, the topic named first in the
+        configuration counts.
         """
         task = self.task(task_name)
-        conditions = self._conditions(filters)
-        own = [point_id(self._config.pipeline, spelled) for spelled in self._spellings(task_name, key)]
+        conditions = _conditions(task, filters)
+        own = [self._ids.of(topic, spelled) for topic, spelled in self._spellings(task_name, key)]
         stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
         found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
         if found is None or found.vector is None:
             raise QueryError("unknown_record", "no live record has this id in this task's collection")
-        neighbours = self._store.search(task, found.vector, limit + 1, conditions)
+        neighbours = self._neighbours(task, found.vector, limit + 1, conditions)
         return [_hit(point) for point in neighbours if point.id != found.id][:limit]
 
     def embed(self, task_name: str, texts: Sequence[str], *, as_records: bool = False) -> Embedded:
@@ -120,17 +121,17 @@ class Searcher:
             raise QueryError("unknown_task", "there is no such task")
         return self._tasks[name]
 
-    def _spellings(self, task_name: str, key: str | int) -> list[str]:
-        """Returns the canonical keys that a given key may stand for in the topics of a task, the likeliest first."""
-        topics = [topic for topic in self._config.source.topics.values() if task_name in topic.tasks]
-        spellings = [f"i:{key}"] if isinstance(key, int) else []
-        for topic in topics:
+    def _spellings(self, task_name: str, key: str | int) -> list[tuple[str, str]]:
+        """Returns the topics of a task, each with a canonical key that a given key may stand for, likeliest first."""
+        topics = {name: topic for name, topic in self._config.source.topics.items() if task_name in topic.tasks}
+        spellings = [(name, f"i:{key}") for name in topics] if isinstance(key, int) else []
+        for name, topic in topics.items():
             if topic.binary_key and _HEX.fullmatch(str(key)):
-                spellings.append(f"b:{str(key).lower()}")
+                spellings.append((name, f"b:{str(key).lower()}"))
             elif topic.key_type == "integer" and INTEGER.fullmatch(str(key)):
-                spellings.append(f"i:{key}")
+                spellings.append((name, f"i:{key}"))
             elif isinstance(key, str):
-                spellings.append(f"s:{key}")
+                spellings.append((name, f"s:{key}"))
         return list(dict.fromkeys(spellings))
 
     def _check_text(self, text: str) -> None:
@@ -145,15 +146,26 @@ class Searcher:
                 "text_too_large", f"the text has {num_bytes} bytes, more than {self._config.api.max_query_bytes}"
             )
 
-    def _conditions(self, filters: Filters) -> list[Condition]:
+    def _neighbours(
+        self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]
+    ) -> Sequence[StoredPoint]:
         try:
-            conditions = parse_filters(filters)
-        except ConfigError as error:
-            raise QueryError("invalid_filter", str(error)) from None
-        for name in filters:
-            if name not in self._filterable or name.startswith(RESERVED):
-                raise QueryError("unknown_filter", f"no payload field {name[:64]!r} to filter on")
-        return conditions
+            return self._store.search(task, vector, limit, conditions)
+        except ConfigError as error:  # what this store, as it is set up, cannot be asked
+            raise QueryError("refused_by_store", str(error)) from None
+
+
+def _conditions(task: Task, filters: Filters) -> list[Condition]:
+    for name in filters:
+        if name not in task.payload or name.startswith(RESERVED):
+            raise QueryError(
+                "unknown_filter",
+                f"no payload field {name[:64]!r} to filter on.{nearest(name[:64], task.payload)}",
+            )
+    try:
+        return parse_filters(filters, task.payload)
+    except ConfigError as error:
+        raise QueryError("invalid_filter", str(error)) from None
 
 
 def _hit(point: StoredPoint) -> Hit:

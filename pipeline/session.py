@@ -12,7 +12,7 @@ Nothing is loaded before it is used: opening a session reads the file, `embed` l
 opens the store.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from pipeline.records.batches import Float32
     from pipeline.search import Hit
     from pipeline.tasks import Task
+    from pipeline.tuning.loop import StepFacts
     from pipeline.usecases.backfill import BackfillRequest
     from pipeline.usecases.check import CheckReport
-    from pipeline.usecases.compare import CompareRequest
+    from pipeline.usecases.compare import CompareRequest, DeleteExtras
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
+    from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
     from pipeline.usecases.search import StoreSearch
+    from pipeline.usecases.tune import TuneReport, TuneRequest
 
 Executor = Literal["ray", "local"]
 """Where a backfill's work is done: on a Ray cluster, or in this process."""
@@ -215,19 +218,61 @@ class Session:
         self,
         request: "CompareRequest | None" = None,
         *,
-        delete_extras: bool = False,
+        extras: "DeleteExtras | None" = None,
         progress: "Progress | None" = None,
     ) -> "RepairReport":
-        """Compares as `verify` does and writes what differs; `delete_extras` also deletes points without a record.
+        """Compares as `verify` does and writes what differs; `extras` also deletes points whose record is gone.
 
-        Nothing newer is overwritten. Raises like `verify`.
+        Nothing newer is overwritten. Raises like `verify`, and ConfigError where more than a tenth of a collection
+        would be deleted without `extras.force`.
         """
         from pipeline.usecases import compare
 
         self.release_store()
-        return compare.repair(
-            self.context, request or compare.CompareRequest(), progress or _quiet, delete_extras=delete_extras
-        )
+        return compare.repair(self.context, request or compare.CompareRequest(), progress or _quiet, extras)
+
+    def evaluate(
+        self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None
+    ) -> "EvaluateReport":
+        """Says whether the tasks' instructions do their job, on records with labels; writes nothing.
+
+        Args:
+            inputs: As of `backfill`; or a request that also names label columns, queries, other wordings …
+            progress: Called as in `verify`.
+
+        Raises:
+            ConfigError: a label is missing or cannot be measured, or the `quality` extra is not installed.
+            RefractError: nothing can be evaluated, or an input cannot be read.
+            TransientError, EnvironmentFault: the model's files or the store cannot be had.
+        """
+        from pipeline.usecases.evaluate import EvaluateRequest, evaluate
+
+        self.release_store()
+        request = inputs if isinstance(inputs, EvaluateRequest) else EvaluateRequest(_as_list(inputs))
+        return evaluate(self.context, request, progress or _quiet)
+
+    def tune(
+        self,
+        request: "TuneRequest",
+        *,
+        watch: "Callable[[StepFacts], None] | None" = None,
+        progress: "Progress | None" = None,
+    ) -> "TuneReport":
+        """Trains the model on labelled records to do what its tasks' instructions ask, and writes a folder.
+
+        Args:
+            request: The records, the tasks, the folder and the method.
+            watch: Called after every step of a LoRA run.
+            progress: Called as in `verify`, with what begins.
+
+        Raises:
+            ConfigError: the request or the labels cannot work, or the `tune` extra is not installed.
+            RefractError: the model would lose too much general ability.
+            EnvironmentFault: the training diverged, or the folder cannot be written.
+        """
+        from pipeline.usecases.tune import tune
+
+        return tune(self.context, request, progress or _quiet, watch or _unwatched)
 
     def _executor(self, chosen: "Executor | BackfillExecutor") -> "BackfillExecutor":
         if chosen == "local":
@@ -247,6 +292,10 @@ class Session:
 
 
 def _quiet(_doing: str, _done: int, _total: int) -> None:
+    """Shows nothing."""
+
+
+def _unwatched(_facts: "StepFacts") -> None:
     """Shows nothing."""
 
 

@@ -8,6 +8,7 @@ import orjson
 
 from pipeline.config.app import Config
 from pipeline.config.model import TaskConfig
+from pipeline.config.payload import PayloadField
 
 FINGERPRINT_PREFIX = 10
 """Hex digits of the fingerprint in a physical collection name: 40 bits, enough for the generations of one task."""
@@ -44,6 +45,8 @@ class Task:
     dimension: int
     fingerprint: str
     """sha256, hex, over everything that decides a vector of this task."""
+    payload: Mapping[str, PayloadField] = field(default_factory=dict, hash=False)
+    """Fields stored with its points, by stored name: what searches may filter on, and how it is indexed."""
 
     @property
     def prompt(self) -> str:
@@ -66,8 +69,10 @@ class Task:
         return f"{self.alias}__{self.fingerprint[:FINGERPRINT_PREFIX]}"
 
 
-def bind_task(name: str, config: TaskConfig, model: ModelIdentity) -> Task:
-    """Returns the task with its dimension and fingerprint.
+def bind_task(
+    name: str, config: TaskConfig, model: ModelIdentity, payload: Mapping[str, PayloadField] | None = None
+) -> Task:
+    """Returns the task with its dimension and fingerprint; `payload` is what `Config.payload_of` says of it.
 
     Raises:
         ValueError: the task has a head that `model` does not know, because it was identified without its tasks.
@@ -87,9 +92,11 @@ def bind_task(name: str, config: TaskConfig, model: ModelIdentity) -> Task:
     if head is not None:
         decides["head"] = head.digest
     digest = hashlib.sha256(orjson.dumps(decides, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return Task(name, config, dimension, digest)
+    return Task(name, config, dimension, digest, payload or {})
 
 
 def bind_tasks(config: Config, models: Mapping[str, ModelIdentity]) -> dict[str, Task]:
     """Returns all tasks of a configuration by name."""
-    return {name: bind_task(name, task, models[task.model]) for name, task in config.tasks.items()}
+    return {
+        name: bind_task(name, task, models[task.model], config.payload_of(name)) for name, task in config.tasks.items()
+    }

@@ -21,7 +21,7 @@ from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Priority
-from pipeline.records.record import Delivery, Partition, Receipt
+from pipeline.records.record import Delivery, Partition, PointIds, Receipt
 from pipeline.tasks import Task
 
 _FRAGMENT = Partition("fragment", 0)
@@ -31,8 +31,8 @@ OpenStore = Callable[[Fragment, Sequence[Task]], PointWriter]
 """Returns where a fragment's points go; flushed when the fragment is through."""
 
 
-class UnflushedError(FragmentFault):
-    """A fragment is written, but its store went away before it said that this is durable: carry it again."""
+class WorkInterruptedError(FragmentFault):
+    """The fragment's source went away while it was read, or its store before it was flushed: carry it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Carrier:
     def carry(self, work: Work) -> Outcome:
         """Makes the rows of a work durable in its tasks' collections.
 
-        Raises FragmentFault where the fragment cannot be read to its end, UnflushedError where it must be carried
+        Raises FragmentFault where the fragment cannot be read to its end, WorkInterruptedError where it must be carried
         again, TransientError after `stop`, another RefractError where a person must help with something else.
         """
         tasks = [self._tasks[name] for name in work.tasks]
@@ -136,7 +136,7 @@ class Carrier:
         try:
             for batch in self._read(work.fragment, passing):
                 futures.add(self._threads.submit(self._process, passing, refractor, batch, self._room.take(batch)))
-                tally.read(len(batch))
+                tally.read(batch)
                 passing.tracker.advance()  # forgets the receipts below
                 futures = _without_finished(futures)
             while futures:
@@ -145,7 +145,7 @@ class Carrier:
             try:
                 store.flush()
             except TransientError as error:
-                raise UnflushedError(f"{work.name}: {error}") from error
+                raise WorkInterruptedError(f"{work.name}: {error}") from error
         finally:
             wait(futures)
             with self._lock:
@@ -183,12 +183,14 @@ class Carrier:
         store, tally = passing.store, passing.tally
         retry = Retrier(self._stop, tally.retried)
         ports = Ports(self._tools.embedder, store, tally, retry, tally, Priority.BACKFILL)
-        return Refractor(
-            Routes(self._config.pipeline, {self._topic: tasks}, self._tools.tokenizers), ports, passing.tracker
-        )
+        ids = PointIds(self._config.pipeline, self._config.source.key_spaces)
+        return Refractor(Routes(ids, {self._topic: tasks}, self._tools.tokenizers), ports, passing.tracker)
 
     def _read(self, fragment: Fragment, passing: _UnderWay) -> Iterator[list[Delivery]]:
-        return self._reader.batches(fragment, passing.start, passing.receipt, lambda: self._size.rows)
+        try:
+            yield from self._reader.batches(fragment, passing.start, passing.receipt, lambda: self._size.rows)
+        except TransientError as error:
+            raise WorkInterruptedError(f"{fragment.name}: {error}") from error
 
     def _process(self, passing: _UnderWay, refractor: Refractor, batch: list[Delivery], taken: int) -> None:
         began_s = time.monotonic()

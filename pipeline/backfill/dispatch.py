@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.backfill.carrier import UnflushedError
+from pipeline.backfill.carrier import WorkInterruptedError
 from pipeline.backfill.executor import BackfillEvents
 from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.rows import FragmentFault
@@ -98,7 +98,7 @@ class Dispatch:
     def returned(self, work: Work, error: RefractError) -> None:
         """A work came back with an error. Raises it where it is not the fragment's own."""
         attempt = self._under_way[work.name]
-        if isinstance(error, UnflushedError):
+        if isinstance(error, WorkInterruptedError):
             self._again(attempt, str(error))
         elif isinstance(error, FragmentFault):
             del self._under_way[work.name]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,7 +151,9 @@ def write_rejects(folder: Path, fragment: Fragment, rejects: Sequence[Reject], s
     name = hashlib.sha256(fragment.name.encode()).hexdigest()[:16]
     path = folder / "rejects" / f"{name}-{start}.parquet"
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(table, path.with_suffix(".tmp"))
-    with path.with_suffix(".tmp").open("rb") as file:
+    # Of its own: a backfill of other tasks may read the same fragment at the same time.
+    beside = path.with_name(f"{path.stem}.{uuid4().hex[:8]}.tmp")
+    pq.write_table(table, beside)
+    with beside.open("rb") as file:
         os.fsync(file.fileno())
-    path.with_suffix(".tmp").replace(path)
+    beside.replace(path)

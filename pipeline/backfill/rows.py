@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import PurePosixPath
 
 from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.kafka_ranges import KafkaRange
@@ -14,9 +13,8 @@ from pipeline.records.decode import Decoders
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.messages import RowDecoder, keys_of
 from pipeline.records.files.reader import read_rows
-from pipeline.records.files.reading import reading_of
-from pipeline.records.files.streams import FileFault
-from pipeline.records.record import Delivery, Partition, Position, Receipt, Record
+from pipeline.records.files.reading import FileFault, reading_of
+from pipeline.records.record import Delivery, Partition, Position, Receipt, Record, file_source
 
 LOWEST_VERSION = 0
 """Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
@@ -30,13 +28,18 @@ class FragmentFault(EnvironmentFault):
 
 def check_topic(name: str, topic: TopicConfig) -> None:
     """Raises ConfigError for a topic whose rows could not be named, or could tie with a live record."""
-    if topic.key is None:
-        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
+    check_key(name, topic)
     if topic.version is None and topic.generation == 0:
         raise ConfigError(
             f"source.topics.{name}.generation is 0: the record at offset 0 would have the version of a file's row, "
             "which must lose. Name a `version` field, or set generation: 1"
         )
+
+
+def check_key(name: str, topic: TopicConfig) -> None:
+    """Raises ConfigError for a topic whose rows could not be named."""
+    if topic.key is None:
+        raise ConfigError(f"source.topics.{name}.key: files have no Kafka message key; name the key's field")
 
 
 class FragmentReader:
@@ -95,7 +98,7 @@ class FragmentReader:
 
     def _file_rows(self, part: FilePart, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
         topic, limits = self._config.source.topics[self._topic], self._config.limits
-        source = f"{PurePosixPath(part.uri).name}#{part.part}"
+        source = f"{file_source(part.uri)}{part.part}"
         decoder = RowDecoder(self._decoders.of(self._topic), keys_of(self._topic, topic), topic, limits)
         try:
             for number, row in enumerate(read_rows(part, reading_of(topic, limits), start), start=start):

@@ -3,11 +3,13 @@
 import hashlib
 import os
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 import orjson
@@ -24,11 +26,19 @@ GROUP_ROWS = 8_192
 """Rows of a row group: some megabytes per task."""
 
 
+LEFT_BEHIND_S = 86_400.0
+"""An unfinished file that was not touched for a day belongs to a process that is gone."""
+
+
 def check_output(folder: Path, tasks: Sequence[Task], step: Progress) -> None:
     """Raises ConfigError where a file of the folder holds a task's vectors under another fingerprint.
 
     A reader of the folder as one table would have both in one column, and could not read a file that is not Parquet.
+    Unfinished files that processes left behind long ago are removed.
     """
+    for path in folder.glob("*.tmp"):
+        if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
+            path.unlink(missing_ok=True)
     paths = sorted(folder.glob("*.parquet"))
     for number, path in enumerate(paths):
         step("looking at what the folder holds", number, len(paths))
@@ -68,6 +78,9 @@ class FragmentFile:
         self._schema = pa.schema([*fields, ("payload", pa.string()), *vectors])
         self._columns = {task.collection: _column(task) for task in tasks}
         self._path = folder / f"{_name(fragment, tasks)}.parquet"
+        # Of its own: a carrier that was given up for dead may write the same fragment still.
+        self._beside = folder / f"{self._path.stem}.{uuid4().hex[:8]}.tmp"
+        self._forsaken = weakref.finalize(self, self._beside.unlink, missing_ok=True)
         self._lock = threading.Lock()
         self._held: list[Any] = []
         self._writer: Any = None
@@ -83,14 +96,14 @@ class FragmentFile:
 
     def flush(self) -> None:
         """Writes what is held and puts the file, synced, in its place. Raises EnvironmentFault, see `upsert`."""
-        beside = self._path.with_suffix(".tmp")
         with self._lock, self._writing():
             self._write()
             self._writer.close()
             self._writer = None
-            with beside.open("rb") as file:
+            with self._beside.open("rb") as file:
                 os.fsync(file.fileno())
-            beside.replace(self._path)
+            self._beside.replace(self._path)
+        self._forsaken.detach()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -106,7 +119,7 @@ class FragmentFile:
     def _write(self) -> None:
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._path.with_suffix(".tmp"), self._schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._beside, self._schema, compression="zstd")
         if self._held:
             self._writer.write_table(pa.Table.from_batches(self._held, self._schema))
             self._held = []

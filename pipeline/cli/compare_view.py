@@ -8,7 +8,15 @@ _KINDS = ("missing", "stale", "extra", "wrong_state", "tombstone_missing", "wron
 
 def print_comparison(report: VerifyReport) -> None:
     """Prints a table of tasks and one of dead letters."""
-    columns = ["task", "keys", *(kind.replace("_", " ") for kind in _KINDS), "tombstones", "newer", "vectors checked"]
+    columns = [
+        "task",
+        "keys",
+        *(kind.replace("_", " ") for kind in _KINDS),
+        "tombstones",
+        "newer",
+        "elsewhere",
+        "vectors checked",
+    ]
     rows = [
         [
             name,
@@ -16,6 +24,7 @@ def print_comparison(report: VerifyReport) -> None:
             *(getattr(task, kind) for kind in _KINDS),
             task.tombstones,
             task.newer,
+            task.elsewhere,
             task.vectors_checked,
         ]
         for name, task in report.tasks.items()
@@ -24,6 +33,8 @@ def print_comparison(report: VerifyReport) -> None:
     for name, task in report.tasks.items():
         if task.wrong_fingerprint:
             print_note(f"{name}: {task.wrong_fingerprint}")
+    if any(task.elsewhere for task in report.tasks.values()):
+        print_note("elsewhere: points from other sources, such as a backfilled file; this source says nothing of them")
     if report.dead_letters:
         print_table("dead letters", ["reason", "records"], sorted(report.dead_letters.items()))
     print_note(f"{report.records:,} records read, {sum(report.dead_letters.values()):,} of them dead letters")

@@ -14,6 +14,7 @@ from pipeline.cli.check import check
 from pipeline.cli.config import config_app
 from pipeline.cli.demo import demo
 from pipeline.cli.dlq import dlq_app
+from pipeline.cli.evaluate import evaluate
 from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
 from pipeline.cli.plan import plan
@@ -25,6 +26,7 @@ from pipeline.cli.search import search
 from pipeline.cli.serve_config import serve_config
 from pipeline.cli.status import status
 from pipeline.cli.tasks import tasks
+from pipeline.cli.tune import tune
 from pipeline.cli.verify import verify
 from pipeline.errors import ConfigError, RefractError, TransientError
 from pipeline.version import __version__
@@ -46,7 +48,9 @@ app.command()(demo)
 app.command()(produce)
 app.command()(search)
 app.command()(tasks)
+app.command()(tune)
 app.command()(bench)
+app.command()(evaluate)
 app.command()(status)
 app.add_typer(dlq_app, name="dlq")
 app.command()(plan)

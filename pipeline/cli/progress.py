@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipeline.cli.output import print_note
@@ -12,11 +12,33 @@ _QUIET_S = 2.0
 """A verb that ends sooner shows nothing."""
 
 
+class Shown:
+    """What to call with each step: a total of 0 is unknown."""
+
+    def __init__(self, step: Progress, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self._step = step
+        self._pause = pause
+        self._resume = resume
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        """Shows a step, see `pipeline.interfaces.Progress`."""
+        self._step(doing, done, total)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Shows nothing inside: for a question, which a bar would draw over."""
+        self._pause()
+        try:
+            yield
+        finally:
+            self._resume()
+
+
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Yields what to call with each step; a total of 0 is unknown."""
+def progress() -> Iterator[Shown]:
+    """Yields what to call with each step."""
     if not sys.stderr.isatty():
-        yield _lines()
+        yield Shown(_lines(), _nothing, _nothing)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -31,7 +53,11 @@ def progress() -> Iterator[Progress]:
                 shown[doing] = bars.add_task(doing, total=total or None)
             bars.update(shown[doing], completed=done, total=total or None)  # type: ignore[arg-type]  # rich's TaskID
 
-        yield step
+        yield Shown(step, bars.stop, bars.start)
+
+
+def _nothing() -> None:
+    """There is no bar to stop or to start."""
 
 
 def _lines() -> Progress:

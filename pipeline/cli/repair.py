@@ -1,7 +1,10 @@
 """`refract repair`: embeds again and writes exactly what a comparison found wrong."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +22,11 @@ from pipeline.cli.options import (
     sample_size,
 )
 from pipeline.cli.output import print_json, print_note
-from pipeline.cli.progress import progress
+from pipeline.cli.progress import Shown, progress
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.compare.extras import Extras
 
 
 def repair(
@@ -33,7 +40,14 @@ def repair(
     wait_s: Wait = 30.0,
     delete_extras: Annotated[
         bool,
-        typer.Option("--delete-extras", help="Also delete points the source knows nothing of.", show_default=False),
+        typer.Option("--delete-extras", help="Also delete points whose record is gone.", show_default=False),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete extras without asking.", show_default=False)] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Delete extras even if they are over a tenth of a collection.", show_default=False
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +57,8 @@ def repair(
     left to it.
     Wrong vectors are found among --sample; `all` finds every one, at the price of embedding everything.
     """
+    if (yes or force) and not delete_extras:
+        raise ConfigError("--yes and --force speak of --delete-extras, which is not given")
     from pipeline.context import Context
     from pipeline.usecases import compare
 
@@ -56,7 +72,12 @@ def repair(
         examples=0,
     )
     with progress() as step:
-        report = compare.repair(Context.open(config), request, step, delete_extras=delete_extras)
+        extras = (
+            compare.DeleteExtras((lambda _extras: True) if yes else partial(_ask, step), force)
+            if delete_extras
+            else None
+        )
+        report = compare.repair(Context.open(config), request, step, extras)
     if as_json:
         print_json(asdict(report))
     else:
@@ -65,3 +86,13 @@ def repair(
     if not report.complete:
         print_note("something is left: extras need --delete-extras, a foreign collection another name")
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _ask(step: Shown, found: Sequence["Extras"]) -> bool:
+    """Shows what would be deleted and asks. Raises ConfigError where nobody can answer."""
+    with step.paused():
+        for extras in found:
+            print_note(str(extras))
+        if not sys.stdin.isatty():
+            raise ConfigError("--delete-extras asks before it deletes, and nobody can answer here: say --yes")
+        return typer.confirm("Delete them?", err=True)

@@ -5,11 +5,13 @@ from array import array
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.interfaces import PLACE, DeadLetters, Progress, RecordRange
+from pipeline.live.retry import Retrier
 from pipeline.records.batches import Int64
 from pipeline.records.record import DeadLetter, Partition, Position
 
@@ -66,8 +68,8 @@ def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, pro
         # Read before the letters: a record that was finished by then has its letter by then.
         committed = source.committed() or {}
         letters = source.letters()
-        if letters is None:
-            break
+        if letters is None:  # a file: its bad rows are rejected, nothing else becomes of them
+            return Accounts()
         pending = {}
         for place, rows in waiting.items():
             left = rows[~np.isin(rows, letters.places.get(place, np.empty(0, PLACE)))]
@@ -86,10 +88,12 @@ def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, pro
     return Accounts(missing, sum(map(len, waiting.values())), num_unknown)
 
 
-def write_missing(source: RecordRange, accounts: Accounts, dead_letters: DeadLetters, progress: Progress) -> int:
+def write_missing(
+    source: RecordRange, accounts: Accounts, dead_letters: DeadLetters, retry: Retrier, progress: Progress
+) -> int:
     """Writes the missing letters and returns how many there were. A letter that is written twice is harmless.
 
-    Raises like the range and like `DeadLetters.send`.
+    Raises like the range and, after what `retry` repeats, like `DeadLetters.send`.
     """
     wanted = {(place.topic, place.number): offsets for place, offsets in accounts.missing.items()}
     waiting: list[DeadLetter] = []
@@ -99,9 +103,9 @@ def write_missing(source: RecordRange, accounts: Accounts, dead_letters: DeadLet
             key, value, headers = found.raw
             waiting.append(DeadLetter(found.position, found.error, key, value, headers, detail=found.detail))
         if len(waiting) == BATCH_LETTERS:
-            dead_letters.send(waiting)
+            retry("dead_letters", partial(dead_letters.send, waiting))
             num_written, waiting = num_written + len(waiting), []
             progress("writing dead letters", num_written, accounts.num_missing)
     if waiting:
-        dead_letters.send(waiting)
+        retry("dead_letters", partial(dead_letters.send, waiting))
     return num_written + len(waiting)

@@ -1,9 +1,10 @@
 """Compares a source with the store, task by task, in bounded memory and while the pipeline runs.
 
-The source's range is noted first, as a key space on disk; then each collection is read in the order
+The source's range is noted first, as source keys on disk; then each collection is read in the order
 of ids and compared with it, run by run. What differs is looked at again, after the group's committed
 offsets were read: below them everything is finished, so only there a difference is a fault. What
-lies above is pending, and a point whose record lies beyond the range's end does not count as a difference.
+lies above is pending. A point without a record in the range is extra only where its own record would have to be in
+the range: one from beyond its end, or from another source, such as a file, does not count as a difference.
 """
 
 import time
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
-from pipeline.compare.keyspace import ENTRY, NUM_RUNS, Entries, KeySpace, newest, places, raw_ids, run_of
+from pipeline.compare.patience import ComparedStore
+from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
-from pipeline.interfaces import Progress, RecordRange, Store, StoredPoint
+from pipeline.interfaces import Origin, Progress, RecordRange, StoredPoint
 from pipeline.records.record import Partition
 from pipeline.tasks import Task
 
@@ -28,11 +30,12 @@ RECHECK_S = 0.5
 _REPORT_RECORDS = 10_000
 
 
-STORED = np.dtype([("id", "S16"), ("version", "<i8"), ("deleted", "?")])
+STORED = np.dtype([("id", "S16"), ("version", "<i8"), ("deleted", "?"), ("origin", "<u1")])
+"""`origin` is an Origin."""
 
 
-def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> SourceFindings:
-    """Reads the whole range into the key space. Raises like the range."""
+def note_source(source: RecordRange, keys: SourceKeys, progress: Progress) -> SourceFindings:
+    """Reads the whole range into the source keys. Raises like the range."""
     noted = SourceFindings()
     letters = source.letters()
     refused = letters.refused if letters else {}
@@ -50,7 +53,7 @@ def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> Sour
         if reason is not None:
             noted.dead_letters[reason] += 1
         keys.add(
-            keys.id_of(record.key),
+            keys.id_of(record),
             record.version,
             position,
             deleted=record.deleted,
@@ -61,9 +64,11 @@ def note_source(source: RecordRange, keys: KeySpace, progress: Progress) -> Sour
 
 
 class Comparison:
-    """One comparison of a key space with a store. Use from one thread."""
+    """One comparison of source keys with a store. Use from one thread."""
 
-    def __init__(self, keys: KeySpace, source: RecordRange, store: Store, *, wait_s: float, progress: Progress) -> None:
+    def __init__(
+        self, keys: SourceKeys, source: RecordRange, store: ComparedStore, *, wait_s: float, progress: Progress
+    ) -> None:
         """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source
@@ -76,7 +81,7 @@ class Comparison:
 
         Args:
             task: The task whose collection is read.
-            topics: The topics of the key space whose records the task embeds.
+            topics: The topics of the source whose records the task embeds.
             sample: How many vectors to choose for a later check; None for all.
         """
         findings = TaskFindings(task)
@@ -110,7 +115,7 @@ class Comparison:
             after = page[-1].id
             num_read += len(page)
             self._progress(f"reading {task.name}", num_read, max(total, num_read))
-            rows = np.array([(point.id, point.version, point.deleted) for point in page], STORED)
+            rows = np.array([(point.id, point.version, point.deleted, self._origin(point)) for point in page], STORED)
             runs = run_of(rows["id"])
             for run in np.unique(runs).tolist():
                 while number < run:
@@ -148,8 +153,9 @@ class Comparison:
         for row, raw in enumerate(raw_ids(found["id"])):
             point = points.get(raw)
             if found["kind"][row] == Kind.EXTRA:
-                remains[row] = point is not None and not point.deleted and not self._is_outside(point)
-                findings.num_newer += point is not None and not remains[row]
+                live = point is not None and not point.deleted
+                remains[row] = point is not None and live and self._origin(point) is Origin.INSIDE
+                findings.num_newer += live and not remains[row]
                 continue
             kind = _kind(found[row], point)
             remains[row] = kind is not None
@@ -161,14 +167,8 @@ class Comparison:
                 kept["stored"][row] = -1 if point is None else point.version
         return np.asarray(kept[remains])
 
-    def _is_outside(self, point: StoredPoint) -> bool:
-        """Whether the point's own record is outside the range: too new, or no longer retained."""
-        partition, _, offset = str(point.payload.get("_source", "")).rpartition(":")
-        topic, _, number = partition.rpartition(":")
-        if not number.isdigit() or not offset.isdigit():
-            return False
-        place = Partition(topic, int(number))
-        return place in self._source.ends and not self._source.begins[place] <= int(offset) < self._source.ends[place]
+    def _origin(self, point: StoredPoint) -> Origin:
+        return self._source.origin_of(str(point.payload.get("_source", "")))
 
 
 class _Sampler:
@@ -221,6 +221,10 @@ def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entri
     findings.num_keys += int(np.count_nonzero(~expected["deleted"]))
     _, is_known = places(known, stored["id"])
     strange = stored[~is_known & ~stored["deleted"]]
+    findings.num_points += int(np.count_nonzero(~stored["deleted"]))
+    findings.num_newer += int(np.count_nonzero(strange["origin"] == Origin.OUTSIDE))
+    findings.num_elsewhere += int(np.count_nonzero(strange["origin"] == Origin.ELSEWHERE))
+    strange = strange[strange["origin"] == Origin.INSIDE]
     extra = np.zeros(len(strange), FAULT)
     extra["id"], extra["stored"], extra["kind"] = strange["id"], strange["version"], Kind.EXTRA
     return np.concatenate([rows[wrong], extra])

@@ -1,17 +1,18 @@
 """Files as the source of a comparison: their rows, decoded as if they had come from their topic."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from pipeline.config.app import Config
 from pipeline.errors import ConfigError, RecordError
-from pipeline.interfaces import Found
+from pipeline.interfaces import Found, Origin
 from pipeline.records.batches import Int64
 from pipeline.records.decode import Decoders
 from pipeline.records.files.messages import Keys, RowDecoder, keys_of
 from pipeline.records.files.topic_files import TopicFiles
-from pipeline.records.record import Partition, Position
+from pipeline.records.record import Partition, Position, file_source
 
 
 class FileRange:
@@ -36,28 +37,41 @@ class FileRange:
         self._decoder = RowDecoder(Decoders(config.source, config.limits).of(topic), keys, settings, config.limits)
         self.num_records = self._files.count().total
         self.begins = self.ends = {}
+        self._sources = frozenset(file_source(part.uri) for part in self._files.listing.parts)
+
+    def origin_of(self, source: str) -> Origin:
+        """See `RecordRange.origin_of`: in one of these very files, by their paths, or in another source."""
+        file, mark, _ = source.rpartition("#")
+        return Origin.INSIDE if not source or file + mark in self._sources else Origin.ELSEWHERE
 
     def committed(self) -> None:
         """Returns None: no consumer group reads a file, so every row should be stored."""
 
     def letters(self) -> None:
-        """Returns None: dead letters name offsets, which rows do not have."""
+        """Returns None: a row that cannot become a record is rejected, and has no dead letter."""
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
         """Yields the rows, good or bad.
 
         Raises FileFault for a file that cannot be read to its end: what it has would be called extra.
         """
         numbers = None if wanted is None else wanted.get((self.topic, 0), np.empty(0, np.int64))
-        for number, _, row in self._files.rows():
+        for number, file, row in self._files.rows():
             offset = number - 1
+            if after is not None and offset <= after.offset:
+                continue
             if numbers is not None and offset not in numbers[(at := np.searchsorted(numbers, offset)) : at + 1]:
                 continue
             position = Position(self.topic, 0, offset, -1)
             try:
-                yield Found(position, self._decoder.record_of(row, number, position))
+                record = self._decoder.record_of(row, number, position)
             except RecordError as error:
                 yield Found(position, None, error.reason, f"{row.place}: {error.detail}")
+                continue
+            payload = {**record.payload, "_source": f"{file_source(file)}0:{offset}"}
+            yield Found(position, dataclasses.replace(record, payload=payload))
 
 
 def open_file(given: str, config: Config, topic: str | None, key: str | None, row_number: str | None) -> FileRange:

@@ -9,8 +9,8 @@ from uuid import UUID
 import numpy as np
 
 from pipeline.compare.accounting import Undecodable
-from pipeline.compare.keyspace import ENTRY, Entries
 from pipeline.compare.report import TaskReport
+from pipeline.compare.source_keys import ENTRY, Entries
 from pipeline.tasks import Task
 
 
@@ -45,6 +45,10 @@ class TaskFindings:
     """Deleted keys whose tombstone stands in the store."""
     num_newer: int = 0
     """Points whose record lies beyond the range, or is no longer retained."""
+    num_elsewhere: int = 0
+    """Points of other sources, whose keys this source does not have."""
+    num_points: int = 0
+    """Live points of the collection."""
     num_checked: int = 0
     """Vectors that were computed again and compared."""
     fingerprint_fault: str = ""
@@ -96,6 +100,8 @@ class TaskFindings:
             wrong_fingerprint=self.fingerprint_fault or None,
             tombstones=self.num_tombstones,
             newer=self.num_newer,
+            elsewhere=self.num_elsewhere,
+            points=self.num_points,
             vectors_checked=self.num_checked,
             examples=self.examples(limit, topics),
         )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.compare.findings import Kind, TaskFindings
-from pipeline.compare.keyspace import Entries, raw_ids
+from pipeline.compare.patience import ComparedStore
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import CHUNK_RECORDS, Chosen, Chunk, Revisit
-from pipeline.interfaces import Store
+from pipeline.compare.source_keys import Entries, raw_ids
 from pipeline.records.batches import PointBatch
 from pipeline.tasks import Task
 
@@ -18,7 +18,7 @@ WRITABLE = (Kind.MISSING, Kind.STALE, Kind.WRONG_STATE, Kind.TOMBSTONE_MISSING, 
 
 
 def mend(
-    findings: Sequence[TaskFindings], revisit: Revisit, store: Store, *, delete_extras: bool
+    findings: Sequence[TaskFindings], revisit: Revisit, store: ComparedStore, *, delete_extras: bool
 ) -> dict[str, RepairedTask]:
     """Writes every record that is missing, stale or wrong; returns, by the task's name, what was done.
 

@@ -16,7 +16,7 @@ class TaskReport:
     missing: int
     stale: int
     extra: int
-    """Points whose key is not in the source."""
+    """Points whose record must be in the source, by what they say themselves, and is not."""
     wrong_state: int
     """The right version, but live where the source deleted it or the other way round."""
     tombstone_missing: int
@@ -29,6 +29,10 @@ class TaskReport:
     tombstones: int
     newer: int
     """Points whose record lies beyond what was read of the source."""
+    elsewhere: int
+    """Points of other sources, such as a backfilled file: this source says nothing about them."""
+    points: int
+    """Live points of the collection."""
     vectors_checked: int
     examples: Sequence[Mapping[str, Any]]
     """The first faults of each kind: point id, versions and the record's place, never its text."""
@@ -43,7 +47,7 @@ class VerifyReport:
     records: int
     """Records read from the source."""
     dead_letters: Mapping[str, int]
-    """Records that cannot be stored, by reason."""
+    """Records that cannot be stored, by reason; of a file the rows that are rejected."""
     dead_letters_missing: int
     """Records that are neither stored nor dead-lettered: they are lost."""
     dead_letters_pending: int

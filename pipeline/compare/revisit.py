@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.compare.keyspace import Entries, KeySpace, by_partition, places
+from pipeline.compare.source_keys import Entries, SourceKeys, by_partition, places
 from pipeline.interfaces import Progress, RecordRange
 from pipeline.records.batches import Float32
 from pipeline.records.record import Position, Record
@@ -28,7 +28,7 @@ class Chosen:
 
     task: Task
     entries: Entries
-    """Of a key space, by id."""
+    """Of the source keys, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Chunk:
 class Revisit:
     """A second reading of a source. Use from one thread."""
 
-    def __init__(self, source: RecordRange, keys: KeySpace, encoder: Encoder, progress: Progress) -> None:
+    def __init__(self, source: RecordRange, keys: SourceKeys, encoder: Encoder, progress: Progress) -> None:
         self._source = source
         self._keys = keys
         self._encoder = encoder
@@ -59,7 +59,7 @@ class Revisit:
         """
         waiting: list[list[Record]] = [[] for _ in choices]
         for record in self._records(choices, doing):
-            identity = self._keys.id_of(record.key)
+            identity = self._keys.id_of(record)
             for chosen, records in zip(choices, waiting, strict=True):
                 if self._is_among(chosen.entries, identity, record.position):
                     records.append(record)
@@ -99,4 +99,4 @@ class Revisit:
         if texts:
             live = [not record.deleted for record in records]
             rows[live] = self._encoder.encode(task, texts)
-        return Chunk(task, list(records), [self._keys.id_of(record.key) for record in records], rows)
+        return Chunk(task, list(records), [self._keys.id_of(record) for record in records], rows)

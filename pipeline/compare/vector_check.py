@@ -5,23 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.compare.findings import FAULT, Kind, TaskFindings
-from pipeline.compare.keyspace import places
+from pipeline.compare.patience import ComparedStore
 from pipeline.compare.revisit import Chosen, Chunk, Revisit
-from pipeline.interfaces import Store
+from pipeline.compare.source_keys import places
 from pipeline.records.batches import Float32
 
 MIN_COSINE = 0.999
 """Between a stored vector and a new one of the same text: other precisions and batches stay far above it."""
 
 
-def check_vectors(findings: Sequence[TaskFindings], revisit: Revisit, store: Store) -> None:
+def check_vectors(findings: Sequence[TaskFindings], revisit: Revisit, store: ComparedStore) -> None:
     """Embeds each task's sample again and adds the wrong vectors to its faults. Raises like revisit and store."""
     by_task = {found.task.name: found for found in findings}
     for chunk in revisit.embed([Chosen(found.task, found.sample) for found in findings], "checking vectors"):
         _check(chunk, by_task[chunk.task.name], store)
 
 
-def _check(chunk: Chunk, findings: TaskFindings, store: Store) -> None:
+def _check(chunk: Chunk, findings: TaskFindings, store: ComparedStore) -> None:
     points = {point.id: point for point in store.retrieve(chunk.task.collection, chunk.ids, with_vectors=True)}
     entries = findings.sample[places(findings.sample["id"], np.array(chunk.ids, "S16"))[0]]
     for entry, raw, record, row in zip(entries, chunk.ids, chunk.records, chunk.rows, strict=True):

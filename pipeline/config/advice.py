@@ -41,6 +41,12 @@ def advice(config: Config, *, ray_token: bool) -> list[str]:
     ]
     used_models = {task.model for task in config.tasks.values()}
     lines += [f"models.{name}: no task names it" for name in config.models.keys() - used_models]
+    batches, enough = config.live_limits.max_concurrent_batches, config.calls_for_all_replicas
+    if batches < enough:
+        lines.append(
+            f"limits.max_concurrent_batches: {batches} calls of each ingestor never keep all of max_replicas busy, so "
+            f"autoscaling will not start them; {enough} do, or leave the key out"
+        )
     address = config.ray.address
     if address and not address.removeprefix("ray://").startswith(_LOOPBACK) and not ray_token:
         lines.append(

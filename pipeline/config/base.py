@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 _TOPIC_NAME = r"^[A-Za-z0-9._-]{1,249}$"
@@ -23,7 +23,14 @@ FieldPath = Annotated[str, StringConstraints(pattern=_FIELD_PATH, max_length=256
 
 FilePath = Annotated[Path, Field(strict=False)]
 
-Secret = Annotated[SecretStr, Field(min_length=1)]
+
+def _without_line_break(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value().rstrip("\r\n") != secret.get_secret_value():
+        raise ValueError("the secret ends in a line break, as a file that an editor wrote does: set it without")
+    return secret
+
+
+Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_without_line_break)]
 """Shown as `**********` everywhere. An empty one is refused: an empty variable must not switch a check off."""
 
 Url = Annotated[str, StringConstraints(pattern=_URL)]

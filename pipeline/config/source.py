@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url
-from pipeline.config.paths import flat_name
+from pipeline.config.payload import PayloadField, long_forms
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
@@ -74,6 +74,18 @@ class TopicConfig(Section):
         description='What keys are: 1 and "1" are two keys, so a field of the other type is a dead letter. It also '
         "says how the Kafka message key is read, which names what a record with a null value deletes.",
     )
+    key_space: TopicName | None = Field(
+        None,
+        description="Records of topics with one key space share their points: an equal key is the same record, and "
+        "its newest version wins. Absent: the topic's name, so that two topics never overwrite each other.",
+    )
+    kafka_key: Literal["text", "json", "int32", "int64"] | None = Field(
+        None,
+        description="How the Kafka message key spells the key. text: as UTF-8. json: a JSON string or integer, or an "
+        "object that has it at the path `key`, as Kafka Connect's JsonConverter writes. int32, int64: big-endian, as "
+        "Kafka's own serializers write. Absent: text, but where `key` names a field a null value whose Kafka key looks "
+        "like JSON or binary is a dead letter, because it would delete nothing.",
+    )
     binary_key: bool = Field(False, description="Kafka keys are not text: use their bytes, as hex.")
     text: str = Field(
         min_length=1,
@@ -92,8 +104,9 @@ class TopicConfig(Section):
     version_type: Literal["integer", "time"] | None = Field(
         None,
         description="integer: `version` counts, and a null value must carry its version in the header "
-        "refract-version. time: `version` is RFC 3339 or milliseconds, and a null value's is Kafka's timestamp. "
-        "Absent: both pass, and a null value needs the header.",
+        "refract-version. time: `version` is RFC 3339, kept in microseconds, or an integer of milliseconds, and "
+        "a null value's is Kafka's timestamp. Absent: integers and RFC 3339 times, the latter in milliseconds, and a "
+        "null value needs the header.",
     )
     generation: int = Field(
         0,
@@ -109,10 +122,16 @@ class TopicConfig(Section):
         "Raising it forgives producers whose clocks are ahead.",
     )
     delete_when: DeleteMarker | None = Field(None, description="A marker, besides the null value, that deletes a key.")
-    payload: dict[str, FieldPath] | list[FieldPath] = Field(
-        default_factory=list,
-        description="Fields stored beside the vector: a list of paths, or {stored name: path}. Searches can filter on "
-        "them.",
+    payload: dict[str, PayloadField] = Field(
+        default_factory=dict,
+        description="Fields stored beside the vector; searches can filter on them. A list of paths, or {stored name: "
+        "path}, {stored name: type} or {stored name: {path, type, tenant, on_disk}}. A type makes filters on numbers, "
+        "times and words fast, and possible on a server in strict mode.",
+    )
+    on_bad_payload: Literal["drop", "dead_letter"] = Field(
+        "drop",
+        description="What a value that does not fit its field's type means: the field is left out and counted in "
+        "refract_payload_values_dropped_total, or the record is a dead letter.",
     )
     payload_headers: list[str] = Field(
         default_factory=list, description="Kafka headers stored in the payload, as text."
@@ -133,9 +152,12 @@ class TopicConfig(Section):
     @property
     def payload_fields(self) -> dict[str, str]:
         """Stored name -> path."""
-        return (
-            dict(self.payload) if isinstance(self.payload, dict) else {flat_name(path): path for path in self.payload}
-        )
+        return {name: field.path or name for name, field in self.payload.items()}
+
+    @field_validator("payload", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return long_forms(value)
 
     @property
     def watched_paths(self) -> tuple[str, ...]:
@@ -168,6 +190,10 @@ class TopicConfig(Section):
             raise ValueError("binary_key speaks of the Kafka key, but `key` names a field; drop one of them")
         if self.binary_key and self.key_type == "integer":
             raise ValueError("binary_key takes bytes as they are; drop key_type: integer")
+        if self.binary_key and self.kafka_key is not None:
+            raise ValueError("binary_key takes bytes as they are; drop kafka_key")
+        if self.kafka_key in {"int32", "int64"} and self.key_type != "integer":
+            raise ValueError(f"kafka_key {self.kafka_key} spells integers; set key_type: integer")
         if self.version_type is not None and self.version is None:
             raise ValueError("version_type speaks of the field `version`, which is not given")
         return self
@@ -184,14 +210,14 @@ class SourceConfig(Section):
     """The Kafka side. Names as Kafka spells them."""
 
     bootstrap_servers: list[Broker] = Field(
-        min_length=1, description="host:port of some brokers; one item may hold several, with commas."
+        min_length=1, description="host:port of some brokers, as a list or as one text with commas."
     )
     group_id: str = Field(min_length=1, max_length=249, description="Consumer group; offsets are committed under it.")
     group_instance_id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
-        description="Static membership: each ingestor appends its number. A restart within session_timeout_ms moves "
-        "no partition.",
+        description="Static membership: each ingestor appends its number, and on KubeRay a token of its cluster. A "
+        "restart within session_timeout_ms moves no partition. Two clusters of one group elsewhere need two values.",
     )
     client_id: str = Field("refract", description="Shown in the brokers' logs.")
     security: SecurityConfig = Field(default_factory=SecurityConfig, description="TLS and SASL.")
@@ -245,12 +271,18 @@ class SourceConfig(Section):
         1.0, gt=0, le=60, description="Raising it saves commits and repeats more after a crash."
     )
 
+    @property
+    def key_spaces(self) -> dict[str, str]:
+        """Topic -> its key space."""
+        return {name: topic.key_space or name for name, topic in self.topics.items()}
+
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
     def _comma_lists(cls, value: Any) -> Any:
-        """Kafka's own spelling `a:9092,b:9092`, which is what an environment variable holds."""
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return [server.strip() for item in value for server in item.split(",")]
+        """Takes Kafka's own spelling `a:9092,b:9092`, with or without a comma at its end, as a list or as one text."""
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return [stripped for item in items for server in item.split(",") if (stripped := server.strip())]
         return value
 
     @model_validator(mode="after")
@@ -267,9 +299,26 @@ class SourceConfig(Section):
                 f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
                 f"would go round in circles"
             )
+        self._check_shared_keys()
         for topic in (*self.topics, self.dead_letter_topic):
             if topic.startswith("__"):
                 raise ValueError(f"topic {topic!r} is internal to Kafka")
             if topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is not a valid topic name")
         return self
+
+    def _check_shared_keys(self) -> None:
+        """Topics that share keys compare their versions, so the versions must mean the same."""
+        first: dict[str, str] = {}
+        for name, space in self.key_spaces.items():
+            other = first.setdefault(space, name)
+            ours, theirs = self.topics[name], self.topics[other]
+            if other != name and (ours.version is None or theirs.version is None):
+                raise ValueError(
+                    f"topics {other!r} and {name!r} share the key space {space!r}, but Kafka offsets of two topics are "
+                    f"not comparable: give both a `version` field, or each its own key_space"
+                )
+            if ours.version_type != theirs.version_type:
+                raise ValueError(
+                    f"topics {other!r} and {name!r} share the key space {space!r}, so their version_type must be equal"
+                )

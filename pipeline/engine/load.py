@@ -4,10 +4,12 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.catalogue import FREE_STYLES
 from pipeline.engine.engine import Engine
 from pipeline.engine.files import ModelFiles, sha256_of
 from pipeline.engine.head_files import find_head, read_head
@@ -57,6 +59,24 @@ def identify(model: ModelConfig, tasks: Mapping[str, TaskConfig] = _NO_TASKS) ->
     if spec.adapter is not None:
         parts["adapter"] = spec.adapter.commit or sha256_of(sorted(spec.adapter.folder.rglob("adapter_*")))
     return ModelIdentity(spec.dimension, parts, _heads(tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionForm:
+    """How a model takes instructions."""
+
+    is_free: bool
+    """In the user's own words; else it knows labels, fixed prefixes, or none at all."""
+    has_plain_form: bool
+    """Whether a symmetric task may go without one."""
+
+
+def instruction_form(model: ModelConfig) -> InstructionForm:
+    """Returns how a model takes instructions; no weights are loaded. Raises like `identify`."""
+    if is_null(model):
+        return InstructionForm(is_free=True, has_plain_form=True)
+    spec = resolve(model)
+    return InstructionForm(spec.instruction_style in FREE_STYLES, spec.query_template_plain is not None)
 
 
 def load_tokenizer(model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> Tokenizer:

@@ -8,10 +8,12 @@ import structlog
 
 from pipeline import failpoints
 from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
+from pipeline.interfaces import Tokenizer
+from pipeline.live.conflicts import Conflicts
 from pipeline.live.crashes import PROBE_TEXT
 from pipeline.live.routes import Ports, Routes
-from pipeline.records.batches import Bool, Embeddings, Float32, PointBatch
-from pipeline.records.record import DeadLetter, Delivery, Record, point_id
+from pipeline.records.batches import Bool, Embeddings, Float32, PointBatch, TokenBatch
+from pipeline.records.record import DeadLetter, Delivery, Record
 from pipeline.tasks import Task
 
 log = structlog.get_logger(__name__)
@@ -43,14 +45,15 @@ class Lane:
 
     def __init__(self, topic: str, routes: Routes, ports: Ports) -> None:
         self._topic = topic
-        self._pipeline = routes.pipeline
+        self._ids = routes.ids
         self._tasks = routes.tasks[topic]
         self._tokenizers = routes.tokenizers
         self._ports = ports
         self._by_model: dict[str, list[Task]] = {}
         for task in self._tasks:
             self._by_model.setdefault(task.config.model, []).append(task)
-        self._has_warned = False
+        self._conflicts = Conflicts()
+        self._warnings: set[str] = set()
 
     def refract(self, deliveries: Iterable[Delivery]) -> Refracted:
         """Stores the newest version of each key; where that can never be stored, the newest below it.
@@ -58,7 +61,7 @@ class Lane:
         Deliveries without a record are passed over. Raises what neither halving nor a dead letter settles.
         """
         waiting = [
-            Item(delivery, delivery.record, point_id(self._pipeline, delivery.record.key))
+            Item(delivery, delivery.record, self._ids.of(self._topic, delivery.record.key))
             for delivery in deliveries
             if delivery.record is not None
         ]
@@ -66,7 +69,7 @@ class Lane:
         letters: list[DeadLetter] = []
         num_older = 0
         newest, older = _newest(waiting)
-        self._notice(newest, older)
+        self._notice(waiting, newest, older)
         while newest:
             refused = self._store(newest)
             places = {letter.position for letter in refused}
@@ -85,22 +88,37 @@ class Lane:
         observer.superseded(self._topic, self._tasks, done.num_older)
         observer.searchable(self._topic, self._tasks, (item.record.position.timestamp_ms for item in done.items))
 
-    def _notice(self, newest: Iterable[Item], older: Sequence[Item]) -> None:
-        """Tells of what a producer should not do, where one batch shows it: it costs nothing to look there."""
-        if not older:
-            return
-        kept = {item.id: item.record for item in newest}
-        pairs = [(item.record, kept[item.id]) for item in older]
-        num_conflicts = sum(left.version == right.version and left.text != right.text for left, right in pairs)
+    def _notice(self, items: Sequence[Item], newest: Iterable[Item], older: Iterable[Item]) -> None:
+        """Tells of what a producer should not do, where it shows without asking the store."""
+        num_conflicts = self._conflicts.count((item.id, item.record) for item in items)
         self._ports.observer.conflicted(self._topic, num_conflicts)
+        if num_conflicts:
+            self._warn_once(
+                "Records of one key and version differ: the first is stored, the others are not. A finer version (RFC "
+                "3339 times count in microseconds under version_type: time, else in milliseconds) tells them apart.",
+                records=num_conflicts,
+            )
+        num_misspelt = sum(item.record.is_key_misspelt for item in items)
+        self._ports.observer.misspelt(self._topic, num_misspelt)
+        if num_misspelt:
+            self._warn_once(
+                "Kafka keys spell other keys than the field `key` of their records: a null value deletes what its "
+                "Kafka key spells, so it would miss them. See kafka_key.",
+                records=num_misspelt,
+            )
+        kept = {item.id: item.record for item in newest}
+        pairs = ((item.record, kept[item.id]) for item in older)
         scattered = next((pair for pair in pairs if pair[0].position.partition != pair[1].position.partition), None)
-        if scattered is not None and not self._has_warned:
-            self._has_warned = True
-            log.warning(
+        if scattered is not None:
+            self._warn_once(
                 "One key comes from two partitions: Kafka keeps no order between them, only a version field does.",
-                topic=self._topic,
                 partitions=sorted(record.position.partition for record in scattered),
             )
+
+    def _warn_once(self, message: str, **facts: object) -> None:
+        if message not in self._warnings:
+            self._warnings.add(message)
+            log.warning(message, topic=self._topic, **facts)
 
     def _store(self, items: Sequence[Item]) -> list[DeadLetter]:
         """Embeds and writes the items; returns the letters of those that can never be stored.
@@ -155,7 +173,7 @@ class Lane:
     def _embed_texts(self, model: str, texts: Sequence[str]) -> Embeddings:
         tasks, tokenizer, ports = self._by_model[model], self._tokenizers[model], self._ports
         prompts = [task.prompt for task in tasks]
-        tokens = tokenizer.encode(texts, prompts)
+        tokens = _encode(model, tokenizer, texts, prompts)
         with ports.observer.embedding(model):
             rows = ports.retry(
                 "embedder",
@@ -172,6 +190,18 @@ class Lane:
         with self._ports.observer.writing(self._topic):
             written = self._ports.retry("store", lambda: self._ports.store.upsert(points))
         self._ports.observer.written(self._topic, self._tasks, points, written)
+
+
+def _encode(model: str, tokenizer: Tokenizer, texts: Sequence[str], prompts: Sequence[str]) -> TokenBatch:
+    """Returns the tokens. Raises RecordError where the tokenizer fails at these texts, and not at a harmless one."""
+    try:
+        return tokenizer.encode(texts, prompts)
+    except RefractError:
+        raise
+    except Exception as error:  # whatever a tokenizer's own code raises
+        tokenizer.encode([PROBE_TEXT], prompts)
+        detail = f"tokenizer of model {model}: {type(error).__name__}"
+        raise RecordError(Reason.FAILS_IN_MODEL, detail) from error
 
 
 def _newest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:

@@ -36,7 +36,10 @@ class Observer:
         """Records belong to partitions that were revoked since the poll."""
 
     def conflicted(self, topic: str, num_records: int) -> None:
-        """Records of one batch have equal keys and versions and different texts."""
+        """Records have the key and version of an earlier one and another content."""
+
+    def misspelt(self, topic: str, num_records: int) -> None:
+        """Records have a Kafka key that spells another key than their field."""
 
     def embedding(self, model: str) -> AbstractContextManager[object]:  # noqa: ARG002 - nobody is told
         """Encloses one call to an embedder, waiting included."""
@@ -77,6 +80,14 @@ class IngestObserver(Observer):
         """Counts what was polled."""
         for topic, num_records in Counter(delivery.position.topic for delivery in deliveries).items():
             self._metrics.received.labels(topic).inc(num_records)
+        dropped = Counter(
+            (delivery.position.topic, name)
+            for delivery in deliveries
+            if delivery.record is not None and delivery.record.dropped
+            for name in delivery.record.dropped
+        )
+        for (topic, name), num_values in dropped.items():
+            self._metrics.payload_dropped.labels(topic, name).inc(num_values)
         self._produced_ms.update((delivery.position.topic, delivery.position.timestamp_ms) for delivery in deliveries)
 
     def turned(self, buffer: DeliveryBuffer, tracker: OffsetTracker, lag: Mapping[Partition, int]) -> None:
@@ -103,8 +114,12 @@ class IngestObserver(Observer):
         self._metrics.dropped.labels(topic).inc(num_records)
 
     def conflicted(self, topic: str, num_records: int) -> None:
-        """Counts records of one batch with equal keys and versions and different texts."""
+        """Counts records with the key and version of an earlier one and another content."""
         self._metrics.conflicts.labels(topic).inc(num_records)
+
+    def misspelt(self, topic: str, num_records: int) -> None:
+        """Counts records whose Kafka key spells another key than their field."""
+        self._metrics.misspelt_keys.labels(topic).inc(num_records)
 
     def embedding(self, model: str) -> AbstractContextManager[object]:
         """Times one call to an embedder, waiting included."""

@@ -33,10 +33,14 @@ class _Assignment:
 
     def advance(self) -> Watermark | None:
         """Moves the watermark over everything finished without a gap; returns it if it is ahead of what is durable."""
-        while self.unfinished and self.unfinished[0].finished:
-            self.offset = self.unfinished.popleft().offset + 1
+        self.pop_finished()
         durable = self.durable and self.durable.offset
         return None if self.offset is None or self.offset == durable else Watermark(self.offset, self.witness)
+
+    def pop_finished(self) -> None:
+        """Moves the watermark over everything finished without a gap."""
+        while self.unfinished and self.unfinished[0].finished:
+            self.offset = self.unfinished.popleft().offset + 1
 
     def to_commit(self) -> Watermark | None:
         """Returns what is durable and not committed yet."""
@@ -114,6 +118,19 @@ class OffsetTracker:
             for partition, witness in (witnesses or {}).items():
                 if partition in self._held:
                     self._held[partition].witness = witness
+
+    def pass_over(self, positions: Mapping[Partition, int]) -> None:
+        """Moves the watermark to where reading goes on, in partitions of which everything delivered is finished.
+
+        What lies between its last record and the position is no record: nobody would finish it.
+        """
+        with self._lock:
+            for partition, position in positions.items():
+                held = self._held.get(partition)
+                if held is not None:
+                    held.pop_finished()
+                    if not held.unfinished and (held.offset is None or held.offset < position):
+                        held.offset = position
 
     def advance(self) -> Watermarks:
         """Moves every watermark over what is finished; returns those that are ahead of what is durable."""

@@ -6,7 +6,15 @@ from threading import Event
 from typing import TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+)
 from tenacity.wait import wait_random_exponential
 
 from pipeline.clock import Clock
@@ -29,8 +37,17 @@ class Retrier:
     Thread-safe.
     """
 
-    def __init__(self, stop: Event, on_retry: Callable[[str], None], clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        stop: Event,
+        on_retry: Callable[[str], None],
+        clock: Clock = time.monotonic,
+        *,
+        limit_s: float | None = None,
+    ) -> None:
+        """Takes what ends every repetition, whom to tell, and after how long a call is given up; None is never."""
         self._stop = stop
+        self._limits = [stop_when_event_set(stop)] + ([] if limit_s is None else [stop_after_delay(limit_s)])
         self._on_retry = on_retry
         self._clock = clock
         self._failing: dict[object, float] = {}
@@ -38,7 +55,10 @@ class Retrier:
         self._backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
 
     def __call__(self, component: str, call: Callable[[], Result]) -> Result:
-        """Returns the call's result. Raises its last outage once the worker stops, any other error at once."""
+        """Returns the call's result.
+
+        Raises its last outage once the worker stops or the limit is over, any other error at once.
+        """
         this_call = object()
 
         def before_sleep(state: RetryCallState) -> None:
@@ -56,7 +76,7 @@ class Retrier:
         retrying = Retrying(
             retry=retry_if_exception(lambda error: action_for(error) is Action.RETRY),
             wait=self._wait_s,
-            stop=stop_when_event_set(self._stop),
+            stop=stop_any(*self._limits),
             sleep=sleep_using_event(self._stop),
             before_sleep=before_sleep,
             reraise=True,

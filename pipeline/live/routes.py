@@ -8,6 +8,7 @@ from pipeline.live.crashes import Suspects
 from pipeline.live.observer import Observer
 from pipeline.live.retry import Retrier
 from pipeline.records.batches import Priority
+from pipeline.records.record import PointIds
 from pipeline.tasks import Task
 
 
@@ -15,7 +16,7 @@ from pipeline.tasks import Task
 class Routes:
     """Which tasks the records of each topic are embedded for."""
 
-    pipeline: str
+    ids: PointIds
     tasks: Mapping[str, Sequence[Task]]
     """Topic -> its tasks."""
     tokenizers: Mapping[str, Tokenizer]

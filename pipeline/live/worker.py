@@ -101,6 +101,13 @@ class StreamWorker:
         if self._fault is not None:
             raise self._fault
 
+    def stalled_s(self) -> float:
+        """Returns for how long the loop has not turned, ready or not; 0 once it is being stopped.
+
+        A single call of a component ends within its own time-out, so a long stall is a call that hangs.
+        """
+        return 0.0 if self._stop.is_set() else self._clock() - self.turned_s
+
     def stop(self) -> None:
         """Ends `run` soon: what is in flight is finished, the rest is left for the next member. Any thread."""
         self._stop.set()
@@ -142,6 +149,7 @@ class StreamWorker:
     def _open(self) -> bool:
         try:
             self._retry("store", self._durability.open)
+            self.turned_s = self._clock()
             self._source = self._retry("source", self._open_source)
         except RefractError as error:
             if action_for(error) is not Action.RETRY:

@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.errors import Reason
@@ -20,6 +21,12 @@ POINT_NAMESPACE = uuid.UUID("6f7a1c9e-2f0b-5a43-9a55-7be6a2f5c0de")
 
 Headers = Sequence[tuple[str, bytes | None]]
 """A record's Kafka headers, in their order; a name may come twice."""
+
+
+class InvalidName(str):
+    """The name of a header that is not UTF-8: what is text of it, and hexadecimal escapes of the other bytes."""
+
+    __slots__ = ()
 
 
 class Partition(NamedTuple):
@@ -39,18 +46,27 @@ class Position:
     timestamp_ms: int
     """Kafka's timestamp; -1 when the broker does not know it."""
 
+    @property
+    def source(self) -> str:
+        """The place in one text, as it stands in payloads under `_source`."""
+        return f"{self.topic}:{self.partition}:{self.offset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One decoded record: what to embed, under which key, and how new it is."""
 
     key: str
-    """Canonical key: `s:` + a string, or `i:` + an integer, so that 1 and "1" stay apart."""
+    """Canonical key: `s:` + a string, `i:` + an integer or `b:` + hex, so that 1 and "1" stay apart."""
     version: int
     text: str | None
     """None means the record deletes its key."""
     payload: Mapping[str, Any]
     position: Position
+    is_key_misspelt: bool = False
+    """Whether its Kafka key spells another key: a null value with that Kafka key would not delete it."""
+    dropped: tuple[str, ...] = ()
+    """Payload fields left out, because their values do not fit their types."""
 
     @property
     def deleted(self) -> bool:
@@ -123,13 +139,13 @@ class Delivery:
         return DeadLetter(self.position, reason, self.raw_key, self.raw_value, self.headers, task, detail)
 
 
-def point_id(pipeline: str, key: str, chunk: int | None = None) -> bytes:
-    """Returns the 16 bytes of uuid5(POINT_NAMESPACE, pipeline, canonical key[, chunk]).
+def point_id(pipeline: str, key_space: str, key: str, chunk: int | None = None) -> bytes:
+    """Returns the 16 bytes of uuid5(POINT_NAMESPACE, pipeline, key space, canonical key[, chunk]).
 
-    The parts are length-prefixed, so that no two different triples spell the same name. Equal to
+    The parts are length-prefixed, so that no two different tuples spell the same name. Equal to
     `uuid.uuid5` over that name; written out because it runs once per record.
     """
-    name = f"{len(pipeline)}:{pipeline}{len(key)}:{key}"
+    name = f"{len(pipeline)}:{pipeline}{len(key_space)}:{key_space}{len(key)}:{key}"
     if chunk is not None:
         name += f"#{chunk}"
     digest = bytearray(hashlib.sha1(POINT_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16])
@@ -138,10 +154,42 @@ def point_id(pipeline: str, key: str, chunk: int | None = None) -> bytes:
     return bytes(digest)
 
 
+@dataclass(frozen=True, slots=True)
+class PointIds:
+    """Gives the records of a pipeline the ids of their points."""
+
+    pipeline: str
+    key_spaces: Mapping[str, str]
+    """Topic -> its key space: records of two topics share a point only where both name one key space."""
+
+    def of(self, topic: str, key: str) -> bytes:
+        """Returns the id of a topic's record by its canonical key."""
+        return point_id(self.pipeline, self.key_spaces[topic], key)
+
+
 def uuid_text(point: bytes) -> str:
     """Returns a point's id as Qdrant writes it, with dashes. Three times as fast as through a UUID object."""
     digits = point.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+@lru_cache
+def file_source(uri: str) -> str:
+    """Returns what begins `_source` in the payloads of a file's rows: its name, and a hash of where it is.
+
+    It ends in `#`, which no topic's name contains. `uri` is an address, or an absolute path on this machine.
+    """
+    name = uri.rpartition("/")[2]
+    return f"{name}@{hashlib.sha256(uri.encode(errors='surrogateescape')).hexdigest()[:8]}#"
+
+
+def place_of(source: str) -> tuple[Partition, int] | None:
+    """Returns the partition and offset in a `_source`; None where it names a file, or nothing."""
+    partition, _, offset = source.rpartition(":")
+    topic, _, number = partition.rpartition(":")
+    if "#" in source or not (topic and number.isdecimal() and offset.isdecimal()):
+        return None
+    return Partition(topic, int(number)), int(offset)
 
 
 def offset_version(generation: int, offset: int) -> int:

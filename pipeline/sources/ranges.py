@@ -13,10 +13,10 @@ from kafka import OffsetSpec, TopicPartition
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.interfaces import PLACE, Found, Letters
+from pipeline.interfaces import PLACE, Found, Letters, Origin
 from pipeline.records.batches import Int64
 from pipeline.records.decode import Decoders, RecordDecoder, record_bytes
-from pipeline.records.record import Partition, Position
+from pipeline.records.record import Partition, Position, place_of
 from pipeline.sources.client.admin import group_offsets, open_admin, partition_offsets, partitions_of, topic_exists
 from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.letter_reader import read_dead_letters
@@ -50,6 +50,17 @@ class TopicRange:
         """Offsets in the range: an upper bound of its records."""
         return sum(self.ends[place] - self.begins[place] for place in self.ends)
 
+    def origin_of(self, source: str) -> Origin:
+        """See `RecordRange.origin_of`."""
+        found = place_of(source)
+        if found is None:
+            return Origin.ELSEWHERE if "#" in source else Origin.INSIDE
+        place, offset = found
+        if place.topic not in self._config.topics:
+            return Origin.ELSEWHERE
+        kept = place not in self.ends or self.begins[place] <= offset < self.ends[place]
+        return Origin.INSIDE if kept else Origin.OUTSIDE
+
     def committed(self) -> Mapping[Partition, int]:
         """Returns the group's committed offsets as of now; 0 where it has none."""
         with open_admin(self._config, "looking up committed offsets") as admin:
@@ -77,23 +88,31 @@ class TopicRange:
         kept_since_ms = 0.0 if not any(begins.values()) else oldest_ms if len(begins) == 1 else math.inf
         return Letters({place: np.frombuffer(rows, PLACE) for place, rows in places.items()}, refused, kept_since_ms)
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
-        """Yields the range partition by partition in the order of offsets; of `wanted` only those offsets.
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
+        """Yields the range partition by partition in the order of offsets; see `RecordRange.read`.
 
         Raises TransientError or EnvironmentFault.
         """
         with _reader(self._config) as consumer:
             for place in sorted(self.ends):
+                begin = self._begin(place, after)
                 offsets = None if wanted is None else wanted.get((place.topic, place.number))
-                if self.begins[place] < self.ends[place] and (wanted is None or offsets is not None):
-                    yield from self._partition(consumer, place, offsets)
+                if begin < self.ends[place] and (wanted is None or offsets is not None):
+                    yield from self._partition(consumer, place, begin, offsets)
 
-    def _partition(self, consumer: Any, place: Partition, offsets: Int64 | None) -> Iterator[Found]:
+    def _begin(self, place: Partition, after: Position | None) -> int:
+        if after is None or place > Partition(after.topic, after.partition):
+            return self.begins[place]
+        return after.offset + 1 if place == Partition(after.topic, after.partition) else self.ends[place]
+
+    def _partition(self, consumer: Any, place: Partition, begin: int, offsets: Int64 | None) -> Iterator[Found]:
         there, end = TopicPartition(*place), self.ends[place]
         if offsets is not None:
             end = min(end, int(offsets[-1]) + 1)
         decoder = self._decoders.of(place.topic)
-        for message in _messages(consumer, there, self.begins[place], end, offsets):
+        for message in _messages(consumer, there, begin, end, offsets):
             yield _decoded(decoder, place, message)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -13,9 +13,10 @@ from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.context import Context
-from pipeline.engine.load import check_tasks, identify
+from pipeline.engine.load import check_tasks, identify, instruction_form
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
 from pipeline.interfaces import Inspectable
+from pipeline.quality.advice import Asked, instruction_advice
 from pipeline.tasks import ModelIdentity, Task, bind_task
 from pipeline.usecases.prompts import Prompter, load_prompter
 
@@ -109,8 +110,9 @@ def check(context: Context, *, offline: bool = False) -> CheckReport:
     report.advice = advice(config, ray_token=os.environ.get("RAY_AUTH_MODE") == "token")
     report.faults = [Fault(FaultKind.CONFIG, f"{context.source.origin}: {line}") for line in file_faults(config)]
     identities, prompters = _models(config, report, offline=offline)
+    report.advice += instruction_advice(_asked(config, identities))
     bound = {
-        name: bind_task(name, task, identities[task.model])
+        name: bind_task(name, task, identities[task.model], config.payload_of(name))
         for name, task in config.tasks.items()
         if task.model in identities
     }
@@ -123,6 +125,16 @@ def check(context: Context, *, offline: bool = False) -> CheckReport:
         states = _ask_store(context, list(bound.values()), report)
     report.tasks = list(_topic_tasks(config, bound, prompters, states))
     return report
+
+
+def _asked(config: Config, models: Collection[str]) -> list[Asked]:
+    """Returns what the tasks of those models ask that can be looked at."""
+    is_free = {name: instruction_form(config.models[name]).is_free for name in models}
+    return [
+        Asked(name, task.model, task.instruction, task.query_instruction, task.mode, is_free[task.model])
+        for name, task in config.tasks.items()
+        if task.model in is_free
+    ]
 
 
 def _models(
@@ -194,7 +206,9 @@ def _inspect(store: Inspectable, tasks: Sequence[Task], report: CheckReport) -> 
     states: dict[str, str] = {}
     for task in tasks:
         with report.catching(f"tasks.{task.name}"):
-            states[task.name] = str(store.inspect([task])[task.name])
+            state = store.inspect([task])[task.name]
+            states[task.name] = str(state)
+            report.advice += [f"tasks.{task.name}: {note}" for note in state.notes]
     return states
 
 

@@ -9,17 +9,19 @@ from pathlib import Path
 
 from pipeline.compare.accounting import Accounts, account, write_missing
 from pipeline.compare.comparison import Comparison, note_source
-from pipeline.compare.file_range import open_file
+from pipeline.compare.extras import Approve, approved
 from pipeline.compare.findings import SourceFindings, TaskFindings
-from pipeline.compare.keyspace import KeySpace
 from pipeline.compare.mending import mend
+from pipeline.compare.patience import ComparedStore, PatientRange, PatientStore, patient
 from pipeline.compare.report import RepairReport, VerifyReport
 from pipeline.compare.revisit import Revisit
+from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.vector_check import check_vectors
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress, RecordRange, Store
 from pipeline.records.decode import Decoders
+from pipeline.records.record import PointIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,28 @@ def verify(context: Context, request: CompareRequest, progress: Progress) -> Ver
         return compared.report(request.examples)
 
 
+@dataclass(frozen=True, slots=True)
+class DeleteExtras:
+    """That extra points are to be deleted, and how carefully."""
+
+    approve: Approve = lambda _extras: True
+    """Is asked once, with the figures of every task that has extras; False keeps them."""
+    force: bool = False
+    """Whether even more than a tenth of a collection may go."""
+
+
 def repair(
-    context: Context, request: CompareRequest, progress: Progress, *, delete_extras: bool = False
+    context: Context, request: CompareRequest, progress: Progress, extras: DeleteExtras | None = None
 ) -> RepairReport:
     """Compares as `verify` does, writes what differs, and writes the dead letters that are missing.
 
     Nothing newer is overwritten, so beside a Qdrant server the pipeline may run meanwhile. Wrong vectors are found
-    among the sample only. Raises like `verify`.
+    among the sample only. Without `extras` no point is deleted.
+
+    Raises ConfigError where more than a tenth of a collection is extra, unless `extras.force`; else like `verify`.
     """
     with _compared(context, request, progress) as compared:
+        delete_extras = extras is not None and approved(compared.tasks, extras.approve, force=extras.force)
         repaired = mend(compared.tasks, compared.revisit, compared.store, delete_extras=delete_extras)
         letters_written = _write_letters(context, compared, progress)
     return RepairReport(compared.report(request.examples), repaired, letters_written)
@@ -75,7 +90,7 @@ class _Compared:
 
     source: RecordRange
     topics: Sequence[str]
-    store: Store
+    store: ComparedStore
     revisit: Revisit
     read: SourceFindings
     tasks: Sequence[TaskFindings]
@@ -103,11 +118,14 @@ class _Compared:
 def _compared(context: Context, request: CompareRequest, progress: Progress) -> Iterator[_Compared]:
     """Compares every task of the source's topics; the store stays open inside."""
     config = context.config
-    source, topics = _open_source(context, request)
+    retry = patient(progress)
+    opened, topics = _open_source(context, request)
+    source = PatientRange(opened, retry)
     readers = {name: [topic for topic in topics if name in config.source.topics[topic].tasks] for name in config.tasks}
     tasks = [(context.tasks[name], read) for name, read in readers.items() if read]
-    with tempfile.TemporaryDirectory(prefix="refract-verify-") as folder, _open_store(context) as store:
-        keys = KeySpace(Path(folder), config.pipeline, topics)
+    with tempfile.TemporaryDirectory(prefix="refract-verify-") as folder, _open_store(context) as opened_store:
+        store = PatientStore(opened_store, retry)
+        keys = SourceKeys(Path(folder), PointIds(config.pipeline, config.source.key_spaces), topics)
         read = note_source(source, keys, progress)
         comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
         findings = [comparison.compare(task, names, request.sample) for task, names in tasks]
@@ -121,6 +139,8 @@ def _open_source(context: Context, request: CompareRequest) -> tuple[RecordRange
     """Returns the source to compare with, and the topics whose records it has."""
     config = context.config
     if request.file is not None:
+        from pipeline.compare.file_range import open_file  # pyarrow
+
         rows = open_file(str(request.file), config, request.topic, request.key, request.row_number)
         return rows, [rows.topic]
     if request.topic or request.key or request.row_number:
@@ -150,4 +170,4 @@ def _write_letters(context: Context, compared: _Compared, progress: Progress) ->
     from pipeline.sources.letters.dead_letters import KafkaDeadLetters  # Kafka
 
     with closing(KafkaDeadLetters(context.config.source, context.config.pipeline)) as letters:
-        return write_missing(compared.source, compared.accounts, letters, progress)
+        return write_missing(compared.source, compared.accounts, letters, patient(progress), progress)

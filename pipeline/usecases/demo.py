@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import RefractError
 from pipeline.interfaces import PointReader
-from pipeline.records.record import point_id
+from pipeline.records.record import PointIds
 from pipeline.tasks import Task
 from pipeline.usecases.client import AppClient
 from pipeline.usecases.demo_setup import Demo
@@ -123,7 +123,8 @@ def _finished(state: State, demo: Demo, num_sent: int) -> bool:
 
 
 def _proof(app: StoringApp, demo: Demo, name: str) -> Proof:
-    ids = {point_id(demo.config.pipeline, f"s:{key}"): version for key, version in demo.newest.items()}
+    spaces = PointIds(demo.config.pipeline, demo.config.source.key_spaces)
+    ids = {spaces.of(demo.topic, f"s:{key}"): version for key, version in demo.newest.items()}
     collection, store = app.tasks[name].collection, app.store()
     stored = {point.id: (point.version, point.deleted) for point in store.retrieve(collection, list(ids))}
     num_wrong = sum(stored.get(point) != version for point, version in ids.items())

@@ -7,22 +7,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.app import Config
 from pipeline.context import Context
-from pipeline.errors import ConfigError, RecordError
+from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.interfaces import Progress
-from pipeline.records.files.listing import left_out_words
 from pipeline.records.files.messages import Keys, Message, Messages, keys_of
-from pipeline.records.files.streams import FileFault
-from pipeline.records.files.topic_files import TopicFiles
+from pipeline.records.files.reading import FileFault
 from pipeline.usecases.running import Note
+
+if TYPE_CHECKING:
+    from pipeline.records.files.topic_files import TopicFiles
 
 _SLACK_S = 0.05
 """How late a record may be and still be caught up with."""
 
 _STEP = 200
 """Records between two reports of progress."""
+
+_OVERHEAD_BYTES = 1_024
+"""Of a message in a request, at most."""
 
 _NAMED = 20
 """Rows that are named where they cannot be sent; the others are counted."""
@@ -82,6 +87,9 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
         ConfigError: no file matches, its columns cannot make records, or the topic does not exist.
         TransientError, EnvironmentFault: see `pipeline.errors`.
     """
+    from pipeline.records.files.listing import left_out_words  # pyarrow
+    from pipeline.records.files.topic_files import TopicFiles  # pyarrow
+
     config = context.config
     topic = config.topic_named(request.topic)
     settings = config.source.topics[topic]
@@ -103,7 +111,7 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
 class FileMessages:
     """Iterates over the messages of files; names what cannot be sent, and counts it."""
 
-    files: TopicFiles
+    files: "TopicFiles"
     keys: Keys
     max_depth: int
     note: Note
@@ -116,7 +124,9 @@ class FileMessages:
         messages = Messages(self.keys, self.max_depth)
         for found in self.files.rows(self._fail):
             try:
-                yield messages.of(found.row, found.number)
+                message = messages.of(found.row, found.number)
+                _check_size(message)
+                yield message
             except RecordError as error:
                 self.rejected[str(error.reason)] += 1
                 if self.rejected.total() <= _NAMED:
@@ -126,6 +136,15 @@ class FileMessages:
         name, _, why = str(fault).partition(": ")
         self.failed[name] = why
         self.note(str(fault))
+
+
+def _check_size(message: Message) -> None:
+    """Raises RecordError for a message that the client would not send."""
+    from pipeline.sources.client.producer import MAX_REQUEST_BYTES  # Kafka
+
+    num_bytes = len(message.key or b"") + len(message.value or b"") + _OVERHEAD_BYTES
+    if num_bytes > MAX_REQUEST_BYTES:
+        raise RecordError(Reason.RECORD_TOO_LARGE, f"longer than a request to the brokers, {MAX_REQUEST_BYTES} bytes")
 
 
 def pace(

@@ -71,7 +71,7 @@ def _after(place: Place, store: PointStore, polls: tuple[list[Step], ...]) -> st
     problems = stream.problems()
     if store.count(URGENCY.collection) == 0:
         problems.append("the good record is not there")
-    found = store.retrieve(URGENCY.collection, [point_id(PIPELINE, "s:a")], with_vectors=True)
+    found = store.retrieve(URGENCY.collection, [point_id(PIPELINE, "t", "s:a")], with_vectors=True)
     if not found:
         return verdict("nothing", problems)
     [point] = found
@@ -193,7 +193,7 @@ def _two_partitions(place: Place) -> str:
         stream.run(num_records=1)
         if problems := stream.problems():
             return verdict("", problems)
-    [point] = store.retrieve(URGENCY.collection, [point_id(PIPELINE, "s:a")])
+    [point] = store.retrieve(URGENCY.collection, [point_id(PIPELINE, "t", "s:a")])
     return f"version {point.version}"
 
 
@@ -218,7 +218,7 @@ def _scattered(place: Place) -> str:
 
 def _largest(place: Place) -> str:
     """A record as large as a topic takes by default: its dead letter has to fit there too."""
-    value = body(text=1, filler="x" * 1_000_000)
+    value = body(text={}, filler="x" * 1_000_000)
     stream = Stream(place, [[assign, {PLACE: [message(value, FIRST_OFFSET)]}]])
     stream.run(num_records=1)
     [letter] = stream.letters.letters
@@ -252,7 +252,7 @@ def decoded(value: bytes) -> Record | None:
 
 def _on_the_wire(record: Record) -> bytes:
     vectors = np.ones((1, 4), np.float32)
-    ids = np.frombuffer(point_id(PIPELINE, record.key), np.uint8).reshape(1, 16)
+    ids = np.frombuffer(point_id(PIPELINE, "t", record.key), np.uint8).reshape(1, 16)
     batch = PointBatch(ids, np.ones(1, np.int64), np.zeros(1, np.bool_), [record.payload], {"c": vectors})
     return WireChunk(checked(batch), slice(0, 1)).upsert(upsert_head("c", strong=False), vectors)
 

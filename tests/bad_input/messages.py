@@ -4,7 +4,7 @@ import pickle
 from typing import Any
 
 from pipeline.errors import Reason
-from pipeline.records.record import MAX_VERSION, Record
+from pipeline.records.record import MAX_VERSION, InvalidName, Record
 from tests.bad_input.case import MARKER_TEXT, Case, Place
 from tests.bad_input.stream import FIRST_OFFSET, PLANTED, Stream, body, message, outcome_of
 from tests.unit.decoding import NOW_MS
@@ -91,8 +91,9 @@ CASES = [
     row(17, b'{"id":"a","text":"nul\\u0000inside"}', "nul\x00inside"),
     row(18, b'{"id":"a"}', Reason.TEXT_MISSING),
     row(19, b'{"id":"a","text":null}', Reason.TEXT_MISSING),
-    row(20, body(text=3), Reason.TEXT_NOT_A_STRING),
-    row(20, body(text=["x"]), Reason.TEXT_NOT_A_STRING),
+    row(20, body(text=3), "3"),
+    row(20, body(text=["x"]), '["x"]'),
+    row(20, body(text={"x": 3}), Reason.TEXT_NOT_A_STRING),
     row(21, body(text=""), Reason.TEXT_EMPTY),
     row(21, body(text=" \n\t\u00a0\u200b\ufeff\u2800"), Reason.TEXT_EMPTY),
     row(21, body(text=" "), DELETED, topic={"on_empty_text": "delete"}),
@@ -128,6 +129,12 @@ CASES = [
     row(43, body(id="1"), Reason.INVALID_KEY, topic={"key_type": "integer"}),
     row(43, body(id=True), Reason.INVALID_KEY, topic={"key_type": "integer"}),
     row(43, body(id=1.0), Reason.INVALID_KEY, topic={"key_type": "integer"}),
+    row(43, None, Reason.INVALID_KEY, kafka_key=b'"a"'),
+    row(43, None, Reason.INVALID_KEY, kafka_key=b'{"id":"a"}'),
+    row(43, None, Reason.INVALID_KEY, kafka_key=b"\x00\x00\x00\x00\x00\x00\x00\x11"),
+    row(43, None, DELETED, kafka_key=b'"a"', topic={"kafka_key": "json"}),
+    row(43, None, DELETED, kafka_key=b'"a"', topic={"kafka_key": "text"}),
+    row(43, None, Reason.INVALID_KEY, kafka_key=b"a", topic={"kafka_key": "json"}),
     row(44, body(id="k" * 1_000_000), Reason.KEY_TOO_LARGE),
     row(44, body(), Reason.KEY_TOO_LARGE, topic=NO_FIELD, kafka_key=b"k" * 1_000_000),
     row(48, body(_version=9, _state="deleted", team="x"), MARKER_TEXT),
@@ -153,6 +160,7 @@ CASES = [
     row(54, body(vector=[0.0, "x", 1e39]), MARKER_TEXT),
     row(55, body(), MARKER_TEXT, headers=[("h", None), ("h", b"\xff"), ("h", b"x")], topic={"payload_headers": ["h"]}),
     row(55, body(), Reason.PAYLOAD_TOO_LARGE, headers=[("h", b"x" * 10**6)], topic={"payload_headers": ["h"]}),
+    row(55, body(), Reason.INVALID_HEADER, headers=[(InvalidName("caf\\xe9"), b"x")]),
     row(56, body(), MARKER_TEXT, timestamp_ms=-1, topic={"payload_timestamp": True}),
     row(56, body(), MARKER_TEXT, timestamp_ms=32_503_680_000_000, topic={"payload_timestamp": True}),
     row(60, body(text="x" * 999_000), "x" * 999_000),

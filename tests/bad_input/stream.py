@@ -24,7 +24,7 @@ from pipeline.live.routes import Ports, Routes
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.decode import Decoders
-from pipeline.records.record import Headers, Position, Record, point_id
+from pipeline.records.record import Headers, PointIds, Position, Record, point_id
 from pipeline.sources.group.kafka_source import KafkaSource
 from pipeline.sources.group.member import GroupMember
 from pipeline.sources.letters.dead_letters import KafkaDeadLetters
@@ -138,7 +138,7 @@ class Stream:
 
         observer = IngestObserver(self.metrics)
         ports = Ports(self.embedder, self.store, self.letters, Retrier(self._stop, lambda _: None), observer)
-        routes = Routes(PIPELINE, {"t": [URGENCY]}, {"m": FakeTokenizer()})
+        routes = Routes(PointIds(PIPELINE, {"t": "t"}), {"t": [URGENCY]}, {"m": FakeTokenizer()})
         durability = Durability(self.store, [URGENCY], tracker, lambda _: None)
         refractor = Refractor(routes, ports, tracker)
         return StreamWorker(open_source, refractor, durability, observer, Loop(self.limits, 0.001, self._stop))
@@ -170,7 +170,7 @@ def outcome_of(place: Place, bad: Any, *, topic: Mapping[str, Any], limits: Mapp
 def _stored(stream: Stream, record: Record | RecordError) -> str:
     if isinstance(record, RecordError):
         return "nowhere"
-    found = stream.store.retrieve(URGENCY.collection, [point_id(PIPELINE, record.key)], with_vectors=True)
+    found = stream.store.retrieve(URGENCY.collection, [point_id(PIPELINE, "t", record.key)], with_vectors=True)
     if not found or found[0].version != record.version:
         return "nowhere"
     if found[0].deleted:

@@ -156,7 +156,7 @@ def bare_loop_rate(rows: Path) -> float:
         began_s, num_rows = time.monotonic(), 0
         for batch in pq.ParquetFile(rows).iter_batches(BATCH_ROWS, columns=["id", "version"]):
             keys, versions = (column.to_pylist() for column in batch.columns)
-            ids = b"".join(point_id("bench", key) for key in keys)
+            ids = b"".join(point_id("bench", "rows", key) for key in keys)
             store.upsert(
                 PointBatch(
                     np.frombuffer(ids, np.uint8).reshape(-1, 16),
@@ -176,7 +176,7 @@ def opened_store() -> Iterator[tuple[Any, list[Any]]]:
     """An embedded store with the collections of the null engine's tasks."""
     with harness.app_config("localhost:9092", {"model": "null:384"}, "bench") as path:
         context = Context(ConfigTree.read(path))
-        store, tasks = open_store(context.config.store, "bench", ()), list(context.tasks.values())
+        store, tasks = open_store(context.config.store, "bench"), list(context.tasks.values())
         store.open(tasks)
         try:
             yield store, tasks

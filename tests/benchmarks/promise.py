@@ -33,7 +33,7 @@ from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
 from pipeline.records.decode import TopicDecoder
-from pipeline.records.record import Delivery, Partition, Position, Receipt, Witness
+from pipeline.records.record import Delivery, Partition, PointIds, Position, Receipt, Witness
 from pipeline.records.strict_json import parse_object
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.edge_shard import EdgeShard
@@ -141,7 +141,7 @@ def rate(values: Sequence[bytes], num_keys: int, *, promised: bool) -> float:
         source = ListSource(tracker, values)
         observer = IngestObserver(metrics)
         ports = Ports(LocalEmbedder(), store, FakeDeadLetters(), Retrier(stop, lambda _: None), observer)
-        routes = Routes("bench", {TOPIC: tasks}, {"null": NullTokenizer(TASK_CONFIGS)})
+        routes = Routes(PointIds("bench", {TOPIC: TOPIC}), {TOPIC: tasks}, {"null": NullTokenizer(TASK_CONFIGS)})
         durability = Durability(store, tasks, tracker, lambda _: None)
         refractor = Refractor(routes, ports, tracker)
         source.worker = StreamWorker(lambda: source, refractor, durability, observer, Loop(LIMITS, 1.0, stop))

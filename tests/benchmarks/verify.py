@@ -54,7 +54,7 @@ def fill(path: Path, rows: Path, num_keys: int) -> None:
     with rows.open("wb") as file:
         for first in range(0, num_keys, STEP):
             names = [f"k{number}" for number in range(first, min(first + STEP, num_keys))]
-            ids = b"".join(point_id("bench", f"s:{name}") for name in names)
+            ids = b"".join(point_id("bench", "rows", f"s:{name}") for name in names)
             store.upsert(
                 PointBatch(
                     np.frombuffer(ids, np.uint8).reshape(-1, 16),

@@ -174,8 +174,13 @@ REPORTS = (
     "pipeline.compare.report.RepairReport",
     "pipeline.compare.report.RepairedTask",
     "pipeline.usecases.check.CheckReport",
+    "pipeline.usecases.evaluate.EvaluateRequest",
+    "pipeline.usecases.evaluate.EvaluateReport",
+    "pipeline.quality.report.Evaluation",
     "pipeline.usecases.produce.ProduceRequest",
     "pipeline.usecases.produce.ProduceReport",
+    "pipeline.usecases.tune.TuneRequest",
+    "pipeline.usecases.tune.TuneReport",
 )
 """What the methods of a session take and return, beside arrays."""
 

@@ -69,8 +69,11 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop_app()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.stop_app()
+        elif self._app is not None:
+            self._app.end()
         if self._python is not None:
             self._python.kill()
             self._python.wait()
@@ -99,7 +102,7 @@ class Reader:
         """Presses Ctrl-C in the terminal of the app, if there is one."""
         if self._app is not None:
             app, self._app = self._app, None
-            app.interrupt()
+            assert app.end() == 0
 
     def _type(self, command: str) -> str:
         """Runs one command and returns its output. An app stays, in a terminal of its own."""
@@ -180,8 +183,8 @@ class _Terminal:
                     shown += os.read(self._screen, 65_536).decode(errors="replace")
         return _ANSI.sub("", shown).replace("\r", "")
 
-    def interrupt(self) -> None:
-        """Ctrl-C, and waits for the end; nothing the command started is left."""
+    def end(self) -> int | None:
+        """Presses Ctrl-C and returns the exit code, None without one in time; nothing the command started is left."""
         family = psutil.Process(self._process.pid).children(recursive=True) if self._process.poll() is None else []
         try:
             if self._process.poll() is None:
@@ -192,7 +195,7 @@ class _Terminal:
                 if select.select([self._screen], [], [], 0.2)[0]:
                     with suppress(OSError):
                         os.read(self._screen, 65_536)
-            assert self._process.poll() == 0
+            return self._process.poll()
         finally:
             self._process.kill()
             for process in family:

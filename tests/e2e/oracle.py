@@ -29,6 +29,12 @@ from tests.e2e.differences import Difference, Harm, State, difference_of, told
 VERSION_0 = 1_700_000_000_000
 """Version 0 of the tests' tickets: versions are times in milliseconds, and one in the future is refused."""
 
+
+def stored_version(version: int) -> int:
+    """Returns a ticket's version as it is stored: a time in microseconds."""
+    return (VERSION_0 + version) * 1_000
+
+
 PAGE = 1_000
 
 
@@ -111,7 +117,7 @@ class Journal:
             key.encode(),
             orjson.dumps(value),
             key=key,
-            version=VERSION_0 + version,
+            version=stored_version(version),
             text=None if deleted else text,
             payload={} if deleted else payload,
         )
@@ -119,8 +125,8 @@ class Journal:
 
     def null_value(self, key: str, version: int) -> None:
         """Sends Kafka's own delete; its timestamp is its version."""
-        version += VERSION_0
-        self._send(self.tickets, key.encode(), None, timestamp_ms=version, key=key, version=version)
+        stamp, stored = VERSION_0 + version, stored_version(version) + 999
+        self._send(self.tickets, key.encode(), None, timestamp_ms=stamp, key=key, version=stored)
 
     def event(self, key: str, message: str | None) -> None:
         """Sends to `events`, whose records carry no version: the later offset is newer. None deletes."""
@@ -155,7 +161,9 @@ class Journal:
 
     def expected(self, task: str, key: str) -> State:
         """Returns what must be stored for a key."""
-        return self.states[task][point_id(self.config.pipeline, f"s:{key}")]
+        states = self.states[task]
+        ids = (point_id(self.config.pipeline, topic, f"s:{key}") for topic in self.config.source.topics)
+        return next(states[point] for point in ids if point in states)
 
     def num_records(self) -> int:
         """How many records the topics hold."""
@@ -227,7 +235,7 @@ class Journal:
         generation = self.config.source.topics[record.topic].generation
         version = (generation << 40) | offset if record.version is None else record.version
         source = f"{record.topic}:{partition}:{offset}"
-        point = point_id(self.config.pipeline, f"s:{record.key}")
+        point = point_id(self.config.pipeline, record.topic, f"s:{record.key}")
         payload = {"_key": f"s:{record.key}", **record.payload}
         tasks = self.config.source.topics[record.topic].tasks
         collections = [self.tasks[task].collection for task in tasks]

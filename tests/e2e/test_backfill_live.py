@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.records.record import point_id
+from pipeline.records.record import file_source, point_id
 from pipeline.stores.open import open_store
 from tests.broker import Broker
 from tests.e2e.differences import State
 from tests.e2e.harness import PATIENCE_S, ROOT, InProcessApp, end, journal_of, start_python, write_config
-from tests.e2e.oracle import VERSION_0, Journal
+from tests.e2e.oracle import VERSION_0, Journal, stored_version
 from tests.e2e.test_backfill import GROUP_ROWS, refract, write_rows
 from tests.qdrant_server.process import QdrantServer
 
@@ -56,7 +56,7 @@ def is_deleted(key: str, version: int) -> bool:
     return random.Random(f"{key} {version}").random() < 0.12
 
 
-def rows_of(journal: Journal, chance: random.Random, name: str) -> list[dict[str, Any]]:
+def rows_of(journal: Journal, chance: random.Random, path: Path) -> list[dict[str, Any]]:
     """Random even versions of random keys, some deleted; noted in the journal as if they had been sent."""
     rows = []
     for number in range(NUM_ROWS):
@@ -66,13 +66,15 @@ def rows_of(journal: Journal, chance: random.Random, name: str) -> list[dict[str
         status = "deleted" if deleted else "open"
         rows.append({"id": key, "title": title, "body": body, "updated_at": VERSION_0 + version, "status": status})
         payload = {"_key": f"s:{key}", **({} if deleted else {"title": title})}
-        source = f"{name}#{number // GROUP_ROWS}:{number % GROUP_ROWS}"
-        _note(journal, key, State(VERSION_0 + version, None if deleted else f"{title}\n\n{body}", payload, {source}))
+        source = f"{file_source(str(path))}{number // GROUP_ROWS}:{number % GROUP_ROWS}"
+        _note(
+            journal, key, State(stored_version(version), None if deleted else f"{title}\n\n{body}", payload, {source})
+        )
     return rows
 
 
 def _note(journal: Journal, key: str, state: State) -> None:
-    point = point_id(journal.config.pipeline, f"s:{key}")
+    point = point_id(journal.config.pipeline, journal.tickets, f"s:{key}")
     for task in journal.config.source.topics[journal.tickets].tasks:
         kept = journal.states[task].get(point)
         if kept is None or state.version > kept.version:
@@ -85,7 +87,7 @@ def test_any_interleaving_of_live_records_and_file_rows_ends_with_the_newest(app
     chance = random.Random(SEED)
     journal = app.journal
     path = tmp_path / "rows.parquet"
-    write_rows(path, rows_of(journal, chance, path.name))
+    write_rows(path, rows_of(journal, chance, path))
     address = ray.get_runtime_context().gcs_address
     log = tmp_path / "log"
     options = ["--topic", journal.tickets, "--share", "--address", address]
@@ -107,7 +109,7 @@ def test_any_interleaving_of_live_records_and_file_rows_ends_with_the_newest(app
             f"K-{number}", 1, deleted=is_deleted(f"K-{number}", 1)
         )  # every key is in the topic, most of them with a version that loses
     app.wait_finished()
-    with closing(open_store(app.config.store, app.config.pipeline, ())) as store:
+    with closing(open_store(app.config.store, app.config.pipeline)) as store:
         assert journal.compare(store) == [], f"seed {SEED}"
     for source in ([], ["--input", str(path), "--topic", journal.tickets]):
         compared = refract("verify", str(app.path), *source, "--sample", "all")

@@ -89,7 +89,7 @@ def test_search_finds_the_record_with_the_very_text(app: InProcessApp, task: str
     assert first["version"] == app.journal.expected(task, "A-2").version
     wanted = app.journal.expected(task, "A-2").payload
     assert first["payload"] == {name: value for name, value in wanted.items() if name != "_key"}
-    assert first["id"].replace("-", "") == point_id("api", "s:A-2").hex()
+    assert first["id"].replace("-", "") == point_id("api", "api.tickets", "s:A-2").hex()
     scores = [hit["score"] for hit in answer["hits"]]
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
@@ -206,7 +206,7 @@ def test_document_embeddings_of_the_packaged_model_are_what_is_stored(app: InPro
     answer = app.http.post("/v1/embeddings", json=body).json()
     stored = all_points(app.store(), app.journal.tasks["meaning"].collection)
     for number, row in enumerate(answer["data"]):
-        vector = stored[point_id("api", f"s:A-{number}")].vector
+        vector = stored[point_id("api", "api.tickets", f"s:A-{number}")].vector
         assert vector is not None
         np.testing.assert_allclose(row["embedding"], vector, atol=2e-3)
 

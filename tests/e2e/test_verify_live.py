@@ -101,7 +101,7 @@ class Live:
 
 
 def ids(live: Live, *numbers: int) -> list[bytes]:
-    return [point_id(live.app.config.pipeline, f"s:T-{number}") for number in numbers]
+    return [point_id(live.app.config.pipeline, live.app.journal.tickets, f"s:T-{number}") for number in numbers]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def live(folder: Path, broker: Broker) -> Iterator[Live]:
         with (
             journal_of(path) as journal,
             CommandApp(path, broker, journal) as app,
-            closing(QdrantStore(app.config.store, app.config.pipeline, ())) as store,  # type: ignore[arg-type]
+            closing(QdrantStore(app.config.store, app.config.pipeline)) as store,  # type: ignore[arg-type]
             grpc.insecure_channel(server.url.split("://")[1]) as channel,
         ):
             for version in (1, 2):
@@ -146,7 +146,7 @@ def damage(live: Live) -> list[bytes]:
     for point in live.read(ids(live, *range(25, 30))):
         row = _vector(point) * np.where(np.arange(live.task.dimension) % 2, 1, -1)
         points[point.id] = (row, {**point.payload, "_version": point.version, "_state": "live"})
-    extra = [point_id(live.app.config.pipeline, f"s:nobody's {number}") for number in range(10)]
+    extra = [point_id(live.app.config.pipeline, journal.tickets, f"s:nobody's {number}") for number in range(10)]
     row = journal.vectors("urgency", ["nobody sent this"])[0]
     source = f"{journal.tickets}:0:0"
     points |= {raw: (row, {"_version": 7, "_state": "live", "_source": source}) for raw in extra}
@@ -181,7 +181,7 @@ def test_what_is_broken_is_found_and_mended_while_records_arrive(live: Live) -> 
     named = {example["id"] for example in report["tasks"]["urgency"]["examples"]}
     assert named == {uuid_text(raw) for raw in [*ids(live, *range(30)), *extra]}
 
-    code, report = live.run("repair", "--json", "--delete-extras")
+    code, report = live.run("repair", "--json", "--delete-extras", "--yes")
     assert code == ExitCode.OK, report
     assert report["repaired"]["urgency"] == {"written": 30, "deleted": 10, "left": 0}
 

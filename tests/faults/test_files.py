@@ -15,10 +15,10 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
-from pipeline.records.record import point_id  # noqa: E402
+from pipeline.records.record import file_source, point_id  # noqa: E402
 from tests.e2e.differences import State  # noqa: E402
 from tests.e2e.harness import PATIENCE_S, end, kill_all, start_python, wait_until  # noqa: E402
-from tests.e2e.oracle import VERSION_0  # noqa: E402
+from tests.e2e.oracle import VERSION_0, stored_version  # noqa: E402
 from tests.faults.harness import Rig  # noqa: E402
 from tests.faults.results import TooLateError, fault_run  # noqa: E402
 
@@ -54,15 +54,18 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> Path:
 def expect(rig: Rig, path: Path, rows: Sequence[Row]) -> None:
     """Tells the journal what a file's rows must lead to, beside everything it has sent."""
     for number, row in enumerate(rows):
-        columns, source = row.columns(), f"{path.name}#{number // GROUP_ROWS}:{number % GROUP_ROWS}"
-        point = point_id(rig.config.pipeline, f"s:{row.key}")
+        columns, source = (
+            row.columns(),
+            f"{file_source(str(path.absolute()))}{number // GROUP_ROWS}:{number % GROUP_ROWS}",
+        )
+        point = point_id(rig.config.pipeline, rig.journal.tickets, f"s:{row.key}")
         payload = {"_key": f"s:{row.key}", **({} if row.deleted else {"title": columns["title"]})}
         text = None if row.deleted else f"{columns['title']}\n\n{columns['body']}"
         for task in rig.config.source.topics[rig.journal.tickets].tasks:
             states = rig.journal.states[task]
             kept = states.get(point)
-            if kept is None or columns["updated_at"] > kept.version:
-                states[point] = State(columns["updated_at"], text, payload, {source})
+            if kept is None or stored_version(row.version) > kept.version:
+                states[point] = State(stored_version(row.version), text, payload, {source})
 
 
 class Backfill:
@@ -96,7 +99,7 @@ class Backfill:
 
 
 def num_stored(rig: Rig, keys: Sequence[str]) -> int:
-    ids = [point_id(rig.config.pipeline, f"s:{key}") for key in keys]
+    ids = [point_id(rig.config.pipeline, rig.journal.tickets, f"s:{key}") for key in keys]
     return len(rig.store.retrieve(rig.journal.tasks["urgency"].collection, ids))
 
 

@@ -28,7 +28,7 @@ from pipeline.live.observer import IngestObserver
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports
-from pipeline.live.worker import Loop, StreamWorker
+from pipeline.live.worker import StreamWorker
 from pipeline.logs import configure_logs
 from pipeline.metrics import IngestMetrics, Snapshot, snapshot, total
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
@@ -76,7 +76,7 @@ def build(
     """Wires a worker as `actors.ingestor` does; returns it with its tracker and its metric registry."""
     context = Context(source)
     config, observer = context.config, IngestObserver(IngestMetrics(context.registry))
-    store = open_store(config.store, config.pipeline, ())
+    store = open_store(config.store, config.pipeline)
     ports = Ports(
         CountedEmbedder(config, folder, faults),
         store,
@@ -84,8 +84,7 @@ def build(
         Retrier(stop, observer.retried),
         observer,
     )
-    loop = Loop(config.limits, config.source.commit_interval_s, stop)
-    worker, tracker = build_member(context, store, ports, loop, instance)
+    worker, tracker = build_member(context, store, ports, stop, str(instance))
     return worker, tracker, context.registry
 
 

@@ -64,7 +64,7 @@ class Reader:
     def __init__(self, config: SourceConfig, instance: int = 0, **options: Any) -> None:
         self.tracker = OffsetTracker()
         self.source = KafkaSource(
-            GroupMember(config, instance, **options), Decoders(config, LimitsConfig()), self.tracker
+            GroupMember(config, str(instance), **options), Decoders(config, LimitsConfig()), self.tracker
         )
 
     def read(self, count: int, timeout_s: float = 20.0) -> list[Delivery]:

@@ -10,6 +10,7 @@ from pipeline.records.record import Partition
 from pipeline.sources.client.admin import PartitionLag, committed_lag
 from tests.broker import Broker, unique
 from tests.integration.members import Reader, positions, produce, source_config, texts
+from tests.unit.compressed import RawName
 
 pytestmark = pytest.mark.kafka
 
@@ -121,11 +122,15 @@ def test_aborted_transactions_are_not_delivered_and_open_ones_wait(broker: Broke
         producer.commit_transaction()
         deliveries += reader.read(2)
         reader.finish(deliveries)
+        reader.poll_for(0.5)
+        reader.finish([])
         reader.commit()
+        assert reader.source.lag() == {Partition(topic, 0): 0}
     producer.close()
     assert [delivery.record.text for delivery in deliveries if delivery.record] == ["t5", "t6", "t7", "t8", "t9"]
-    # Offsets have gaps where the markers stand: the watermark follows what was delivered.
-    assert broker.committed(config.group_id) == {(topic, 0): deliveries[-1].position.offset + 1}
+    # Offsets have gaps where the markers stand, and one stands behind the last record: it is no lag, either.
+    end = deliveries[-1].position.offset + 2
+    assert committed_lag(config) == {Partition(topic, 0): PartitionLag(committed=end, end=end, begin=0)}
 
 
 def test_lag_is_known_from_the_fetches_and_from_the_brokers(broker: Broker) -> None:
@@ -140,6 +145,36 @@ def test_lag_is_known_from_the_fetches_and_from_the_brokers(broker: Broker) -> N
         reader.commit()
         assert committed_lag(config) == {Partition(topic, 0): PartitionLag(committed=10, end=30, begin=0)}
         assert committed_lag(config)[Partition(topic, 0)].lag == 20
+
+
+def test_a_topic_of_aborted_records_only_has_no_lag(broker: Broker) -> None:
+    topic = broker.create_topic(unique("aborted"))
+    config = source_config(broker.bootstrap_servers, topic)
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=topic)
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(topic, value=b"{}", key=b"k")
+    producer.flush()
+    producer.abort_transaction()
+    producer.close()
+    with Reader(config) as reader:
+        assert reader.poll_for(1.0) == []
+        reader.finish([])
+        reader.commit()
+        assert reader.source.lag() == {Partition(topic, 0): 0}
+    assert committed_lag(config)[Partition(topic, 0)].lag == 0
+
+
+def test_a_header_name_that_is_not_utf8_costs_one_record(broker: Broker) -> None:
+    topic = broker.create_topic(unique("names"))
+    config = source_config(broker.bootstrap_servers, topic)
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, linger_ms=200)
+    (_, value), *_ = texts(0, 1)
+    for name in ("plain", RawName(b"caf\xe9"), "plain"):
+        producer.send(topic, value=value, headers=[(name, b"1")])
+    producer.close()
+    with Reader(config) as reader:
+        assert [delivery.error for delivery in reader.read(3)] == [None, Reason.INVALID_HEADER, None]
 
 
 def test_headers_and_kafka_timestamps_reach_the_payload(broker: Broker) -> None:

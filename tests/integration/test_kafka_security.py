@@ -27,6 +27,7 @@ from tests.integration.members import Reader, produce, source_config, texts
 pytestmark = pytest.mark.kafka
 
 USER, PASSWORD = "alice", "wonderland"
+ODD_USER = "svc,app=1,=2C"
 
 
 class Authority:
@@ -152,8 +153,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory, authority: Authority, port
     with broker:
         admin = broker.admin()
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
-            credential = UserScramCredentialUpsertion(USER, mechanism, PASSWORD)
-            assert admin.alter_user_scram_credentials([credential]) == {USER: None}
+            for user in (USER, ODD_USER):
+                credential = UserScramCredentialUpsertion(user, mechanism, PASSWORD)
+                assert admin.alter_user_scram_credentials([credential]) == {user: None}
         admin.close()
         yield broker
 
@@ -186,6 +188,12 @@ def test_a_password_mechanism_reads_and_writes(
     tls = {"ca_file": str(authority.ca_file)} if protocol == "SASL_SSL" else {}
     security = {"protocol": protocol, "sasl_mechanism": mechanism, "username": USER, "password": PASSWORD, **tls}
     round_trip(*config_for(secured, ports[protocol], **security))
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_scram_user_may_have_commas_and_equals_signs(secured: Broker, ports: dict[str, int], mechanism: str) -> None:
+    security = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": mechanism, "username": ODD_USER, "password": PASSWORD}
+    round_trip(*config_for(secured, ports["SASL_PLAINTEXT"], **security))
 
 
 def test_a_token_reads_and_writes(secured: Broker, ports: dict[str, int], token_url: str) -> None:

@@ -76,8 +76,8 @@ def line(number: int, version: int, text: str | None = None) -> tuple[bytes, byt
     return f"k{number}".encode(), json.dumps(value).encode()
 
 
-def ids(*numbers: int) -> list[bytes]:
-    return [point_id(PIPELINE, f"s:k{number}") for number in numbers]
+def ids(made: Pipeline, *numbers: int) -> list[bytes]:
+    return [point_id(PIPELINE, made.topic, f"s:k{number}") for number in numbers]
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def broken(made: Pipeline) -> None:
     store = made.store()
     try:
         shard = store._shard(urgency.collection)._shard
-        shard.update(edge.UpdateOperation.delete_points([UUID(bytes=raw) for raw in ids(*range(10))]))
-        foreign = store.retrieve(topic.collection, ids(*range(20, 25)), with_vectors=True)
-        damaged = store.retrieve(urgency.collection, ids(*range(25, 30)), with_vectors=True)
-        old = store.retrieve(urgency.collection, ids(*range(10, 20)), with_vectors=True)
+        shard.update(edge.UpdateOperation.delete_points([UUID(bytes=raw) for raw in ids(made, *range(10))]))
+        foreign = store.retrieve(topic.collection, ids(made, *range(20, 25)), with_vectors=True)
+        damaged = store.retrieve(urgency.collection, ids(made, *range(25, 30)), with_vectors=True)
+        old = store.retrieve(urgency.collection, ids(made, *range(10, 20)), with_vectors=True)
         points = [
             edge.Point(UUID(bytes=point.id), np.asarray(rows, np.float32).tolist(), dict(payload))
             for found, change, version in ((foreign, 1, 2), (damaged, -1, 2), (old, 1, 1))
@@ -149,7 +149,7 @@ def test_what_is_broken_is_found_and_mended(pipeline: Pipeline, capfd: pytest.Ca
     code, report = verify(pipeline, capfd, "--sample", "all")
     assert faults(report) == {"extra": 10}
 
-    assert invoke(["repair", str(pipeline.path), "--sample", "all", "--delete-extras"]) == ExitCode.OK
+    assert invoke(["repair", str(pipeline.path), "--sample", "all", "--delete-extras", "--yes"]) == ExitCode.OK
     capfd.readouterr()
     code, report = verify(pipeline, capfd, "--sample", "all")
     assert (code, report["equal"]) == (ExitCode.OK, True)

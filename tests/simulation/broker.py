@@ -96,6 +96,16 @@ class Broker:
         )
 
 
+class _Assignment:
+    """A consumer's positions as its client keeps them."""
+
+    def __init__(self, positions: dict[TopicPartition, int]) -> None:
+        self._positions = positions
+
+    def get(self, place: TopicPartition) -> Any:
+        return SimpleNamespace(position=SimpleNamespace(offset=self._positions.get(place, 0)))
+
+
 class SimConsumer:
     """The part of KafkaConsumer that a source uses."""
 
@@ -111,6 +121,7 @@ class SimConsumer:
         self._assigned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
+        self._subscription = SimpleNamespace(assignment=_Assignment(self._positions))
         self._answers: list[tuple[Callable[..., None], Exception | None]] = []
 
     def subscribe(self, topics: list[str], listener: Any) -> None:

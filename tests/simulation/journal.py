@@ -42,7 +42,7 @@ class Journal:
         """Texts without a finite embedding."""
         self.deadly: set[str] = set()
         """Texts that kill the process that computes them."""
-        self.refused = {point_id(PIPELINE, f"s:{REFUSED_KEY}")}
+        self.refused = {point_id(PIPELINE, TOPIC, f"s:{REFUSED_KEY}")}
         self.versioned = random.random() < 0.6
         """Whether records carry their version; else it is the offset."""
         self._random = random
@@ -75,7 +75,7 @@ class Journal:
             self.deadly.add(str(text))
             reason = reason or Reason.CRASHES_WORKER
         message = Message(TOPIC, partition, offset, 1_000, key.encode(), value, headers)
-        self.entries.append(Entry(message, point_id(PIPELINE, f"s:{key}"), version, text, reason))
+        self.entries.append(Entry(message, point_id(PIPELINE, TOPIC, f"s:{key}"), version, text, reason))
         return message
 
     def _repeat(self, entry: Entry) -> Message:

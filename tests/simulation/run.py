@@ -24,6 +24,7 @@ from pipeline.live.witness import confirm
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.decode import Decoders
+from pipeline.records.record import PointIds
 from pipeline.sources.group.kafka_source import KafkaSource
 from pipeline.sources.group.member import GroupMember
 from tests.fakes import FakeTokenizer, task
@@ -123,7 +124,7 @@ class Member:
         observer = IngestObserver(METRICS, world.scheduler.clock)
         retry = Retrier(self._stop, lambda _: None)
         ports = Ports(self._embedder, world.store, world.letters, retry, observer)
-        routes = Routes(PIPELINE, {TOPIC: TASKS}, {"m": FakeTokenizer()})
+        routes = Routes(PointIds(PIPELINE, {TOPIC: TOPIC}), {TOPIC: TASKS}, {"m": FakeTokenizer()})
         self._confirm = partial(confirm, world.store, {TOPIC: TASKS}, "group")
         durability = Durability(world.store, TASKS, self._tracker, self._confirm)
         refractor = Refractor(routes, ports, self._tracker)

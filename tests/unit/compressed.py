@@ -1,6 +1,7 @@
 """Compressed batches as a broker stores them, and the client's own reader for them."""
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import kafka.codec
 import pytest
@@ -20,6 +21,7 @@ MIB = 1 << 20
 def give_back_client(patch: pytest.MonkeyPatch) -> None:
     """Has the patch take back what this process does to its Kafka client from here on."""
     patch.setattr(Fetcher, "PartitionRecords", Fetcher.PartitionRecords)
+    patch.setattr(default_records.DefaultRecordBatch, "_read_msg", default_records.DefaultRecordBatch._read_msg)
     for module in (kafka.codec, default_records, legacy_records):
         for name in [name for name in vars(module) if name.endswith("_decode")]:
             patch.setattr(module, name, getattr(module, name))
@@ -30,6 +32,29 @@ def compressed(codec: str, first_offset: int, *values: bytes, magic: int = 2) ->
     builder = MemoryRecordsBuilder(magic, CODECS[codec], batch_size=1 << 40, offset=first_offset)
     for value in values:
         builder.append(timestamp=1, key=b"k", value=value, headers=[])
+    builder.close()
+    return bytes(builder.buffer())
+
+
+class RawName(str):  # noqa: SLOT000 - a subclass of str has no room for slots with values
+    """A header's name as other clients may send it: any bytes."""
+
+    raw: bytes
+
+    def __new__(cls, raw: bytes) -> Self:
+        made = super().__new__(cls, raw.decode(errors="replace"))
+        made.raw = raw
+        return made
+
+    def encode(self, *_encoding: str) -> bytes:
+        return self.raw
+
+
+def with_headers(first_offset: int, *headers: list[tuple[str, bytes | None]], codec: int = 0) -> bytes:
+    """One batch with a record for each list of headers."""
+    builder = MemoryRecordsBuilder(2, codec, batch_size=1 << 40, offset=first_offset)
+    for number, some in enumerate(headers):
+        builder.append(timestamp=1, key=b"k", value=b'{"id":"k%d","text":"x"}' % number, headers=some)
     builder.close()
     return bytes(builder.buffer())
 

@@ -3,9 +3,11 @@
 from typing import Any
 
 import orjson
+import pytest
 
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
+from pipeline.errors import Reason, RecordError
 from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.record import Position, Record
 
@@ -27,7 +29,7 @@ def decoder(limits: dict[str, int] | None = None, **topic: Any) -> RecordDecoder
 
 def decode(
     value: bytes | None,
-    kafka_key: bytes | None = b"k",
+    message_key: bytes | None = b"k",
     headers: list[tuple[str, bytes | None]] | None = None,
     timestamp_ms: int = NOW_MS,
     limits: dict[str, int] | None = None,
@@ -35,9 +37,16 @@ def decode(
 ) -> Record:
     """Decodes one message at tickets[2]@41."""
     position = Position("tickets", 2, 41, timestamp_ms)
-    return decoder(limits, **topic).decode(kafka_key, value, position, headers or [])
+    return decoder(limits, **topic).decode(message_key, value, position, headers or [])
 
 
 def body(**fields: Any) -> bytes:
     """A good value, with these fields besides or instead."""
     return orjson.dumps({"id": "a", "text": "hello", **fields})
+
+
+def reason_of(*arguments: Any, **options: Any) -> Reason:
+    """Decodes like `decode` and returns why that is refused."""
+    with pytest.raises(RecordError) as caught:
+        decode(*arguments, **options)
+    return caught.value.reason

@@ -45,6 +45,9 @@ class FakeConsumer:
         self.listener: Any = None
         self.paused: set[TopicPartition] = set()
         self.position = -1
+        """Where it was told to read on."""
+        self.at = SimpleNamespace(position=SimpleNamespace(offset=0))
+        self._subscription = SimpleNamespace(assignment={PLACE: self.at})
         self.closed = False
         self.answers: list[tuple[Callable[..., None], Any]] = []
         self.placing: deque[Exception] = group.placing
@@ -64,9 +67,10 @@ class FakeConsumer:
         step = self._script.popleft() if self._script else {}
         if isinstance(step, Exception):
             raise step
-        if callable(step):
-            return step(self) or {}
-        return {} if PLACE in self.paused else step
+        fetched = (step(self) or {}) if callable(step) else {} if PLACE in self.paused else step
+        for records in fetched.values():
+            self.at.position.offset = records[-1].offset + 1
+        return fetched
 
     def pause(self, *places: TopicPartition) -> None:
         self.paused |= set(places)
@@ -75,7 +79,7 @@ class FakeConsumer:
         self.paused -= set(places)
 
     def seek(self, _place: TopicPartition, offset: int) -> None:
-        self.position = offset
+        self.position = self.at.position.offset = offset
 
     def committed(self, place: TopicPartition, *, metadata: bool, timeout_ms: int) -> Any:
         assert metadata

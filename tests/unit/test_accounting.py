@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.compare.accounting import BATCH_LETTERS, Accounts, Undecodable, account, write_missing
+from pipeline.compare.patience import patient
 from pipeline.errors import Reason
-from pipeline.interfaces import PLACE, Found, Letters
+from pipeline.interfaces import PLACE, Found, Letters, Origin
 from pipeline.records.batches import Int64
 from pipeline.records.record import Partition, Position
 from tests.fakes import FakeDeadLetters
@@ -27,11 +28,17 @@ class LetterRange:
         self.finished = num_records
         self.kept_since_ms = 0.0
 
-    def read(self, wanted: Mapping[tuple[str, int], Int64] | None = None) -> Iterator[Found]:
+    def read(
+        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
+    ) -> Iterator[Found]:
         assert wanted is not None
+        assert after is None
         for offset in wanted["tickets", 0].tolist():
             position = Position("tickets", 0, offset, offset * 100)
             yield Found(position, None, Reason.INVALID_JSON, "why", 1, (b"k", b"{", (("h", b"v"),)))
+
+    def origin_of(self, source: str) -> Origin:
+        raise NotImplementedError(source)
 
     def committed(self) -> Mapping[Partition, int]:
         return {PLACE_0: self.finished}
@@ -114,14 +121,15 @@ def test_what_retention_has_removed_is_no_fault() -> None:
 def test_a_source_without_dead_letters_has_nothing_to_account_for(monkeypatch: pytest.MonkeyPatch) -> None:
     source = LetterRange(4, [])
     monkeypatch.setattr(source, "letters", lambda: None)
-    assert accounts_of(source).num_missing == 0
+    accounts = accounts_of(source)
+    assert (accounts.num_missing, accounts.num_pending, accounts.complete) == (0, 0, True)
 
 
 @pytest.mark.parametrize("num_lost", [1, BATCH_LETTERS, BATCH_LETTERS + 1])
 def test_missing_letters_are_written_with_what_the_record_holds(num_lost: int) -> None:
     source = LetterRange(num_lost, [])
     dead_letters = FakeDeadLetters()
-    assert write_missing(source, accounts_of(source), dead_letters, quiet) == num_lost
+    assert write_missing(source, accounts_of(source), dead_letters, patient(quiet), quiet) == num_lost
     assert len(dead_letters.letters) == num_lost
     [letter] = [letter for letter in dead_letters.letters if letter.position.offset == num_lost - 1]
     assert (letter.reason, letter.key, letter.value, letter.headers) == (

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pipeline.backfill import bounds as bounds_module
 from pipeline.backfill import tally as tally_module
 from pipeline.backfill.bounds import BATCH_VECTOR_BYTES, BatchSize, Room
-from pipeline.backfill.carrier import Carrier, Manner, Tools, UnflushedError
+from pipeline.backfill.carrier import Carrier, Manner, Tools, WorkInterruptedError
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.rows import FragmentFault
 from pipeline.backfill.work import Work
@@ -109,11 +110,25 @@ def test_every_row_is_stored_and_flushed_with_the_lowest_priority(tmp_path: Path
 def test_a_fragment_whose_flush_failed_is_not_through_and_may_be_carried_again(tmp_path: Path) -> None:
     store = FailingFlush()
     carrier, work = carrier_of(tmp_path, store), write(tmp_path)
-    with pytest.raises(UnflushedError, match=r"a\.parquet.*store died"):
+    with pytest.raises(WorkInterruptedError, match=r"a\.parquet.*store died"):
         carrier.carry(work)
     assert carrier.counts().rows == 0  # it is under way no longer
     outcome = carrier.carry(work)
     assert (outcome.next_row, store.num_flushes) == (NUM_ROWS, 2)
+    carrier.close()
+
+
+def test_a_fragment_whose_source_went_away_is_carried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_given: object) -> Iterator[list[Delivery]]:
+        yield from ()
+        raise TransientError("no answer from the brokers")
+
+    carrier, work = carrier_of(tmp_path, FakeStore()), write(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(carrier._reader, "batches", away)
+        with pytest.raises(WorkInterruptedError, match=r"a\.parquet.*no answer"):
+            carrier.carry(work)
+    assert carrier.carry(work).next_row == NUM_ROWS
     carrier.close()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.backfill.carrier import UnflushedError
+from pipeline.backfill.carrier import WorkInterruptedError
 from pipeline.backfill.dispatch import MAX_ATTEMPTS, WORKS_PER_CARRIER, Dispatch
 from pipeline.backfill.executor import RunState
 from pipeline.backfill.outcome import Counts, Outcome
@@ -91,7 +91,7 @@ def test_what_was_not_flushed_is_carried_again_and_not_for_ever(heard: Heard) ->
     for _ in range(MAX_ATTEMPTS):
         ((_, work),) = dispatch.hand_out()
         assert heard.failures == []
-        dispatch.returned(work, UnflushedError("the store died"))
+        dispatch.returned(work, WorkInterruptedError("the store died"))
     assert dispatch.is_over
     assert heard.failures == [f"a.parquet#0: the store died, {MAX_ATTEMPTS} times"]
 
@@ -113,7 +113,7 @@ def test_work_that_comes_back_begins_at_its_checkpoint_and_its_counts_are_kept(h
     ((_, work),) = dispatch.hand_out()
     dispatch.reached({work.name: outcome(40, rows=45), "b.parquet#0": outcome(1)})
     dispatch.reached({work.name: outcome(0)})  # older than where it began: nothing new
-    dispatch.returned(work, UnflushedError("the store died"))
+    dispatch.returned(work, WorkInterruptedError("the store died"))
     ((_, rest),) = dispatch.hand_out()
     assert (rest.fragment, rest.tasks, rest.start) == (work.fragment, work.tasks, 40)
     dispatch.reached({work.name: outcome(40)})  # late, of the first attempt

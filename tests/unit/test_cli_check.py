@@ -226,3 +226,20 @@ def test_a_store_that_does_not_answer_is_a_fault_of_the_store(
     code, plan = check()
     assert code == ExitCode.UNREACHABLE
     assert messages(plan) == ["store: the server is away"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"tasks__urgency__instruction": "Classify this text"}, "tasks.urgency.instruction: names neither an aspect"),
+        (
+            {"tasks__urgency__instruction": "What is the technical issue in this support ticket?"},
+            "tasks.urgency: asks the same of the same model as tasks.technical_issue",
+        ),
+    ],
+)
+def test_advice_on_instructions(check: Check, changes: dict[str, Any], advice: str) -> None:
+    code, plan = check("--offline", **changes)
+    assert code == ExitCode.OK
+    assert any(line.startswith(advice) for line in plan["advice"])
+    assert not any(line.startswith("tasks.") for line in check("--offline")[1]["advice"])

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.advice import advice
 from pipeline.errors import ConfigError
 from tests.config_trees import ABSENT, parsed
 
@@ -154,6 +155,43 @@ def test_a_kafka_side_that_cannot_work_is_refused(changes: dict[str, Any], messa
     assert message in refusal(**changes)
 
 
+@pytest.mark.parametrize("given", ["a:1,b:2", "a:1, b:2,", ["a:1,", "b:2"], [" a:1 ,b:2,"]])
+def test_brokers_may_be_one_text_and_end_in_a_comma(given: str | list[str]) -> None:
+    assert parsed(source__bootstrap_servers=given).source.bootstrap_servers == ["a:1", "b:2"]
+
+
+@pytest.mark.parametrize("empty", ["", ",", [], [","]])
+def test_brokers_that_are_none_are_refused(empty: Any) -> None:
+    assert "bootstrap_servers" in refusal(source__bootstrap_servers=empty)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_secret_that_ends_in_a_line_break_is_noticed(end: str) -> None:
+    assert "line break" in refusal({"KEY": f"key{end}"}, api__api_key="${KEY}")
+
+
+def test_calls_under_way_do_not_cap_autoscaling_unless_the_file_says_so() -> None:
+    def of(ingestors: int, replicas: int, **limits: int) -> int:
+        config = parsed(
+            models={"null": {"model": "null:8", "max_replicas": replicas}}, ray__ingestors=ingestors, limits=limits
+        )
+        return config.live_limits.max_concurrent_batches
+
+    assert of(1, 1) == of(4, 8) == 4
+    assert of(1, 8) == 16
+    assert of(3, 8) == 6
+    assert of(1, 10_000) == 256
+    assert of(1, 8, max_concurrent_batches=4) == 4
+    assert of(1, 8, max_batch_records=64) == 16
+
+
+def test_advice_where_calls_under_way_cap_autoscaling() -> None:
+    models = {"null": {"model": "null:8", "max_replicas": 8}}
+    lines = advice(parsed(models=models, limits={"max_concurrent_batches": 4}), ray_token=False)
+    assert any(line.startswith("limits.max_concurrent_batches: 4 calls") and "16 do" in line for line in lines)
+    assert not any("max_concurrent" in line for line in advice(parsed(models=models), ray_token=False))
+
+
 def test_brokers_may_come_as_one_comma_list_from_the_environment() -> None:
     config = parsed({"BOOTSTRAP_SERVERS": "a:9092, b:9092"})
     assert config.source.bootstrap_servers == ["a:9092", "b:9092"]
@@ -203,12 +241,40 @@ def test_the_api_is_loopback_only_without_a_key() -> None:
     assert parsed(api__host="0.0.0.0", api__api_key="k").api.api_key is not None  # noqa: S104 - allowed with a key
 
 
+OTHER = {"key": "id", "text": "{t}", "version": "at", "version_type": "integer", "tasks": ["urgency"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": None, "version_type": None}, "give both a `version` field"),
+        ({"version_type": "time"}, "version_type must be equal"),
+    ],
+)
+def test_topics_with_one_key_space_need_versions_that_compare(changes: dict[str, Any], message: str) -> None:
+    chat, mail = {**OTHER, "key_space": "messages"}, {**OTHER, "key_space": "messages"}
+    assert parsed(source__topics={"chat": chat, "mail": mail}).source.key_spaces == {
+        "chat": "messages",
+        "mail": "messages",
+    }
+    assert message in refusal(source__topics={"chat": chat, "mail": {**mail, **changes}})
+    own = parsed(source__topics={"chat": OTHER, "mail": {**OTHER, **changes}})
+    assert own.source.key_spaces == {"chat": "chat", "mail": "mail"}
+
+
+def test_a_topic_may_name_another_ones_key_space() -> None:
+    topics = {"chat": OTHER, "mail": {**OTHER, "version": None, "version_type": None, "key_space": "chat"}}
+    assert "share the key space 'chat'" in refusal(source__topics=topics)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"schema_version": {"field": "v"}}, "exactly `field` and `max`"),
         ({"key": ABSENT, "binary_key": True, "key_type": "integer"}, "drop key_type: integer"),
         ({"binary_key": True}, "drop one of them"),
+        ({"key": ABSENT, "binary_key": True, "kafka_key": "json"}, "drop kafka_key"),
+        ({"kafka_key": "int64"}, "set key_type: integer"),
         ({"version": ABSENT}, "version_type speaks of the field `version`"),
         ({"payload": ["a"], "payload_headers": ["a"]}, "payload"),
     ],

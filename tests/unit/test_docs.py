@@ -113,6 +113,12 @@ def test_everything_a_session_returns_is_documented() -> None:
     assert [name for names in returned for name in names if name not in known] == []
 
 
+@pytest.mark.parametrize("room", sorted(path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()))
+def test_every_room_is_in_the_table_of_rooms(room: str) -> None:
+    if not room.startswith("__"):
+        assert f"`pipeline/{room}/`" in read("docs/architecture.md")
+
+
 # Generated
 
 
@@ -164,6 +170,11 @@ def exists(name: str) -> bool:
         return False
     text = (ROOT / path).read_text(encoding="utf-8") if names else ""
     return all(re.search(rf"^\s*(?:(?:def|class) {part}\b|{part} = )", text, re.MULTILINE) for part in names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_holds_the_marks_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_no_page_shows_a_picture_of_another_host() -> None:

@@ -8,7 +8,7 @@ from kafka import TopicPartition
 from structlog.testing import capture_logs
 
 from pipeline.errors import EnvironmentFault, TransientError
-from pipeline.records.record import Partition
+from pipeline.records.record import Partition, Position, Record
 from pipeline.sources.group.kafka_source import JUDGED_RECORDS, MAX_REBUILDS, REBUILD_WINDOW_S
 from tests.unit.fake_consumer import PLACE, FakeConsumer, Group, Message, assign, lose, messages, revoke
 
@@ -35,6 +35,89 @@ def test_the_same_failure_again_and_again_calls_a_person(error: Exception) -> No
     with pytest.raises(EnvironmentFault):
         group.poll()
     assert len(group.consumers) == MAX_REBUILDS + 1
+
+
+class Registry:
+    """A format's schema registry that is away for the given records, by offset, once each."""
+
+    def __init__(self, group: Group, *away: int) -> None:
+        self.away = set(away)
+        decoder = group.source._decoders.of("t")
+        inner = decoder.decode
+
+        def decode(key: bytes | None, value: bytes | None, position: Position, headers: Any) -> Record:
+            if position.offset in self.away:
+                self.away.discard(position.offset)
+                raise TransientError("the schema registry does not answer")
+            return inner(key, value, position, headers)
+
+        decoder.decode = decode  # type: ignore[method-assign]
+
+
+def test_an_outage_while_decoding_loses_no_record_and_leaves_no_receipt() -> None:
+    group = Group([assign, messages(0, 1, 2), messages(1, 2), messages(2), messages(2)])
+    Registry(group, 1, 2)
+    assert group.poll(2) == [0]
+    assert group.consumers[0].position == 1
+    assert group.poll() == [1]
+    assert group.consumers[0].position == 2
+    assert group.poll() == [2]
+    assert group.tracker.unfinished() == {}
+    group.commit()
+    assert group.offset == 3
+
+
+def test_an_outage_while_decoding_the_first_record_is_told() -> None:
+    group = Group([assign, messages(0, 1), messages(0, 1)])
+    Registry(group, 0)
+    group.poll()
+    with pytest.raises(TransientError, match="registry"):
+        group.poll()
+    assert group.consumers[0].position == 0
+    assert group.tracker.unfinished() == {}
+    assert group.poll() == [0, 1]
+
+
+def test_a_bug_while_decoding_leaves_no_consumer_that_would_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group([assign, messages(0), messages(1)], [assign, messages(1)])
+    group.poll(2)
+    group.commit()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.sources.group.kafka_source.record_bytes", None)
+        with pytest.raises(TypeError):
+            group.poll()
+    assert group.consumers[0].closed
+    assert group.offset == 1
+    assert group.poll(2) == [1]
+
+
+def test_a_partition_that_ends_in_transaction_markers_does_not_lag_and_is_committed_to_its_end() -> None:
+    def markers(consumer: FakeConsumer) -> None:
+        consumer.at.position.offset = 10
+
+    group = Group([assign, messages(5, 6), markers])
+    group.poll(2)
+    assert group.source.lag() == {Partition("t", 0): 3}
+    group.poll()
+    assert group.source.lag() == {Partition("t", 0): 0}
+    group.commit()
+    assert group.offset == 10
+
+
+def test_markers_are_not_passed_over_before_the_records_below_them_are_finished() -> None:
+    def markers(consumer: FakeConsumer) -> None:
+        consumer.at.position.offset = 10
+
+    group = Group([assign, messages(5), markers, {}])
+    group.poll()
+    [delivery] = group.source.poll(0.1)
+    group.source.poll(0.1)
+    group.commit()
+    assert group.offset == 0
+    group.tracker.finish([delivery.receipt])
+    group.poll()
+    group.commit()
+    assert group.offset == 10
 
 
 def test_failures_far_apart_are_not_the_same() -> None:

@@ -12,6 +12,8 @@ from tests.config_trees import ROOT
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
+MAX_VERB_LINES = 120
+"""Of a file of the command line, which parses, calls one use case and prints what it returns."""
 
 PRODUCT = sorted(path for package in ("pipeline", "actors") for path in (ROOT / package).rglob("*.py"))
 ALL = [*PRODUCT, *sorted((ROOT / "tests").rglob("*.py"))]
@@ -24,6 +26,15 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipeline" / "cli").glob("*.py")), ids=name_of)
+def test_the_command_line_is_thin(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_VERB_LINES
+    assert not re.search(
+        r"^\s*(from|import) (ray|kafka|qdrant|torch|pipeline\.(stores|sources|live))", text, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)

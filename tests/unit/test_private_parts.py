@@ -18,6 +18,7 @@ from tests.config_trees import ROOT
 INTERNALS = "pipeline/sources/group/consumer_internals.py"
 CONNECTION = "pipeline/sources/client/connection.py"
 INFLATE = "pipeline/sources/client/inflate.py"
+NAMES = "pipeline/sources/client/header_names.py"
 KERNELS = "pipeline/engine/cpu_kernels.py"
 
 CONSUMER = "kafka:KafkaConsumer"
@@ -29,11 +30,13 @@ PRIVATE = [
     (INTERNALS, CONSUMER, "_manager"),
     (INTERNALS, CONSUMER, "_cluster"),
     (INTERNALS, CONSUMER, "_coordinator"),
+    (INTERNALS, CONSUMER, "_subscription"),
     (INTERNALS, COORDINATOR, "_lock"),
     (INTERNALS, COORDINATOR, "_heartbeat_enabled"),
     (CONNECTION, MANAGER, "_build_transport"),
     (CONNECTION, "kafka.net.transport:KafkaTCPTransport", "_sock_recv"),
     (INFLATE, "kafka.consumer.fetcher:Fetcher.PartitionRecords", "_unpack_records"),
+    (NAMES, "kafka.record.default_records:DefaultRecordBatch", "_read_msg"),
     (KERNELS, "torch:ops.mkldnn", "_is_mkldnn_bf16_supported"),
     (KERNELS, "torch:ops.mkldnn", "_reorder_linear_weight"),
     (KERNELS, "torch:ops.mkldnn", "_linear_pointwise"),
@@ -50,6 +53,8 @@ UNDOCUMENTED = [
     (INTERNALS, COORDINATOR, "coordinator_id"),
     (INTERNALS, COORDINATOR, "state"),
     (INTERNALS, "kafka.coordinator.base:MemberState", "STABLE"),
+    (INTERNALS, "kafka.consumer.subscription_state:SubscriptionState", "assignment"),
+    (INTERNALS, "kafka.consumer.subscription_state:TopicPartitionState", "position"),
     (INTERNALS, CLUSTER, "topic_id"),
     (INTERNALS, CLUSTER, "request_update"),
     (INTERNALS, MANAGER, "run"),
@@ -59,6 +64,8 @@ UNDOCUMENTED = [
     (CONNECTION, "kafka.net.compat:KafkaNetClient", "_manager"),
     (CONNECTION, "kafka.net.selector", "NetworkSelector"),
     (INFLATE, "kafka.consumer.fetcher:Fetcher", "PartitionRecords"),
+    (INFLATE, "kafka.consumer.fetcher:Fetcher.PartitionRecords", "next_fetch_offset"),
+    (NAMES, "kafka.record.default_records:DefaultRecordBatch", "_buffer"),
     *(
         (INFLATE, module, f"{codec}_decode")
         for module in ("kafka.codec", "kafka.record.default_records", "kafka.record.legacy_records")

@@ -7,32 +7,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records.batches import PointBatch
-from pipeline.records.record import MAX_VERSION, POINT_NAMESPACE, offset_version, point_id
+from pipeline.records.record import MAX_VERSION, POINT_NAMESPACE, PointIds, offset_version, point_id
 
 
-def test_point_id_is_uuid5_of_pipeline_and_key() -> None:
-    assert point_id("support", "s:T-1") == uuid.uuid5(POINT_NAMESPACE, "7:support5:s:T-1").bytes
-    assert uuid.UUID(bytes=point_id("support", "s:T-1")).version == 5
+def test_point_id_is_uuid5_of_pipeline_key_space_and_key() -> None:
+    assert point_id("support", "tickets", "s:T-1") == uuid.uuid5(POINT_NAMESPACE, "7:support7:tickets5:s:T-1").bytes
+    assert uuid.UUID(bytes=point_id("support", "tickets", "s:T-1")).version == 5
 
 
 def test_the_same_record_always_hits_the_same_point() -> None:
     """Written down, because a changed rule would make every stored point a stranger."""
-    assert uuid.UUID(bytes=point_id("support", "s:T-1")) == uuid.UUID("a5ec0856-9010-5cb6-9ab4-9e31d2df1b88")
+    assert uuid.UUID(bytes=point_id("support", "tickets", "s:T-1")) == uuid.UUID("08ea09c6-c89f-5ff8-8ac3-17b3b1f25a53")
 
 
-@given(st.tuples(st.text(), st.text()), st.tuples(st.text(), st.text()))
-def test_no_two_pairs_of_pipeline_and_key_share_an_id(one: tuple[str, str], other: tuple[str, str]) -> None:
+Parts = tuple[str, str, str]
+
+
+@given(st.tuples(st.text(), st.text(), st.text()), st.tuples(st.text(), st.text(), st.text()))
+def test_no_two_triples_of_pipeline_key_space_and_key_share_an_id(one: Parts, other: Parts) -> None:
     encodable = all(part.isprintable() for part in (*one, *other))
     if encodable:
         assert (point_id(*one) == point_id(*other)) == (one == other)
 
 
 def test_key_1_and_key_text_1_are_two_points() -> None:
-    assert point_id("support", "i:1") != point_id("support", "s:1")
+    assert point_id("support", "tickets", "i:1") != point_id("support", "tickets", "s:1")
+
+
+def test_two_topics_share_a_point_only_where_they_name_one_key_space() -> None:
+    ids = PointIds("support", {"mail": "mail", "chat": "chat", "chat.2026": "chat"})
+    assert ids.of("mail", "s:1") != ids.of("chat", "s:1") == ids.of("chat.2026", "s:1")
 
 
 def test_chunks_of_one_record_are_points_of_their_own() -> None:
-    assert len({point_id("support", "s:1", chunk) for chunk in (None, 0, 1)}) == 3
+    assert len({point_id("support", "tickets", "s:1", chunk) for chunk in (None, 0, 1)}) == 3
 
 
 def test_a_later_offset_and_a_later_generation_are_newer_and_stay_exact() -> None:

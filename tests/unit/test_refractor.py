@@ -1,12 +1,15 @@
 """One batch, from delivery to finished: dedupe, embed, write, dead-letter, and only then finish."""
 
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError, TransientError, UnknownOutcomeError
+from pipeline.live.conflicts import Conflicts
 from pipeline.live.observer import IngestObserver
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.refractor import Refractor
@@ -14,7 +17,7 @@ from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports, Routes
 from pipeline.metrics import IngestMetrics
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
-from pipeline.records.record import Delivery, Record, point_id
+from pipeline.records.record import Delivery, PointIds, Record, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task, vector
 
 URGENCY, ISSUE = task("urgency"), task("issue")
@@ -35,9 +38,13 @@ class Bench:
         self.stop = Event()
         self.num_retries = 0
         observer = IngestObserver(IngestMetrics(self.registry), wall_clock=lambda: 1.5)
-        ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self._on_retry), observer)
-        routes = Routes("support", {"tickets": [URGENCY, ISSUE]}, {"m": FakeTokenizer(max_length=12)})
-        self.refractor = Refractor(routes, ports, self.tracker)
+        self.ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self._on_retry), observer)
+        routes = Routes(
+            PointIds("support", {"tickets": "tickets"}),
+            {"tickets": [URGENCY, ISSUE]},
+            {"m": FakeTokenizer(max_length=12)},
+        )
+        self.refractor = Refractor(routes, self.ports, self.tracker)
 
     def _on_retry(self, component: str) -> None:  # noqa: ARG002 - the fake only counts
         self.num_retries += 1
@@ -63,7 +70,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 def test_record_becomes_one_point_per_task_with_that_tasks_vector(bench: Bench) -> None:
     bench.process(record("a", 7, "no heating"))
     for wanted in (URGENCY, ISSUE):
-        version, deleted, row = bench.store.points[wanted.collection][point_id("support", "s:a")]
+        version, deleted, row = bench.store.points[wanted.collection][point_id("support", "tickets", "s:a")]
         assert (version, deleted) == (7, False)
         assert row is not None
         assert np.array_equal(row, vector(wanted.name, "no heating"))
@@ -94,17 +101,61 @@ def test_first_of_two_equal_versions_wins(bench: Bench) -> None:
 def test_older_version_is_stored_when_the_newer_one_of_its_batch_is_dead_lettered(bench: Bench) -> None:
     bench.embedder.nan_texts = {"poison"}
     bench.process(record("a", 1, "one"), record("a", 2, "two"), record("a", 3, "poison"), record("b", 1))
-    assert bench.store.points[URGENCY.collection][point_id("support", "s:a")][0] == 2
+    assert bench.store.points[URGENCY.collection][point_id("support", "tickets", "s:a")][0] == 2
     assert [letter.position.offset for letter in bench.letters.letters] == [2]
     assert bench.sample("refract_points_stale_total", task="urgency") == 1
     assert bench.tracker.advance().offsets == {bench.source.partition: 4}
+
+
+def test_records_of_one_version_that_differ_are_counted_also_across_batches(bench: Bench) -> None:
+    again = record("a", 5, "first", offset=7)
+    with capture_logs() as logs:
+        bench.process(record("a", 5, "first"), record("b", 5, "x"))
+        bench.process(again, record("b", 6, "y"))
+        assert bench.sample("refract_version_conflicts_total") == 0
+        bench.process(record("a", 5, "second"))
+        bench.process(replace(record("b", 6, "y"), payload={"team": "z"}), record("a", 4, "older"))
+    assert bench.sample("refract_version_conflicts_total") == 2
+    assert [entry["event"][:40] for entry in logs if "differ" in entry["event"]] == [
+        "Records of one key and version differ: t"
+    ]
+
+
+def test_memory_of_versions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.live.conflicts.REMEMBERED_KEYS", 3)
+    conflicts = Conflicts()
+    for number in range(9):
+        assert conflicts.count([(bytes([number]), record("k", 1, "x"))]) == 0
+    assert conflicts.count([(bytes([number]), record("k", 1, "y")) for number in range(9)]) == 3
+
+
+def test_kafka_keys_that_spell_other_keys_are_counted_and_told_once(bench: Bench) -> None:
+    odd = [replace(record(key, 1), is_key_misspelt=key != "c") for key in "abc"]
+    with capture_logs() as logs:
+        bench.process(*odd)
+        bench.process(*odd)
+    assert bench.sample("refract_kafka_keys_misspelt_total") == 4
+    assert len([entry for entry in logs if "kafka_key" in entry["event"]]) == 1
+
+
+@pytest.mark.parametrize(("space", "num_points"), [("chat", 2), ("tickets", 1)])
+def test_equal_keys_of_two_topics_are_two_records_unless_both_name_one_key_space(
+    bench: Bench, space: str, num_points: int
+) -> None:
+    ids = PointIds("support", {"tickets": "tickets", "chat": space})
+    tasks = {"tickets": [URGENCY], "chat": [URGENCY]}
+    refractor = Refractor(Routes(ids, tasks, {"m": FakeTokenizer(max_length=12)}), bench.ports, bench.tracker)
+    for topic in tasks:
+        source = FakeSource(bench.tracker, topic)
+        refractor.process([source.deliver(record("a", 1, f"of {topic}", topic=topic))])
+    assert len(bench.store.points[URGENCY.collection]) == num_points
 
 
 def test_delete_becomes_a_tombstone_in_every_collection(bench: Bench) -> None:
     bench.process(record("a", 1), record("b", 1))
     bench.process(record("a", 2, None))
     for wanted in (URGENCY, ISSUE):
-        assert bench.store.points[wanted.collection][point_id("support", "s:a")][:2] == (2, True)
+        assert bench.store.points[wanted.collection][point_id("support", "tickets", "s:a")][:2] == (2, True)
         assert bench.store.count(wanted.collection) == 1
     assert bench.sample("refract_points_deleted_total", task="issue") == 1
 
@@ -163,7 +214,9 @@ def test_embedding_that_is_not_finite_is_that_records_dead_letter(bench: Bench) 
     assert [(letter.reason, letter.task, letter.position.offset) for letter in bench.letters.letters] == [
         (Reason.INVALID_EMBEDDING, "urgency", 1)
     ]
-    assert sorted(bench.store.points[ISSUE.collection]) == sorted(point_id("support", key) for key in ("s:a", "s:c"))
+    assert sorted(bench.store.points[ISSUE.collection]) == sorted(
+        point_id("support", "tickets", key) for key in ("s:a", "s:c")
+    )
     assert bench.tracker.advance().offsets == {bench.source.partition: 3}
 
 
@@ -186,7 +239,7 @@ def test_single_record_that_is_too_large_is_dead_lettered(bench: Bench) -> None:
 def test_one_record_the_store_refuses_is_found_by_bisection() -> None:
     class Picky(FakeStore):
         def upsert(self, batch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - as the base class
-            if point_id("support", "s:3") in {raw.tobytes() for raw in batch.ids}:
+            if point_id("support", "tickets", "s:3") in {raw.tobytes() for raw in batch.ids}:
                 raise RecordError(Reason.REFUSED_BY_STORE) if len(batch) == 1 else BatchShapeError("one is bad")
             return super().upsert(batch)
 

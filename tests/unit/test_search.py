@@ -1,10 +1,13 @@
 """Queries: the task's own prompt, and refusals that say why."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.errors import ConfigError
+from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
 from pipeline.records.record import point_id
 from pipeline.search import QueryError, Searcher
@@ -25,7 +28,9 @@ def store() -> FakeStore:
     texts = ["no heating", "no light", "no lift"]
     store.upsert(
         PointBatch(
-            ids=np.frombuffer(b"".join(point_id("support", f"s:{key}") for key in "abc"), np.uint8).reshape(-1, 16),
+            ids=np.frombuffer(b"".join(point_id("support", "tickets", f"s:{key}") for key in "abc"), np.uint8).reshape(
+                -1, 16
+            ),
             versions=np.arange(1, 4, dtype=np.int64),
             deleted=np.array([False, False, True]),
             payloads=[{"_key": f"s:{key}"} for key in "abc"],
@@ -53,7 +58,8 @@ def make(embedder: FakeEmbedder, store: FakeStore, **topic: Any) -> Searcher:
         tasks={name: {"model": "null", "instruction": name} for name in tasks},
         api__max_query_bytes=100,
     )
-    return Searcher(config, tasks, {"m": FakeTokenizer()}, embedder, store)
+    bound = {name: replace(task, payload=config.payload_of(name)) for name, task in tasks.items()}
+    return Searcher(config, bound, {"m": FakeTokenizer()}, embedder, store)
 
 
 def test_symmetric_task_asks_the_same_of_queries_as_of_records(searcher: Searcher, embedder: FakeEmbedder) -> None:
@@ -111,6 +117,23 @@ def test_filter_with_an_unknown_range_is_refused(searcher: Searcher, condition: 
     assert refused.value.code == "invalid_filter"
 
 
+def test_what_a_store_cannot_be_asked_is_the_querys_fault(embedder: FakeEmbedder) -> None:
+    """By its strict mode, for example: no outage that a client should wait for."""
+
+    class StrictStore(FakeStore):
+        def search(self, *_: object) -> list[StoredPoint]:
+            raise ConfigError("strict mode")
+
+    with pytest.raises(QueryError, match="strict mode") as refused:
+        make(embedder, StrictStore()).by_text("urgency", "x", 5, {"product": 1})
+    assert refused.value.code == "refused_by_store"
+
+
+def test_an_unknown_filter_names_the_nearest_field(searcher: Searcher) -> None:
+    with pytest.raises(QueryError, match="Did you mean 'product'"):
+        searcher.by_text("urgency", "x", 5, {"prodct": 1})
+
+
 def test_vector_that_is_not_finite_is_never_sent_to_the_store(store: FakeStore) -> None:
     class Broken(FakeEmbedder):
         def embed(self, model: str, batch: TokenBatch, priority: Priority) -> Embeddings:
@@ -126,7 +149,7 @@ def stored_under(*keys: str) -> FakeStore:
     store = FakeStore()
     store.upsert(
         PointBatch(
-            ids=np.frombuffer(b"".join(point_id("support", key) for key in keys), np.uint8).reshape(-1, 16),
+            ids=np.frombuffer(b"".join(point_id("support", "tickets", key) for key in keys), np.uint8).reshape(-1, 16),
             versions=np.ones(len(keys), np.int64),
             deleted=np.zeros(len(keys), np.bool_),
             payloads=[{"_key": key} for key in keys],
@@ -147,6 +170,28 @@ def test_binary_key_is_found_by_its_hex_digits() -> None:
     searcher = make(FakeEmbedder(), stored_under("b:00ff", "b:01"), binary_key=True, key=None)
     (hit,) = searcher.by_key("urgency", "00FF", 5, {})
     assert hit.key == "01"
+
+
+def test_a_key_is_looked_for_in_the_key_space_of_every_topic_of_the_task() -> None:
+    own = point_id("support", "chats", "s:a")
+    store = stored_under("s:b")
+    store.upsert(
+        PointBatch(
+            ids=np.frombuffer(own, np.uint8).reshape(1, 16),
+            versions=np.ones(1, np.int64),
+            deleted=np.zeros(1, np.bool_),
+            payloads=[{"_key": "s:a"}],
+            vectors={SYMMETRIC.collection: vector("urgency", "s:a")[np.newaxis]},
+        )
+    )
+    settings = {"key": "id", "text": "{body}", "tasks": ["urgency"]}
+    config = parsed(
+        pipeline="support",
+        source__topics={"tickets": settings, "chat": {**settings, "key_space": "chats"}},
+        tasks={"urgency": {"model": "null", "instruction": "urgency"}},
+    )
+    searcher = Searcher(config, {"urgency": SYMMETRIC}, {"m": FakeTokenizer()}, FakeEmbedder(), store)
+    assert [hit.key for hit in searcher.by_key("urgency", "a", 5, {})] == ["b"]
 
 
 def test_number_is_not_the_text_of_its_digits() -> None:

@@ -15,7 +15,7 @@ from pipeline.records.record import point_id
 from pipeline.tasks import Task
 from tests.config_trees import tree
 
-POINT = point_id("null", "s:T-1")
+POINT = point_id("null", "tickets", "s:T-1")
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 
 from pipeline.config.source import SecurityConfig, SourceConfig
+from pipeline.records.record import Witness
+from pipeline.sources.client.connection import client_settings
 from pipeline.sources.client.oauth import ClientCredentials
 from pipeline.sources.group.memory import REFRESH_S, RETRY_S, TopicMemory
 from pipeline.sources.group.positions import Mark
@@ -18,15 +20,14 @@ FIRST, SECOND = Mark("id-1", 4, 4, 0), Mark("id-2", 2, 2, 1)
 
 class FakeConsumer:
     def __init__(self) -> None:
-        self.stored: Any = None
+        self.pages: dict[TopicPartition, Any] = {}
         self.failure: Exception | None = None
         self.num_writes = 0
 
     def committed(self, place: TopicPartition, **_options: Any) -> Any:
-        assert place == PLACE
         if self.failure is not None:
             raise self.failure
-        return self.stored
+        return self.pages.get(place)
 
     def partitions_for_topic(self, _topic: str) -> set[int]:
         return {0}
@@ -36,13 +37,17 @@ class FakeConsumer:
         self.num_writes += 1
         if self.failure is not None:
             raise self.failure
-        self.stored = offsets[PLACE]
+        self._take(offsets)
 
     def commit_async(self, offsets: dict[TopicPartition, Any], callback: Any) -> None:
         self.num_writes += 1
         if self.failure is None:
-            self.stored = offsets[PLACE]
+            self._take(offsets)
         callback(offsets, self.failure)
+
+    def _take(self, offsets: dict[TopicPartition, Any]) -> None:
+        assert all(len(offset.metadata.encode()) <= 4_096 for offset in offsets.values()), "as brokers ask for"
+        self.pages |= offsets
 
 
 class Bench:
@@ -103,10 +108,26 @@ def test_a_dead_letter_topic_that_may_not_be_read_is_no_memory_and_no_fault() ->
     assert bench.memory.load() == {}
 
 
+@pytest.mark.parametrize("num_topics", [35, 40, 400])
+def test_any_number_of_topics_is_remembered(num_topics: int) -> None:
+    bench = Bench()
+    marks = {
+        f"a-topic-of-many-{number}": Mark(f"aUeMbUrjTTmNVPH5xW{number:04}", 48, 48, 3) for number in range(num_topics)
+    }
+    bench.memory.save(marks)
+    assert bench.open().load() == marks
+    assert bench.consumer.num_writes == 1
+
+
+def test_a_commit_with_a_witness_in_many_collections_stays_within_what_brokers_take() -> None:
+    collections = frozenset(f"{number:08x}" for number in range(2_000))
+    assert len(Mark("aUeMbUrjTTmNVPH5xW1234", 48, 48, 3).dump(Witness(b"x" * 16, 2**53 - 1, collections))) <= 4_096
+
+
 @pytest.mark.parametrize("metadata", ["", "x", "[]", '{"t": 1}', '{"t": "{}"}', None])
 def test_foreign_metadata_is_no_memory(metadata: str | None) -> None:
     bench = Bench()
-    bench.consumer.stored = OffsetAndMetadata(0, metadata, -1)
+    bench.consumer.pages[PLACE] = OffsetAndMetadata(0, metadata, -1)
     assert bench.memory.load() == {}
 
 
@@ -174,3 +195,23 @@ def test_an_endpoint_without_a_token_is_an_authentication_failure_and_one_that_i
     with pytest.raises(error) as caught:
         provider.token()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "sent"),
+    [("SCRAM-SHA-256", "svc=2Capp=3D1"), ("SCRAM-SHA-512", "svc=2Capp=3D1"), ("PLAIN", "svc,app=1")],
+)
+def test_a_user_name_is_escaped_where_the_mechanism_asks_for_it(mechanism: str, sent: str) -> None:
+    tree = {
+        "bootstrap_servers": ["b:1"],
+        "group_id": "g",
+        "topics": {"t": {"key": "id", "text": "{x}", "tasks": ["a"]}},
+        "dead_letter_topic": "dead",
+        "security": {
+            "protocol": "SASL_PLAINTEXT",
+            "sasl_mechanism": mechanism,
+            "username": "svc,app=1",
+            "password": "p",
+        },
+    }
+    assert client_settings(SourceConfig.model_validate(tree), "x")["sasl_plain_username"] == sent

@@ -17,10 +17,12 @@ from pipeline.cli.main import invoke
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.session import Session
-from pipeline.usecases.compare import CompareRequest, repair, verify
+from pipeline.usecases.compare import CompareRequest, DeleteExtras, repair, verify
 from tests.broker import free_port
 
 Row = dict[str, Any]
+
+DELETE = ("--delete-extras", "--yes")
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -98,7 +100,7 @@ def test_a_file_is_compared_and_what_differs_is_mended(
     WRITERS[kind](file, changed)
     code, faults, report = verify()
     assert (code, faults) == (ExitCode.FAILED, {"missing": 2, "stale": 1, "extra": 2, "wrong_vector": 1})
-    assert invoke(["repair", str(config), "--input", str(file), "--sample", "all", "--delete-extras"]) == ExitCode.OK
+    assert invoke(["repair", str(config), "--input", str(file), "--sample", "all", *DELETE]) == ExitCode.OK
     capfd.readouterr()
     assert verify()[:2] == (ExitCode.OK, {})
 
@@ -127,14 +129,54 @@ def test_from_python_the_reports_have_the_fields_that_json_prints(
     write_lines(tmp_path / "rows.jsonl", rows(1))
     left = repair(Context.open(config), request, quiet)
     assert (left.complete, left.repaired["topic"].left) == (False, 1)
-    invoke(["repair", str(config), "--input", str(request.file), "--delete-extras", "--json"])
+    invoke(["repair", str(config), "--input", str(request.file), *DELETE, "--force", "--json"])
     printed = json.loads(capfd.readouterr().out)
     assert printed["repaired"]["topic"] == {"written": 0, "deleted": 1, "left": 0}
     assert printed["letters_written"] == 0
     with Session.open(config) as refract:
-        assert refract.repair(request, delete_extras=True).complete
+        assert refract.repair(request, extras=DeleteExtras()).complete
 
 
 def test_options_of_a_file_need_a_file(config: Path) -> None:
     with pytest.raises(ConfigError, match="--input"):
         verify(Context.open(config), CompareRequest(key="id"), quiet)
+
+
+def test_a_bad_row_is_rejected_and_not_pending_for_ever(config: Path, tmp_path: Path) -> None:
+    request = CompareRequest(file=tmp_path / "rows.jsonl", sample=0)
+    write_lines(tmp_path / "rows.jsonl", [*rows(1, 2), {"id": "k3", "at": 1}])
+    assert repair(Context.open(config), request, quiet).complete
+    found = verify(Context.open(config), request, quiet)
+    assert (found.equal, found.dead_letters_pending, found.dead_letters) == (True, 0, {"text_missing": 1})
+
+
+@pytest.mark.parametrize("other", ["elsewhere/rows.jsonl", "more.jsonl"])
+def test_points_of_another_file_are_never_extra(config: Path, tmp_path: Path, other: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write_lines(tmp_path / other, rows(1, 2, 3))
+    write_lines(tmp_path / "rows.jsonl", rows(3, 4))
+    for file in (other, "rows.jsonl"):
+        repair(Context.open(config), CompareRequest(file=tmp_path / file, sample=0), quiet)
+    found = verify(Context.open(config), CompareRequest(file=tmp_path / "rows.jsonl", sample=0), quiet)
+    task = found.tasks["topic"]
+    assert (found.equal, task.extra, task.elsewhere, task.points) == (True, 0, 2, 4)
+
+
+def test_extras_are_not_deleted_where_nobody_can_answer(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    write_lines(file, rows(*range(30)))
+    arguments = ["repair", str(config), "--input", str(file), "--sample", "0"]
+    assert invoke(arguments) == ExitCode.OK
+    write_lines(file, rows(*range(29)))
+    capfd.readouterr()
+    assert invoke([*arguments, "--delete-extras"]) == ExitCode.CONFIG
+    shown = capfd.readouterr().err
+    assert "'topic': 1 of 30 points are extra" in shown
+    assert "say --yes" in shown
+    assert invoke([*arguments, *DELETE]) == ExitCode.OK
+    write_lines(file, rows(*range(20)))
+    assert invoke([*arguments, *DELETE]) == ExitCode.CONFIG
+    assert "--force" in capfd.readouterr().err
+    assert invoke([*arguments, *DELETE, "--force"]) == ExitCode.OK

@@ -27,13 +27,13 @@ def stored(**versions: int) -> FakeStore:
     store = FakeStore()
     for used in (URGENCY, ISSUE):
         store.points[used.collection] = {
-            point_id("support", f"s:{key}"): (version, False, None) for key, version in versions.items()
+            point_id("support", "tickets", f"s:{key}"): (version, False, None) for key, version in versions.items()
         }
     return store
 
 
 def witness(key: str, version: int) -> Witness:
-    return Witness(point_id("support", f"s:{key}"), version, witness_tags(TASKS["tickets"]))
+    return Witness(point_id("support", "tickets", f"s:{key}"), version, witness_tags(TASKS["tickets"]))
 
 
 def check(store: FakeStore, witnesses: Mapping[Partition, Witness]) -> None:
@@ -60,7 +60,7 @@ def test_one_collection_of_several_is_enough() -> None:
 def test_a_task_that_is_new_since_the_commit_is_not_asked_for_it() -> None:
     store = stored(a=7)
     del store.points[ISSUE.collection]
-    before = Witness(point_id("support", "s:a"), 7, frozenset({collection_tag(URGENCY.collection)}))
+    before = Witness(point_id("support", "tickets", "s:a"), 7, frozenset({collection_tag(URGENCY.collection)}))
     check(store, {P0: before})
 
 
@@ -69,7 +69,7 @@ def test_a_batch_names_its_last_stored_record_and_no_dead_letter() -> None:
     bench.embedder.nan_texts = {"poison"}
     bench.process(record("a", 7, "x"), record("b", 1, "y"), record("b", 5, "poison"), Reason.INVALID_JSON)
     ((place, found),) = bench.tracker.advance().witnesses
-    assert (found.id, found.version) == (point_id("support", "s:b"), 1)
+    assert (found.id, found.version) == (point_id("support", "tickets", "s:b"), 1)
     check(bench.store, {place: found})
 
 

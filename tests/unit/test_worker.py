@@ -3,14 +3,14 @@
 from collections.abc import Callable, Collection
 from threading import Event, Thread
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.config.app import LimitsConfig
-from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
+from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
-from pipeline.live.breaker import DeadLetterBreaker
 from pipeline.live.buffer import DELIVERY_BYTES
 from pipeline.live.durability import Durability
 from pipeline.live.observer import IngestObserver
@@ -21,7 +21,7 @@ from pipeline.live.routes import Ports, Routes
 from pipeline.live.witness import witness_tags
 from pipeline.live.worker import Loop, StreamWorker
 from pipeline.metrics import IngestMetrics
-from pipeline.records.record import Partition, Witness, point_id
+from pipeline.records.record import Partition, PointIds, Witness, point_id
 from tests.fakes import FakeDeadLetters, FakeEmbedder, FakeSource, FakeStore, FakeTokenizer, record, task
 
 URGENCY = task("urgency")
@@ -40,7 +40,7 @@ class Rig:
         self.metrics = IngestMetrics(CollectorRegistry())
         self.observer = IngestObserver(self.metrics)
         ports = Ports(self.embedder, self.store, self.letters, Retrier(self.stop, self.observer.retried), self.observer)
-        routes = Routes("support", {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
+        routes = Routes(PointIds("support", {"tickets": "tickets"}), {"tickets": [URGENCY]}, {"m": FakeTokenizer()})
         self.worker = StreamWorker(
             self.open_source,
             Refractor(routes, ports, self.tracker),
@@ -160,7 +160,8 @@ def test_nothing_more_is_committed_once_the_store_has_lost_what_was(rig: Rig) ->
     assert rig.error is not None
     assert str(rig.error) == "set back"
     first, second = (
-        (rig.source.partition, Witness(point_id("support", key), 1, witness_tags([URGENCY]))) for key in ("s:a", "s:b")
+        (rig.source.partition, Witness(point_id("support", "tickets", key), 1, witness_tags([URGENCY])))
+        for key in ("s:a", "s:b")
     )
     assert rig.asked[0] == {first}
     assert rig.asked[1] == {first, second}
@@ -272,6 +273,36 @@ def test_unexpected_exception_of_a_batch_ends_the_loop(rig: Rig) -> None:
     assert rig.source.commits == []
 
 
+@pytest.mark.parametrize("where", ["store", "source", "first poll"])
+def test_a_call_that_hangs_before_the_worker_is_ready_shows_as_a_stall(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    now, hangs, release = [100.0], Event(), Event()
+
+    def hang(*_: object) -> Any:
+        hangs.set()
+        release.wait(10)
+        return []
+
+    monkeypatch.setattr(rig.worker, "_clock", lambda: now[0])
+    rig.worker.turned_s = now[0]
+    if where == "store":
+        monkeypatch.setattr(rig.store, "open", hang)
+    elif where == "source":
+        monkeypatch.setattr(rig.worker, "_open_source", lambda: hang() or rig.source)
+    else:
+        monkeypatch.setattr(rig.source, "poll", hang)
+    rig.thread.start()
+    assert hangs.wait(10)
+    assert not rig.worker.ready
+    now[0] += 200
+    assert rig.worker.stalled_s() == 200
+    rig.worker.stop()
+    assert rig.worker.stalled_s() == 0
+    release.set()
+    rig.finish()
+
+
 def test_source_that_is_away_is_polled_again(rig: Rig) -> None:
     rig.source.failures.append(TransientError("no broker"))
     rig.source.batches.append([record("a", 1)])
@@ -295,17 +326,6 @@ def test_worker_waits_for_a_store_that_is_away_at_the_start(rig: Rig, monkeypatc
     rig.thread.start()
     rig.until(lambda: rig.source.commits)
     rig.finish()
-
-
-def test_breaker_opens_only_when_most_of_a_full_window_is_bad() -> None:
-    tracker = OffsetTracker()
-    source = FakeSource(tracker)
-    breaker = DeadLetterBreaker(0.5)
-    breaker.add([source.deliver(Reason.INVALID_JSON) for _ in range(999)])
-    with pytest.raises(EnvironmentFault, match=r"1000 of the last 1000 .*invalid_json"):
-        breaker.add([source.deliver(Reason.INVALID_JSON)])
-    calm = DeadLetterBreaker(0.5)
-    calm.add([source.deliver(Reason.INVALID_JSON if number % 2 else record("a", 1)) for number in range(3_000)])
 
 
 def test_a_store_that_is_away_for_long_is_not_ready_and_is_again_when_it_is_back(

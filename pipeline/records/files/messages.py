@@ -8,13 +8,12 @@ import orjson
 from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import split_path
 from pipeline.config.source import TopicConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import RecordDecoder
-from pipeline.records.files.reading import Row
-from pipeline.records.files.text_rows import RAW
+from pipeline.records.files.reading import RAW, Row
 from pipeline.records.record import Position, Record
 from pipeline.records.strict_json import parse_object
-from pipeline.records.values import field_at
+from pipeline.records.values import field_at, kafka_key_of
 
 _RAW_KEY = "_key"
 
@@ -38,6 +37,8 @@ class Keys:
     """Field that gets the row's number, from 1, where the file has no identifier of its own."""
     integer_number: bool = False
     """Whether that number is sent as an integer, not as a text."""
+    spelling: str | None = None
+    """The topic's `kafka_key`."""
 
 
 def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: str | None = None) -> Keys:
@@ -51,7 +52,7 @@ def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: s
     is_integer = row_number is not None and (
         row_number == topic.version or (row_number == topic.key and topic.key_type == "integer")
     )
-    return Keys(field, row_number, is_integer)
+    return Keys(field, row_number, is_integer, topic.kafka_key)
 
 
 class Messages:
@@ -74,7 +75,7 @@ class Messages:
         if fields is None:
             fields = self._parsed(row.text or b"")
             if RAW in fields:
-                return Message(_bytes(fields.get(_RAW_KEY)), _bytes(fields[RAW]))
+                return _raw_message(fields)
         if self._keys.row_number is not None:
             fields[self._keys.row_number] = number if self._keys.integer_number else str(number)
         elif row.text is not None:
@@ -92,7 +93,9 @@ class Messages:
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
         value = field_at(fields, self._path)
-        return _bytes(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
+        return kafka_key_of(value, self._keys.spelling)
 
 
 class RowDecoder:
@@ -122,6 +125,13 @@ def fields_of(row: Row, max_depth: int) -> dict[str, Any]:
     if row.error is not None:
         raise row.error
     return parse_object(row.text, max_depth) if row.text is not None else row.fields or {}
+
+
+def _raw_message(fields: dict[str, Any]) -> Message:
+    message = Message(_bytes(fields.get(_RAW_KEY)), _bytes(fields[RAW]))
+    if message.key is None and message.value is None:
+        raise RecordError(Reason.NO_KEY, f"a tombstone needs a {_RAW_KEY}")
+    return message
 
 
 def _bytes(value: Any) -> bytes | None:

@@ -50,7 +50,10 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     ),
     (
         kafka_errors.FencedInstanceIdError,
-        "; another process runs under group_instance_id {config.group_instance_id!r} with the same number",
+        (
+            "; another process runs under group_instance_id {config.group_instance_id!r} with the same number. Where a "
+            "second cluster runs beside this one, give each its own value"
+        ),
     ),
     (
         kafka_errors.InconsistentGroupProtocolError,

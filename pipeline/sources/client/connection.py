@@ -12,6 +12,7 @@ from kafka.net.selector import NetworkSelector
 from pipeline.config.source import SecurityConfig, SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.sources.client.broker_errors import error_from_kafka
+from pipeline.sources.client.header_names import read_any_header_name
 from pipeline.sources.client.inflate import bound_inflation
 from pipeline.sources.client.oauth import ClientCredentials
 
@@ -39,6 +40,7 @@ def connect(make: Callable[..., Any], settings: dict[str, Any], config: SourceCo
         TransientError: no broker answers.
         EnvironmentFault: the brokers refuse this client, or their certificate is refused.
     """
+    read_any_header_name()
     bound_inflation(config.max_inflated_batch_bytes)
     clients: list[_Client] = []
 
@@ -143,9 +145,17 @@ def _security_settings(security: SecurityConfig) -> dict[str, Any]:
     if security.sasl_mechanism == "OAUTHBEARER":
         settings["sasl_oauth_token_provider"] = ClientCredentials(security)
     else:
-        settings["sasl_plain_username"] = security.username
+        settings["sasl_plain_username"] = _user_name(security)
         settings["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
     return settings
+
+
+def _user_name(security: SecurityConfig) -> str | None:
+    """Returns the name as the client must be given it: SCRAM's messages use commas and equals signs (RFC 5802, 5.1)."""
+    name = security.username
+    if name is None or not str(security.sasl_mechanism).startswith("SCRAM"):
+        return name
+    return name.replace("=", "=3D").replace(",", "=2C")
 
 
 def _tls_context(security: SecurityConfig) -> ssl.SSLContext:

@@ -41,16 +41,17 @@ def bound_inflation(max_bytes: int) -> None:
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
-    """The client's own, but it says which batch is refused: the decoders do not know."""
+    """The client's own, but it says which batch is refused or damaged: the decoders do not know."""
 
     def _unpack_records(self, place: TopicPartition, records: Any, *deserializers: Any) -> Iterator[Any]:
         batches = _Batches(records)
         try:
             yield from super()._unpack_records(place, batches, *deserializers)
-        except InflatedTooLargeError as error:
-            last = getattr(batches.current, "last_offset", batches.current.base_offset)
-            where = f"{place.topic}[{place.partition}], the batch that ends at offset {last}"
-            raise InflatedTooLargeError(f"{where}: {error.args[0]}") from error
+        except (InflatedTooLargeError, kafka_errors.CorruptRecordError) as error:
+            last = getattr(batches.current, "last_offset", getattr(batches.current, "base_offset", None))
+            batch = "a batch" if last is None else f"the batch that ends at offset {last}"
+            where = f"{place.topic}[{place.partition}], {batch}, from offset {self.next_fetch_offset} on"
+            raise type(error)(f"{where}: {error.args[0] if error.args else error}") from error
 
 
 class _Batches:

@@ -32,6 +32,15 @@ def topic_id(consumer: Any, topic: str) -> str:
     return "" if found is None else str(found)
 
 
+def fetched_up_to(consumer: Any, place: TopicPartition) -> int:
+    """Returns the offset that the client asks for next, past whatever it does not deliver; 0 where it has none.
+
+    `KafkaConsumer.position()` says the same in public, but may ask the brokers first.
+    """
+    state = consumer._subscription.assignment.get(place)
+    return 0 if state is None or state.position is None else int(state.position.offset)
+
+
 def has_coordinator(consumer: Any) -> bool:
     """Whether the consumer knows its group's coordinator.
 

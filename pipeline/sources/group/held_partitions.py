@@ -17,7 +17,7 @@ from pipeline.live.offsets import OffsetTracker, Watermark
 from pipeline.live.witness import Confirm
 from pipeline.records.record import Partition, Receipt
 from pipeline.sources.client.broker_errors import GROUP_MOVED_ON, error_from_kafka
-from pipeline.sources.group.consumer_internals import has_coordinator, is_fenced, topic_id
+from pipeline.sources.group.consumer_internals import fetched_up_to, has_coordinator, is_fenced, topic_id
 from pipeline.sources.group.memory import TopicMemory
 from pipeline.sources.group.positions import Mark, Start
 from pipeline.sources.group.starts import StartFinder
@@ -78,12 +78,29 @@ class HeldPartitions:
     def deliver(self, place: TopicPartition, records: Sequence[Any]) -> list[Receipt]:
         """Registers fetched records and returns their receipts; an empty list when the partition is not placed."""
         with self._lock:
-            if place not in self._placed:
+            if place not in self._placed or not records:
                 return []
             partition = Partition(*place)
             receipts = [self._tracker.add(partition, record.offset) for record in records]
             self._positions[place] = records[-1].offset + 1
             return receipts
+
+    def pass_over(self) -> None:
+        """Notes where reading goes on, once everything fetched is delivered.
+
+        Behind the last record of a partition there may be what is never delivered: transaction markers, aborted
+        records. Without this such a partition would seem to lag for ever.
+        """
+        with self._lock:
+            for place, position in self._positions.items():
+                self._positions[place] = max(position, fetched_up_to(self._consumer, place))
+            self._tracker.pass_over({Partition(*place): position for place, position in self._positions.items()})
+
+    def fetch_again(self, place: TopicPartition, offset: int) -> None:
+        """Reads a placed partition again from an offset that was fetched and not delivered."""
+        with self._lock:
+            if place in self._placed:
+                self._consumer.seek(place, offset)
 
     def set_paused(self, *, paused: bool) -> None:
         """Pauses or resumes every placed partition; waiting ones start in this state."""

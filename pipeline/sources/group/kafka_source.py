@@ -16,7 +16,7 @@ from pipeline.errors import EnvironmentFault, RecordError, RefractError, Transie
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.witness import Confirm
 from pipeline.records.decode import Decoders, record_bytes
-from pipeline.records.record import Delivery, Partition, Position, Receipt
+from pipeline.records.record import Delivery, Partition, Position, Receipt, Record
 from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.group.consumer_internals import commit_on_io_thread, keep_joining, refresh_metadata
 from pipeline.sources.group.held_partitions import HeldPartitions
@@ -46,6 +46,9 @@ _LOST_POSITION = (
 
 _REJOINS = (kafka_errors.InvalidRequestError,)
 """A member joined while the leader was dividing the partitions: the client has already asked for the next join."""
+
+_Decoded = tuple[Position, Record | RecordError]
+"""A record's place, and what its bytes mean or why they mean nothing."""
 
 log = structlog.get_logger(__name__)
 
@@ -102,13 +105,17 @@ class KafkaSource:
         except Exception as error:  # noqa: BLE001 - the client raises whatever bad bytes provoke in its readers
             self._recover(error)
             return []
-        deliveries = [
-            self._decode(record, receipt)
-            for place, records in fetched.items()
-            for record, receipt in zip(records, held.deliver(place, records), strict=False)
-        ]
+        try:
+            deliveries, outage = self._deliver(held, fetched)
+            held.pass_over()
+        except Exception:
+            # Its position is past records that nobody has: this consumer must not read on.
+            self._discard()
+            raise
         for place, records in fetched.items():
             self._judge_paths(place.topic, len(records))
+        if outage is not None and not deliveries:
+            raise outage
         return deliveries
 
     def set_paused(self, *, paused: bool) -> None:
@@ -154,24 +161,35 @@ class KafkaSource:
         refresh_metadata(consumer, PLACE_TIMEOUT_MS)
         return held
 
-    def _decode(self, record: Any, receipt: Receipt) -> Delivery:
+    def _deliver(
+        self, held: HeldPartitions, fetched: Mapping[Any, Sequence[Any]]
+    ) -> tuple[list[Delivery], TransientError | None]:
+        """Returns what was fetched, decoded, and an outage that kept some of it from being decoded.
+
+        A record gets its receipt once it is decoded, so that an outage on the way there (a format's schema registry,
+        say) leaves nothing behind that nobody finishes: from that record on the partition is fetched again.
+        """
+        deliveries: list[Delivery] = []
+        outage: TransientError | None = None
+        for place, records in fetched.items():
+            decoded: list[_Decoded] = []
+            try:
+                for record in records:
+                    decoded.append(self._decode(record))  # noqa: PERF401 - what is decoded before an outage is kept
+            except TransientError as error:
+                outage = error
+                held.fetch_again(place, records[len(decoded)].offset)
+            receipts = held.deliver(place, records[: len(decoded)])
+            deliveries += map(_delivery, records, decoded, receipts)
+        return deliveries, outage
+
+    def _decode(self, record: Any) -> _Decoded:
         position = Position(record.topic, record.partition, record.offset, record.timestamp)
-        key, value, headers = record.key, record.value, record.headers
-        num_bytes = record_bytes(key, value, headers)
         try:
-            decoded = self._decoders.of(record.topic).decode(key, value, position, headers)
+            decoder = self._decoders.of(record.topic)
+            return position, decoder.decode(record.key, record.value, position, record.headers)
         except RecordError as error:
-            return Delivery(
-                receipt,
-                position,
-                num_bytes,
-                error=error.reason,
-                detail=error.detail,
-                raw_key=key,
-                raw_value=value,
-                headers=headers,
-            )
-        return Delivery(receipt, position, num_bytes, decoded, raw_key=key, raw_value=value, headers=headers)
+            return position, error
 
     def _judge_paths(self, topic: str, num_records: int) -> None:
         """Warns once of paths that no record had so far: a misspelt one makes payloads and texts poorer in silence."""
@@ -211,7 +229,8 @@ class KafkaSource:
                 EnvironmentFault(
                     f"reading from Kafka failed {MAX_REBUILDS + 1} times in the same place, each time with a new "
                     f"consumer: {type(error).__name__} ({str(error)[:200]}); the stored batch is damaged or in a "
-                    f"format this client cannot read"
+                    f"format this client cannot read. Other clients may read it: copy its records to the end of the "
+                    f"topic with one, then set the offset of group {self._config.group_id!r} past that batch on purpose"
                 )
             ) from error
 
@@ -255,3 +274,13 @@ class KafkaSource:
             log.warning("The Kafka consumer did not close cleanly.", error=type(error).__name__)
         if held is not None:
             held.end()
+
+
+def _delivery(record: Any, decoded: _Decoded, receipt: Receipt) -> Delivery:
+    """Returns a fetched record, or why it is none, as it is handed over."""
+    position, found = decoded
+    key, value, headers = record.key, record.value, record.headers
+    num_bytes = record_bytes(key, value, headers)
+    if isinstance(found, RecordError):
+        return Delivery(receipt, position, num_bytes, None, found.reason, found.detail, key, value, headers)
+    return Delivery(receipt, position, num_bytes, found, raw_key=key, raw_value=value, headers=headers)

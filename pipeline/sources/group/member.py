@@ -1,5 +1,6 @@
 """One member of the consumer group: every setting that decides whether a record can be lost."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,27 +18,40 @@ _MAX_FETCHES_HELD = 2
 
 
 class GroupMember:
-    """Ingestor number `instance` of the configured group."""
+    """One ingestor in the configured group. `name` tells it from the others, see `member_name`."""
 
     def __init__(
-        self, config: SourceConfig, instance: int = 0, make_consumer: Callable[..., Any] = KafkaConsumer
+        self, config: SourceConfig, name: str = "0", make_consumer: Callable[..., Any] = KafkaConsumer
     ) -> None:
         """Prepares the settings of its consumers. Raises ConfigError for unusable certificate files."""
         self.config = config
         self._make_consumer = make_consumer
-        self._settings = _consumer_settings(config, instance)
+        self._settings = _consumer_settings(config, name)
 
     def connect(self) -> Any:
         """Returns a new consumer, not subscribed yet. Raises TransientError, EnvironmentFault."""
         return connect(self._make_consumer, self._settings, self.config)
 
 
-def _consumer_settings(config: SourceConfig, instance: int) -> dict[str, Any]:
+def member_name(rank: int | None, replica: str, cluster: str | None) -> str:
+    """Returns what tells an ingestor from every other one of its group, and stays the same when it is restarted.
+
+    Args:
+        rank: Its number in the app; without one its name is unique and lasts only as long as the process.
+        replica: A unique name of the process.
+        cluster: The Ray cluster's name, where it has one (KubeRay names it). During a rolling upgrade the old and
+            the new cluster run beside each other with equal ranks, and must not fence each other.
+    """
+    number = f"replica-{hashlib.sha256(replica.encode()).hexdigest()[:12]}" if rank is None else str(rank)
+    return f"{hashlib.sha256(cluster.encode()).hexdigest()[:8]}-{number}" if cluster else number
+
+
+def _consumer_settings(config: SourceConfig, name: str) -> dict[str, Any]:
     static_id = config.group_instance_id
     return {
-        **client_settings(config, f"ingestor-{instance}"),
+        **client_settings(config, f"ingestor-{name}"),
         "group_id": config.group_id,
-        "group_instance_id": f"{static_id}-{instance}" if static_id else None,
+        "group_instance_id": f"{static_id}-{name}" if static_id else None,
         "partition_assignment_strategy": (CooperativeStickyAssignor,),
         "session_timeout_ms": config.session_timeout_ms,
         "heartbeat_interval_ms": config.heartbeat_interval_ms,

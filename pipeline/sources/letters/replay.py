@@ -16,12 +16,8 @@ from kafka import TopicPartition
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import RecordError
 from pipeline.interfaces import Progress
-from pipeline.records.decode import (
-    REPLAYED_TIMESTAMP_HEADER,
-    REPLAYED_VERSION_HEADER,
-    VERSION_HEADER,
-    Decoders,
-)
+from pipeline.records.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER, Decoders
+from pipeline.records.payload import REPLAYED_TIMESTAMP_HEADER
 from pipeline.records.record import Headers, offset_version
 from pipeline.sources.client.admin import cleanup_policy, open_admin, partitions_of, topic_exists
 from pipeline.sources.client.producer import RecordProducer
@@ -197,7 +193,7 @@ class Replay:
             if message is None:
                 yield Original(letter, place, None, None, ()), Fate.VALUE_LOST
             else:
-                original = Original(letter, place, message.key, message.value, message.headers)
+                original = Original(letter, place, message.key, message.value, _plain(message.headers))
                 yield original, self._decide(original, survey)
 
     def _decide(self, original: Original, survey: Survey) -> Fate:
@@ -239,6 +235,11 @@ def replay_headers(original: Original, topic: TopicConfig) -> Headers:
     if topic.payload_timestamp and REPLAYED_TIMESTAMP_HEADER not in names and position.timestamp_ms >= 0:
         added.append((REPLAYED_TIMESTAMP_HEADER, str(position.timestamp_ms).encode()))
     return [*kept, *added]
+
+
+def _plain(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    """Returns the headers with names that can be sent: of one that is not UTF-8, its escaped form, as letters do."""
+    return tuple((str(name), value) for name, value in headers)
 
 
 def _fetch(

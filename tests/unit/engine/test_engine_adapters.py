@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine import files
 from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.records.batches import Float32
@@ -80,3 +81,24 @@ def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
     base = build("bert-max", tmp_path / "base")
     with pytest.raises(ConfigError, match=r"has no adapter_config\.json"):
         check_tasks("m", ModelConfig(model=str(base), adapter=str(base), overrides=PLAIN), {})
+
+
+def test_a_packaged_adapter_is_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build("bert-max", tmp_path / "base")
+    folder = write_adapter(base, tmp_path / "adapter", 1)
+    monkeypatch.setattr(files, "PACKAGED_ADAPTERS", {"packaged:tiny": folder})
+    named, placed = (
+        identify(ModelConfig(model=str(base), adapter=adapter, overrides=PLAIN)).parts["adapter"]
+        for adapter in ("packaged:tiny", str(folder))
+    )
+    assert named == placed
+    with pytest.raises(ConfigError, match=r"not packaged\. Did you mean 'packaged:tiny'"):
+        identify(ModelConfig(model=str(base), adapter="packaged:tine", overrides=PLAIN))
+
+
+def test_an_adapter_that_is_half_written_is_refused(tmp_path: Path) -> None:
+    base = build("bert-max", tmp_path / "base")
+    folder = write_adapter(base, tmp_path / "adapter", 1)
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"has no adapter_model\.safetensors"):
+        check_tasks("m", ModelConfig(model=str(base), adapter=str(folder), overrides=PLAIN), {})

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.records.batches import Bool, Int64
-from pipeline.records.record import Position, point_id
+from pipeline.records.record import PointIds, Position, Record
 
 NUM_RUNS = 64
 """Ids are uniform, so one run in memory is a 64th of the source: 60 MB for 100 million records."""
@@ -28,23 +28,23 @@ ENTRY = np.dtype(
         ("refused", "?"),
     ]
 )
-"""`topic` is a number, see `KeySpace.topics`; `refused`: the record is in the dead-letter topic, not in the store."""
+"""`topic` is a number, see `SourceKeys.topics`; `refused`: the record is in the dead-letter topic, not in the store."""
 
 
-class KeySpace:
+class SourceKeys:
     """What a source says about every key. Filled once, then read run by run in the order of ids. One thread."""
 
-    def __init__(self, directory: Path, pipeline: str, topics: Sequence[str]) -> None:
-        """Keeps its runs in an empty directory, which the caller removes; `pipeline` is a part of every id."""
+    def __init__(self, directory: Path, ids: PointIds, topics: Sequence[str]) -> None:
+        """Keeps its runs in an empty directory, which the caller removes; `ids` names the records' points."""
         self.topics = tuple(topics)
-        self._pipeline = pipeline
+        self._ids = ids
         self._directory = directory
         self._numbers = {topic: number for number, topic in enumerate(self.topics)}
         self._buffer: list[tuple[bytes, int, int, int, int, bool, bool]] = []
 
-    def id_of(self, key: str) -> bytes:
-        """Returns the id of a record's point by the record's key."""
-        return point_id(self._pipeline, key)
+    def id_of(self, record: Record) -> bytes:
+        """Returns the id of a record's point."""
+        return self._ids.of(record.position.topic, record.key)
 
     def add(self, point: bytes, version: int, position: Position, *, deleted: bool, refused: bool = False) -> None:
         """Adds one record. Of equal versions of a key the one added first counts."""

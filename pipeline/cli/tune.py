@@ -1,0 +1,85 @@
+"""`refract tune`: trains a model on labelled records, so that it does what the tasks' instructions ask."""
+
+from pipeline.cli.options import AsJson, ConfigFile, parse_labels
+from pipeline.cli.output import print_json
+from pipeline.cli.tune_options import (
+    AllowDrop,
+    BaseName,
+    Control,
+    Inputs,
+    Label,
+    LearningRate,
+    Method,
+    Minutes,
+    Output,
+    Rank,
+    Seed,
+    Steps,
+    Tasks,
+    Texts,
+    Topic,
+    Wordings,
+)
+from pipeline.cli.tune_view import StepLines, print_report
+from pipeline.errors import ConfigError
+
+
+def tune(
+    config: ConfigFile,
+    inputs: Inputs,
+    *,
+    tasks: Tasks,
+    output: Output,
+    label: Label = None,
+    method: Method = "auto",
+    topic: Topic = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    seed: Seed = 0,
+    wordings: Wordings = None,
+    learning_rate: LearningRate = None,
+    rank: Rank = 16,
+    texts: Texts = 24,
+    control: Control = False,
+    allow_drop: AllowDrop = False,
+    base_name: BaseName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model to tell what the tasks' instructions ask for, and measure it before and after.
+
+    head fits a linear map per task in seconds; the model itself stays as it is and the map does not read the
+    instruction. lora trains one adapter that does. A killed run continues when it is started again in the same way;
+    Ctrl-C keeps the best state so far.
+    """
+    from pipeline.config.load import ConfigTree
+    from pipeline.context import Context
+    from pipeline.usecases.tune import METHODS, TuneRequest, report_tree
+    from pipeline.usecases.tune import tune as run
+
+    chosen = next((known for known in METHODS if known == method), None)
+    if chosen is None:
+        raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+    if steps is not None and minutes is not None:
+        raise ConfigError("give either --steps or --minutes")
+    request = TuneRequest(
+        inputs,
+        [name.strip() for name in tasks.split(",") if name.strip()],
+        output,
+        method=chosen,
+        columns=parse_labels(label or []),
+        topic=topic,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        wordings=wordings,
+        settings={"learning_rate": learning_rate, "rank": rank, "texts": texts},
+        control=control,
+        allow_drop=allow_drop,
+        base=base_name,
+    )
+    with StepLines() as lines:
+        report = run(Context(ConfigTree.read(config)), request, lines.progress, lines.step)
+    if as_json:
+        print_json(report_tree(report))
+    else:
+        print_report(report)

@@ -1,0 +1,56 @@
+"""Whether a tuned model is still a general one: questions and answers that have nothing to do with the training."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from pipeline.records.batches import Float32
+
+MAX_DROP = 0.05
+"""Recall that a run may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Short descriptions, and the passage that each of them describes."""
+
+    queries: Sequence[str]
+    passages: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class General:
+    """Recall at 1 of the plain pairs."""
+
+    before: float
+    after: float
+
+    @property
+    def drop(self) -> float:
+        """What the run cost; below 0 where it gained."""
+        return self.before - self.after
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the drop is within bounds."""
+        return self.drop <= MAX_DROP
+
+
+def plain_pairs() -> Pairs:
+    """Returns the packaged pairs."""
+    lines = files("pipeline.tuning").joinpath("plain_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return Pairs([row["query"] for row in rows], [row["passage"] for row in rows])
+
+
+def recall_at_1(queries: Float32, passages: Float32) -> float:
+    """Returns the share of queries whose own passage is the most similar of all.
+
+    Args:
+        queries: Unit vectors, (n, d).
+        passages: Unit vectors, (n, d), in the order of the queries.
+    """
+    return float(np.mean((queries @ passages.T).argmax(axis=1) == np.arange(len(queries))))
