@@ -97,7 +97,8 @@ class LoraEncoder:
         order = np.argsort(items.lengths, kind="stable")
         parts = [self._forward(items.pack(group, reuse=False)) for group in _chunks(order, items.lengths)]
         found = torch.cat(parts)[torch.from_numpy(np.argsort(order))]
-        return list(nn.functional.normalize(found, dim=-1).reshape(len(prompts), len(texts), -1))
+        unit = nn.functional.normalize(found, dim=-1)
+        return [unit[items.of(0, row)] for row in range(len(prompts))]
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], prompts: Sequence[str]) -> dict[str, Float32]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.model import TaskConfig
 from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import resolve
@@ -66,6 +67,15 @@ def test_untrained_vectors_are_the_models_own(base: Path) -> None:
     (served, _) = load_engine(config, tasks).embed(load_tokenizer(config, tasks).encode(TEXTS, list(tasks)))
     found = encoder.embed(TEXTS, ["urgency"])["urgency"]
     assert (found * served).sum(axis=1).min() >= 0.999
+
+
+def test_prompts_that_ask_the_same_have_rows_each(base: Path) -> None:
+    tasks = {name: TaskConfig(model="m", instruction=name[:3]) for name in ("one", "two", "one again")}
+    encoder = LoraEncoder(resolve(tiny_config(base)), tasks, torch.device("cpu"), SETTINGS)
+    one, two, again = encoder.rows(TEXTS[:5], list(tasks))
+    assert one.shape == two.shape == (5, 32)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, two)
 
 
 def test_equal_steps_and_seed_give_equal_weights(base: Path, tmp_path: Path) -> None:

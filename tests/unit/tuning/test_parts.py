@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.head_files import find_head
+from pipeline.engine.heads import Heads
 from pipeline.engine.load import load_engine, load_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.quality.labels import make_label
@@ -171,7 +173,7 @@ def test_discriminants_stand_first_so_that_a_head_can_be_cut() -> None:
 
 
 def test_a_head_is_a_dense_module_of_sentence_transformers(tmp_path: Path) -> None:
-    from sentence_transformers.models import Dense  # noqa: PLC0415 - slow to import
+    from sentence_transformers.sentence_transformer.modules import Dense  # noqa: PLC0415 - slow to import
 
     vectors, lesson = clouds()
     head = fit_head(lesson, seed=0)
@@ -179,6 +181,10 @@ def test_a_head_is_a_dense_module_of_sentence_transformers(tmp_path: Path) -> No
     dense = Dense.load(str(tmp_path / "head"))
     theirs = dense({"sentence_embedding": torch.from_numpy(vectors)})["sentence_embedding"].detach().numpy()
     assert (unit(theirs) * head.apply(vectors)).sum(axis=1).min() >= 0.99999
+    served = find_head("t", TaskConfig(model="m", head=tmp_path / "head"))
+    assert served is not None
+    heads = Heads(torch.device("cpu"))
+    assert (heads.run(served, heads.unit(vectors), 4) * head.apply(vectors, 4)).sum(axis=1).min() >= 0.99999
 
 
 def test_fractions_spelt_as_text_are_no_classes() -> None:
