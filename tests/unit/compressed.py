@@ -39,6 +39,8 @@ def compressed(codec: str, first_offset: int, *values: bytes, magic: int = 2) ->
 class RawName(str):
     """A header's name as other clients may send it: any bytes."""
 
+    __slots__ = ("__dict__",)
+
     raw: bytes
 
     def __new__(cls, raw: bytes) -> Self:

@@ -1,13 +1,10 @@
 """What a backfill writes besides a store: files of vectors, its report, its line of progress; and what it refuses."""
 
-import gc
 import json
-import os
 import re
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +17,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.backfill import vectors as vectors_module
 from pipeline.backfill.executor import RunState
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger
@@ -86,35 +82,6 @@ def test_the_same_fragment_and_tasks_replace_their_file(tmp_path: Path) -> None:
         file.upsert(batch(numbers))
         file.flush()
     assert ds.dataset(tmp_path).count_rows() == 3
-
-
-def test_two_carriers_of_one_fragment_never_write_one_file(tmp_path: Path) -> None:
-    """One was taken for dead and was only out of reach."""
-    lost, other = (FragmentFile(tmp_path, FilePart("in/a.parquet", 1, 1, 0), TASKS) for _ in range(2))
-    rows = vectors_module.GROUP_ROWS
-    lost.upsert(batch(range(rows)))
-    other.upsert(batch(range(rows)))
-    lost.upsert(batch(range(rows, rows + 10)))
-    other.upsert(batch(range(rows, rows + 10)))
-    for file in (other, lost):
-        file.flush()
-        [whole] = tmp_path.glob("*.parquet")
-        assert sorted(pq.read_table(whole)["version"].to_pylist()) == list(range(rows + 10))
-    assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_an_unfinished_file_goes_with_its_writer_and_one_of_a_dead_process_after_a_day(tmp_path: Path) -> None:
-    file = FragmentFile(tmp_path, FilePart("in/a.parquet", 1, 1, 0), TASKS)
-    file.upsert(batch(range(vectors_module.GROUP_ROWS)))
-    assert len(list(tmp_path.glob("*.tmp"))) == 1
-    del file
-    gc.collect()
-    assert not list(tmp_path.glob("*.tmp"))
-    for name, age_s in (("old.tmp", 90_000), ("new.tmp", 10)):
-        (tmp_path / name).write_text("x")
-        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
-    check_output(tmp_path, TASKS, unseen)
-    assert [path.name for path in tmp_path.glob("*.tmp")] == ["new.tmp"]
 
 
 def test_a_folder_with_vectors_of_another_fingerprint_is_refused(tmp_path: Path) -> None:

@@ -1,231 +1,28 @@
 """Source against store: every kind of difference is found, settled and mended, and nothing else is."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.compare.comparison import Comparison, note_source
-from pipeline.compare.extras import Extras, approved
-from pipeline.compare.findings import FAULT, Kind, TaskFindings
-from pipeline.compare.mending import mend
-from pipeline.compare.patience import ComparedStore, PatientRange, PatientStore, patient
 from pipeline.compare.report import RepairedTask
-from pipeline.compare.revisit import Revisit
 from pipeline.compare.source_keys import NUM_RUNS, SourceKeys, newest, raw_ids, run_of
-from pipeline.compare.vector_check import check_vectors
-from pipeline.errors import ConfigError, EnvironmentFault, Reason, TransientError
-from pipeline.interfaces import CollectionState, Found, Letters, Origin, RecordRange, StoredPoint, Written
-from pipeline.records.batches import Float32, Int64, PointBatch, Priority
-from pipeline.records.record import Partition, PointIds, Position, Record, point_id
-from pipeline.tasks import Task
-from tests.fakes import DIMENSION, FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
-
-PIPELINE = "p"
-IDS = PointIds(PIPELINE, {"tickets": "tickets"})
-TASK = task()
-PLACE = Partition("tickets", 0)
-
-
-class FakeRange:
-    """Records of one partition; everything below `finished` is committed."""
-
-    def __init__(self, records: list[Record | Reason], begin: int = 0) -> None:
-        self.found = [
-            Found(Position(*PLACE, begin + number, 0), *((item, None) if isinstance(item, Record) else (None, item)))
-            for number, item in enumerate(records)
-        ]
-        self.begins: Mapping[Partition, int] = {PLACE: begin}
-        self.ends: Mapping[Partition, int] = {PLACE: begin + len(records)}
-        self.finished = begin + len(records)
-        self.refused: dict[tuple[str, int, int], str] = {}
-        self.blips: list[int] = []
-        """Offsets at which reading is interrupted, once each."""
-
-    @property
-    def num_records(self) -> int:
-        return len(self.found)
-
-    def read(
-        self, wanted: Mapping[tuple[str, int], Int64] | None = None, after: Position | None = None
-    ) -> Iterator[Found]:
-        for found in self.found:
-            if after is not None and found.position.offset <= after.offset:
-                continue
-            if self.blips and found.position.offset >= self.blips[0]:
-                self.blips.pop(0)
-                raise TransientError("no answer from the brokers")
-            if wanted is None or found.position.offset in wanted.get(("tickets", 0), ()):
-                yield found
-
-    def origin_of(self, source: str) -> Origin:
-        if "#" in source:
-            return Origin.ELSEWHERE
-        offset = int(source.rpartition(":")[2] or self.begins[PLACE])
-        return Origin.INSIDE if self.begins[PLACE] <= offset < self.ends[PLACE] else Origin.OUTSIDE
-
-    def committed(self) -> Mapping[Partition, int] | None:
-        return {PLACE: self.finished}
-
-    def letters(self) -> Letters | None:
-        return Letters({}, self.refused, 0)
-
-
-class ComparableFake(FakeStore):
-    """`before_look` runs once, between the scan and the second look, as the pipeline might."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.exists = True
-        self.foreign = ""
-        self.sources: dict[bytes, str] = {}
-
-    def inspect(self, tasks: object) -> Mapping[str, CollectionState]:  # noqa: ARG002
-        if self.foreign:
-            raise EnvironmentFault(self.foreign)
-        return {TASK.name: CollectionState(self.exists, TASK.alias)}
-
-    def repair(self, batch: PointBatch) -> Written:
-        for collection, rows in batch.vectors.items():
-            points = self.points.setdefault(collection, {})
-            for row, raw in enumerate(batch.ids):
-                version, deleted = int(batch.versions[row]), bool(batch.deleted[row])
-                if raw.tobytes() not in points or points[raw.tobytes()][0] <= version:
-                    points[raw.tobytes()] = (version, deleted, None if deleted else rows[row].copy())
-        return Written({})
-
-    def retrieve(self, collection: str, ids: object, *, with_vectors: bool = False) -> list[StoredPoint]:
-        return self._sourced(super().retrieve(collection, ids, with_vectors=with_vectors))  # type: ignore[arg-type]
-
-    def scroll(
-        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
-    ) -> list[StoredPoint]:
-        return self._sourced(super().scroll(collection, after, limit, with_vectors=with_vectors))
-
-    def _sourced(self, found: list[StoredPoint]) -> list[StoredPoint]:
-        return [
-            StoredPoint(
-                point.id, point.version, point.deleted, {"_source": self.sources.get(point.id, "")}, point.vector
-            )
-            for point in found
-        ]
-
-    @property
-    def collection(self) -> dict[bytes, tuple[int, bool, np.ndarray | None]]:
-        return self.points.setdefault(TASK.collection, {})
-
-
-def id_of(key: str) -> bytes:
-    return point_id(PIPELINE, "tickets", f"s:{key}")
-
-
-def at(key: str, version: int, offset: int, text: str | None = "hello") -> Record:
-    return record(key, version, text, offset=offset)
-
-
-class BlinkingStore(ComparableFake):
-    """Does not answer the first call of each kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blinked: set[str] = set()
-
-    def _blink(self, kind: str) -> None:
-        if kind not in self.blinked:
-            self.blinked.add(kind)
-            raise TransientError("the store is away")
-
-    def inspect(self, tasks: object) -> Mapping[str, CollectionState]:
-        self._blink("inspect")
-        return super().inspect(tasks)
-
-    def repair(self, batch: PointBatch) -> Written:
-        self._blink("repair")
-        return super().repair(batch)
-
-    def open(self, tasks: Any) -> None:
-        self._blink("open")
-        super().open(tasks)
-
-    def count(self, collection: str) -> int:
-        self._blink("count")
-        return super().count(collection)
-
-    def flush(self) -> None:
-        self._blink("flush")
-        super().flush()
-
-    def retrieve(self, collection: str, ids: object, *, with_vectors: bool = False) -> list[StoredPoint]:
-        self._blink("retrieve")
-        return super().retrieve(collection, ids, with_vectors=with_vectors)
-
-    def scroll(
-        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
-    ) -> list[StoredPoint]:
-        self._blink("scroll")
-        return super().scroll(collection, after, limit, with_vectors=with_vectors)
-
-
-class FakeEncoder:
-    def encode(self, task: Task, texts: Sequence[str]) -> Float32:
-        [rows] = FakeEmbedder().embed("m", FakeTokenizer().encode(texts, [task.prompt]), Priority.BACKFILL)
-        return rows
-
-
-class World:
-    """A range and a store that agree until a test damages one of them."""
-
-    def __init__(self, directory: Path, records: list[Record | Reason]) -> None:
-        self.source = FakeRange(records)
-        self.store: ComparableFake = ComparableFake()
-        self.compared: ComparedStore | None = None
-        self.range: RecordRange = self.source
-        self.keys = SourceKeys(directory, IDS, ["tickets"])
-        self.wait_s = 0.0
-        for item in records:
-            if isinstance(item, Record):
-                self.put(item)
-
-    def put(self, item: Record) -> None:
-        key = point_id(PIPELINE, "tickets", item.key)
-        if self.store.collection.get(key, (-1,))[0] < item.version:
-            row = None if item.text is None else vector(TASK.prompt, item.text)
-            self.store.collection[key] = (item.version, item.deleted, row)
-
-    def verify(self, sample: int | None = None) -> TaskFindings:
-        self.dead_letters = note_source(self.range, self.keys, quiet).dead_letters
-        self.comparison = Comparison(
-            self.keys, self.range, self.compared or self.store, wait_s=self.wait_s, progress=quiet
-        )
-        found = self.comparison.compare(TASK, ["tickets"], sample)
-        check_vectors([found], self.revisit, self.compared or self.store)
-        return found
-
-    def repair(self, found: TaskFindings, *, delete_extras: bool) -> RepairedTask:
-        [repaired] = mend([found], self.revisit, self.compared or self.store, delete_extras=delete_extras).values()
-        return repaired
-
-    @property
-    def revisit(self) -> Revisit:
-        return Revisit(self.range, self.keys, FakeEncoder(), quiet)
-
-
-def quiet(doing: str, done: int, total: int) -> None:
-    pass
-
-
-def faults(report: TaskFindings) -> dict[str, int]:
-    return {kind: count for kind, count in report.counts.items() if count}
+from pipeline.records.record import Position
+from tests.fakes import DIMENSION, vector
+from tests.unit.comparing import (
+    IDS,
+    TASK,
+    World,
+    at,
+    faults,
+    forty_keys,
+    id_of,
+)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Forty keys in two versions each, one of them deleted, and a record that is none."""
-    records: list[Record | Reason] = [at(f"k{n}", 1, n, f"old {n}") for n in range(40)]
-    records += [at(f"k{n}", 2, 40 + n, f"text {n}" if n else None) for n in range(40)]
-    return World(tmp_path, [*records, Reason.INVALID_JSON])
+    return forty_keys(tmp_path)
 
 
 def test_equal_is_equal(world: World) -> None:
@@ -251,32 +48,6 @@ def test_every_kind_is_found_and_mended(world: World) -> None:
     assert world.repair(again, delete_extras=True) == RepairedTask(written=0, deleted=1, left=0)
     assert points[b"x" * 16][1]
     assert world.verify().equal
-
-
-def test_blips_of_the_store_and_of_the_brokers_are_ridden_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
-    blinking = BlinkingStore()
-    blinking.points = world.store.points
-    world.source.blips = [0, 7, 7, 60]
-    world.store = blinking
-    waits: list[str] = []
-    retry = patient(lambda doing, _done, _total: waits.append(doing))
-    world.compared, world.range = PatientStore(blinking, retry), PatientRange(world.source, retry)
-    del blinking.collection[id_of("k1")]
-    report = world.verify()
-    assert world.source.blips == []
-    assert faults(report) == {"missing": 1}
-    assert world.repair(report, delete_extras=False) == RepairedTask(written=1, deleted=0, left=0)
-    assert blinking.blinked == {"inspect", "count", "scroll", "retrieve", "open", "repair", "flush"}
-    assert set(waits) == {"waiting for the store", "waiting for the brokers"}
-
-
-def test_an_outage_beyond_patience_ends_the_comparison(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.compare.patience.PATIENCE_S", 0.0)
-    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
-    world.compared = PatientStore(BlinkingStore(), patient(quiet))
-    with pytest.raises(TransientError, match="the store is away"):
-        world.verify()
 
 
 def test_a_repair_never_goes_over_a_newer_point(world: World) -> None:
@@ -335,30 +106,6 @@ def test_a_point_of_another_source_is_counted_and_never_extra(world: World) -> N
     assert (report.num_elsewhere, report.num_points) == (3, 42)
     world.repair(report, delete_extras=True)
     assert not world.store.collection[b"\0" * 16][1]
-
-
-def extras_of(number: int, points: int) -> TaskFindings:
-    found = TaskFindings(TASK, num_points=points)
-    extra = np.zeros(number, FAULT)
-    extra["id"], extra["kind"] = [b"%016d" % n for n in range(number)], Kind.EXTRA
-    found.faults.append(extra)
-    return found
-
-
-def test_more_than_a_tenth_of_a_collection_is_deleted_by_force_only() -> None:
-    asked: list[Extras] = []
-
-    def approve(found: Sequence[Extras]) -> bool:
-        asked.extend(found)
-        return True
-
-    assert approved([extras_of(4, 40), extras_of(0, 9)], approve, force=False)
-    assert asked == [Extras("urgency", 4, 40)]
-    with pytest.raises(ConfigError, match="5 of 40 points are extra, more than a tenth"):
-        approved([extras_of(1, 40), extras_of(5, 40)], approve, force=False)
-    assert approved([extras_of(5, 40)], approve, force=True)
-    assert not approved([extras_of(1, 40)], lambda _: False, force=True)
-    assert not approved([extras_of(0, 40)], approve, force=True)
 
 
 def test_a_newer_point_is_no_fault(world: World) -> None:
