@@ -29,7 +29,7 @@ help:
 	@echo '             on your data: make demo DATA=my.csv TEXT="{title} {body}" KEY=id'
 	@echo '             on your broker: make demo BOOTSTRAP_SERVERS=localhost:9092'
 	@echo 'make model   trains the adapter of the demo again, in var/model: about half an hour on two cores'
-	@echo 'make test    runs every test with coverage; fetches a Kafka broker the first time'
+	@echo 'make test    runs every test with coverage; fetches a Kafka broker and two models the first time'
 	@echo 'make check   lint, format, types, layers, spelling, unit tests'
 	@echo 'make docs    writes the generated parts of docs/ again'
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json: about two hours, or BENCHMARKS="live freshness"'
@@ -93,6 +93,7 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	@echo 'make: Kafka broker';  infra/kafka.sh fetch
+	@echo 'make: real weights';  infra/weights.sh fetch >/dev/null || echo 'make: their tests will be skipped'
 	@$(BIN)/coverage erase
 	@echo 'make: every test';    COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet

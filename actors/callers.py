@@ -11,7 +11,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from pipeline.errors import DiedError, EnvironmentFault, RefractError, TransientError, UnknownOutcomeError
+from pipeline.errors import DiedError, RefractError, TransientError, UnexpectedFault, UnknownOutcomeError
 
 Wait = Callable[[float], Any]
 """Waits for the answer of one call for at most so many seconds and returns it. Raises what Ray raises."""
@@ -55,7 +55,7 @@ def call(what: str, timeout_s: float, start: Callable[[], Wait]) -> Any:
         TransientError: nobody is there, or nobody has room.
         DiedError: the other side died during the call.
         UnknownOutcomeError: no answer came in time; the call may have run.
-        EnvironmentFault: the other side failed in a way that nobody expected.
+        UnexpectedFault: the other side failed in a way that nobody expected.
     """
     return call_all(what, timeout_s, [start])[0]
 
@@ -74,7 +74,7 @@ def _raise_as_ours(error: BaseException, what: str) -> NoReturn:
         cause = error.cause
         if isinstance(cause, RefractError):
             raise cause from None
-        raise EnvironmentFault(f"{what} failed unexpectedly: {type(cause).__name__}") from error
+        raise UnexpectedFault(f"{what} failed unexpectedly: {type(cause).__name__}") from error
     if isinstance(error, RefractError):
         raise error
     if isinstance(error, (BackPressureError, DeploymentUnavailableError)):

@@ -62,13 +62,14 @@ class RunningApp:
             start_ray(self.config, self._address, note)
         note("starting the actors and loading the models")
         try:
+            application = build_app(self._source)  # before the proxy is up, which answers 404 until it has a route
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": self.config.api.host, "port": self.config.api.port},
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
             )
             self._note_url(note)
-            serve.run(build_app(self._source), name=APP_NAME, route_prefix="/")
+            serve.run(application, name=APP_NAME, route_prefix="/")
         except RefractError:
             self.stop(note)
             raise
@@ -91,13 +92,16 @@ class RunningApp:
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """All tasks by name, with their physical collections."""
-        return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
+        return bind_tasks(
+            self.config,
+            {name: identify(model, self.config.tasks_of(name)) for name, model in self.config.models.items()},
+        )
 
     def store(self) -> PointReader:
         """Returns the app's store, for reading: through its owner where it is embedded."""
         if self.config.store.type == "edge":
             return RemoteStore(DeploymentCaller(serve.get_deployment_handle("StoreOwner", APP_NAME)))
-        return open_store(self.config.store, self.config.pipeline, ())
+        return open_store(self.config.store, self.config.pipeline)
 
     def stop(self, note: Note) -> None:
         """Lets the ingestors finish what is in flight, commit and leave the group; then takes everything down."""

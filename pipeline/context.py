@@ -36,7 +36,10 @@ class Context:
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """All tasks by name, with the fingerprints of the models' files. Raises ConfigError, TransientError."""
-        return bind_tasks(self.config, {name: identify(model) for name, model in self.config.models.items()})
+        return bind_tasks(
+            self.config,
+            {name: identify(model, self.config.tasks_of(name)) for name, model in self.config.models.items()},
+        )
 
     @cached_property
     def embedder(self) -> LocalEmbedder:
@@ -72,4 +75,4 @@ class Context:
 
     def open_store(self, *, shared: bool = False) -> Store:
         """Returns the configured store; no collection is opened yet. Raises like `pipeline.stores.open.open_store`."""
-        return open_store(self.config.store, self.config.pipeline, self.config.filterable, shared=shared)
+        return open_store(self.config.store, self.config.pipeline, shared=shared)

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     INVALID_EMBEDDING = "invalid_embedding"
     REFUSED_BY_STORE = "refused_by_store"
     CRASHES_WORKER = "crashes_worker"
+    FAILS_IN_MODEL = "fails_in_model"
 
 
 class RefractError(Exception):
@@ -114,6 +115,10 @@ class OwnershipError(RefractError):
 
 class EnvironmentFault(RefractError):  # noqa: N818 - the word of the error table; "EnvironmentError" is a built-in
     """Nothing the pipeline repeats will help: credentials, a dropped collection, another model's vectors."""
+
+
+class UnexpectedFault(EnvironmentFault):
+    """A component failed in a way that nobody foresaw, at work on a call; what it worked on may be why."""
 
 
 ACTIONS: dict[type[RefractError], Action] = {

@@ -171,6 +171,8 @@ class CollectionState:
     """The name under which the task's readers look."""
     elsewhere: str | None = None
     """The other collection that the alias leads to; None where it leads to the task's own, or does not exist."""
+    notes: Sequence[str] = ()
+    """What will change when the collection is opened."""
 
     def __str__(self) -> str:
         state = "exists" if self.exists else "new"

@@ -42,6 +42,9 @@ class IngestMetrics:
         self.misspelt_keys = counter(
             "refract_kafka_keys_misspelt", "Records whose Kafka key spells another key than their field.", TOPIC
         )
+        self.payload_dropped = counter(
+            "refract_payload_values_dropped", "Payload values left out: they do not fit their type.", (*TOPIC, "field")
+        )
         self.embedded = counter("refract_records_embedded", "Records embedded.", TASK)
         self.written = counter("refract_points_written", "Points written, tombstones not counted.", TASK)
         self.deleted = counter("refract_points_deleted", "Tombstones written.", TASK)
@@ -73,12 +76,17 @@ class EmbedMetrics:
         self.batches = counter("refract_forward_batches", "Forward batches computed.", MODEL)
         self.tokens = counter("refract_tokens", "Text tokens embedded, once per task, cache hits included.", MODEL)
         self.items = counter("refract_embeddings", "Embeddings handed back, cache hits included.", (*MODEL, "priority"))
+        self.forward_items = counter(
+            "refract_forward_items", "Texts put through the model: once for all tasks whose prompts are equal.", MODEL
+        )
         self.invalid = counter("refract_invalid_embeddings", "Items without a finite embedding.", MODEL)
         self.cache_hits = counter(
-            "refract_cache_hits", "Embeddings that needed no computing: an equal one was in flight or cached.", MODEL
+            "refract_cache_hits",
+            "Texts that did not go through the model: an equal one under an equal prompt was in flight or cached.",
+            MODEL,
         )
         self.cache_hit_rate = gauge(
-            "refract_cache_hit_rate", "Share of the last seconds' embeddings that were cache hits.", MODEL
+            "refract_cache_hit_rate", "Share of the last seconds' texts that were cache hits.", MODEL
         )
         self.busy = counter("refract_embedder_busy_seconds", "Time spent computing.", MODEL)
         self.occupancy = gauge("refract_embedder_occupancy", "Share of the last seconds spent computing.", MODEL)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.config.app import Config
 from pipeline.context import Context
-from pipeline.errors import ConfigError, RefractError
+from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.filters import Condition, Filters, parse_filters
 from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
 from pipeline.records.batches import Float32, Priority
@@ -73,7 +73,6 @@ class Searcher:
         self._embedder = embedder
         self._store = store
         self._ids = PointIds(config.pipeline, config.source.key_spaces)
-        self._filterable = frozenset(config.filterable)
 
     @classmethod
     def of(cls, context: Context, embedder: Embedder, store: PointReader) -> Self:
@@ -83,9 +82,9 @@ class Searcher:
     def by_text(self, task_name: str, text: str, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a text, by falling score."""
         task = self.task(task_name)
-        conditions = self._conditions(filters)
+        conditions = _conditions(task, filters)
         row = self.embed(task_name, [text]).rows[0]
-        return [_hit(point) for point in self._store.search(task, row, limit, conditions)]
+        return [_hit(point) for point in self._neighbours(task, row, limit, conditions)]
 
     def by_key(self, task_name: str, key: str | int, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a stored one, without that one.
@@ -95,13 +94,13 @@ class Searcher:
         configuration counts.
         """
         task = self.task(task_name)
-        conditions = self._conditions(filters)
+        conditions = _conditions(task, filters)
         own = [self._ids.of(topic, spelled) for topic, spelled in self._spellings(task_name, key)]
         stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
         found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
         if found is None or found.vector is None:
             raise QueryError("unknown_record", "no live record has this id in this task's collection")
-        neighbours = self._store.search(task, found.vector, limit + 1, conditions)
+        neighbours = self._neighbours(task, found.vector, limit + 1, conditions)
         return [_hit(point) for point in neighbours if point.id != found.id][:limit]
 
     def embed(self, task_name: str, texts: Sequence[str], *, as_records: bool = False) -> Embedded:
@@ -147,15 +146,26 @@ class Searcher:
                 "text_too_large", f"the text has {num_bytes} bytes, more than {self._config.api.max_query_bytes}"
             )
 
-    def _conditions(self, filters: Filters) -> list[Condition]:
+    def _neighbours(
+        self, task: Task, vector: Float32, limit: int, conditions: Sequence[Condition]
+    ) -> Sequence[StoredPoint]:
         try:
-            conditions = parse_filters(filters)
-        except ConfigError as error:
-            raise QueryError("invalid_filter", str(error)) from None
-        for name in filters:
-            if name not in self._filterable or name.startswith(RESERVED):
-                raise QueryError("unknown_filter", f"no payload field {name[:64]!r} to filter on")
-        return conditions
+            return self._store.search(task, vector, limit, conditions)
+        except ConfigError as error:  # what this store, as it is set up, cannot be asked
+            raise QueryError("refused_by_store", str(error)) from None
+
+
+def _conditions(task: Task, filters: Filters) -> list[Condition]:
+    for name in filters:
+        if name not in task.payload or name.startswith(RESERVED):
+            raise QueryError(
+                "unknown_filter",
+                f"no payload field {name[:64]!r} to filter on.{nearest(name[:64], task.payload)}",
+            )
+    try:
+        return parse_filters(filters, task.payload)
+    except ConfigError as error:
+        raise QueryError("invalid_filter", str(error)) from None
 
 
 def _hit(point: StoredPoint) -> Hit:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.model import TaskConfig
-from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError
+from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError, UnexpectedFault
 from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.live.offsets import OffsetTracker
@@ -192,6 +192,8 @@ class FakeEmbedder:
         self.nan_texts: set[str] = set()
         self.deadly_texts: set[str] = set()
         """Texts that kill the process."""
+        self.failing_texts: set[str] = set()
+        """Texts at which the model raises something of its own."""
         self.max_texts = 10_000
         self.calls: list[tuple[str, TokenBatch, Priority]] = []
 
@@ -207,6 +209,8 @@ class FakeEmbedder:
         ]
         if self.deadly_texts.intersection(texts):
             raise DiedError("embedder died")
+        if self.failing_texts.intersection(texts):
+            raise UnexpectedFault("embedder m failed unexpectedly: RuntimeError")
         return [np.stack([self._row(prompt, text) for text in texts]) for prompt in batch.prompts]
 
     def _row(self, prompt: str, text: str) -> Float32:

@@ -2,38 +2,73 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
+from pipeline.filters import BOUNDS, IS_NULL, WORDS
 from pipeline.search import Hit
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
-Scalar = Annotated[str, StringConstraints(max_length=1024)] | int | float | bool
 
 MAX_FILTERS = 16
 MAX_ANY_OF = 128
+MAX_VALUE = 1_024
 MAX_INPUTS = 2_048
 """As many as OpenAI's API takes."""
-
-AnyOf = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_ANY_OF)]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Range(_Request):
-    """Bounds of a number."""
+def _texts(value: Any) -> Any:
+    """One message for both forms of `input`."""
+    texts = value if isinstance(value, list) else [value]
+    if not texts or len(texts) > MAX_INPUTS or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"expected a text, or a list of 1 to {MAX_INPUTS:,} texts")
+    return value
 
-    gt: float | None = None
-    gte: float | None = None
-    lt: float | None = None
-    lte: float | None = None
 
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.gt is self.gte is self.lt is self.lte is None:
-            raise ValueError("a range needs gt, gte, lt or lte")
-        return self
+def _key(value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
+        raise ValueError("expected a text or an integer")
+    return value
+
+
+def _filter_value(value: Any) -> Any:
+    """Bounds the size; what a field can be asked is checked where its type is known."""
+    values = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    if len(values) > MAX_ANY_OF:
+        raise ValueError(f"at most {MAX_ANY_OF} values")
+    for each in values:
+        if not isinstance(each, (str, int, float, bool)):
+            raise ValueError("expected a text, a number, true or false, a list of them, or a mapping")  # noqa: TRY004 - pydantic's protocol
+        if isinstance(each, str) and len(each) > MAX_VALUE:
+            raise ValueError(f"a text has at most {MAX_VALUE:,} characters")
+    return value
+
+
+FilterValue = Annotated[
+    Any,
+    BeforeValidator(_filter_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["string", "number", "boolean"]},
+                {"type": "array", "items": {"type": ["string", "integer"]}, "minItems": 1, "maxItems": MAX_ANY_OF},
+                {
+                    "type": "object",
+                    "properties": {
+                        **{bound: {"type": ["number", "string"]} for bound in BOUNDS},
+                        WORDS: {"type": "string"},
+                        IS_NULL: {"type": "boolean"},
+                    },
+                    "additionalProperties": False,
+                    "minProperties": 1,
+                },
+            ]
+        }
+    ),
+]
 
 
 class SearchRequest(_Request):
@@ -41,12 +76,15 @@ class SearchRequest(_Request):
 
     task: TaskName = Field(description="Which task's collection to search, with that task's own prompt.")
     text: str | None = Field(None, description="What to look for.")
-    id: str | int | None = Field(None, description="Or: a record's key, to find its neighbours.")
+    id: Annotated[str | int | None, BeforeValidator(_key)] = Field(
+        None, description="Or: a record's key, to find its neighbours."
+    )
     limit: int = Field(10, ge=1, description="How many hits.")
-    filter: dict[str, Scalar | AnyOf | Annotated[Range, Field(strict=False)]] = Field(
+    filter: dict[str, FilterValue] = Field(
         default_factory=dict,
         max_length=MAX_FILTERS,
-        description="Payload field -> a value to equal, a list of values to match any of, or {gt, gte, lt, lte}.",
+        description="Payload field -> a value to equal, a list of values to match any of, {gt, gte, lt, lte} of "
+        "numbers or times, {text: words to find} or {is_null: true}. What a field takes depends on its type.",
     )
 
     @model_validator(mode="after")
@@ -54,14 +92,6 @@ class SearchRequest(_Request):
         if (self.text is None) == (self.id is None):
             raise ValueError("give either text or id")
         return self
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """The filter as `pipeline.filters.parse_filters` takes it."""
-        return {
-            name: condition.model_dump(exclude_none=True) if isinstance(condition, Range) else condition
-            for name, condition in self.filter.items()
-        }
 
 
 class SearchResponse(BaseModel):
@@ -76,7 +106,7 @@ class EmbeddingsRequest(_Request):
     """OpenAI's embeddings request, with a task as the model."""
 
     model: TaskName = Field(description="A task's name.")
-    input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)] = Field(description="Text or texts.")
+    input: Annotated[str | list[str], BeforeValidator(_texts)] = Field(description="Text or texts.")
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: little-endian float32. Absent or null: float, as OpenAI's clients send it."
     )

@@ -37,9 +37,9 @@ class ApiService:
             raise QueryError("limit_too_large", f"limit: at most {self.config.api.max_limit}")
         with self.metrics.latency.labels("/v1/search").time():
             if request.text is not None:
-                hits = self._searcher.by_text(request.task, request.text, request.limit, request.filters)
+                hits = self._searcher.by_text(request.task, request.text, request.limit, request.filter)
             else:
-                hits = self._searcher.by_key(request.task, request.id or "", request.limit, request.filters)
+                hits = self._searcher.by_key(request.task, request.id or "", request.limit, request.filter)
         return SearchResponse(task=request.task, collection=self._tasks[request.task].alias, hits=hits)
 
     def embeddings(self, request: EmbeddingsRequest) -> dict[str, Any]:

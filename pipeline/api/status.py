@@ -43,6 +43,9 @@ def _topic(snapshots: Sequence[Snapshot], topic: str, tasks: Iterable[str]) -> d
         "lag_seconds": max(_samples(snapshots, "refract_lag_seconds", topic=topic), default=0.0),
         "received": int(total(snapshots, "refract_records_received_total", topic=topic)),
         "dead_letters": _by_label(snapshots, "refract_dead_letters_total", "reason", {"topic": topic}),
+        "payload_values_dropped": _by_label(
+            snapshots, "refract_payload_values_dropped_total", "field", {"topic": topic}
+        ),
         "paused": any(_samples(snapshots, "refract_paused")),
         "tasks": {task: _task(snapshots, topic, task) for task in tasks},
     }

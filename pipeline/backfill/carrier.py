@@ -136,7 +136,7 @@ class Carrier:
         try:
             for batch in self._read(work.fragment, passing):
                 futures.add(self._threads.submit(self._process, passing, refractor, batch, self._room.take(batch)))
-                tally.read(len(batch))
+                tally.read(batch)
                 passing.tracker.advance()  # forgets the receipts below
                 futures = _without_finished(futures)
             while futures:

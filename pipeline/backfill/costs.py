@@ -143,7 +143,8 @@ def _costs(tasks: Sequence[Task], specs: Mapping[str, ModelSpec], tokens: Mappin
         computed = counted.prompt if counted else 1.0
         if counted and spec and reuses_instructions(spec):
             computed -= counted.reusable
-        costs[task.name] = computed * (_size_of(spec) if spec else 1.0)
+        sharing = counted.num_sharing if counted else 1
+        costs[task.name] = computed / sharing * (_size_of(spec) if spec else 1.0)
     return costs
 
 

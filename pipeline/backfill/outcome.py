@@ -41,6 +41,8 @@ class Counts:
     """Repetitions after an outage or a lost answer."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Rows by reason."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Payload values that were left out because they do not fit their type, by field."""
     resolved: Counter[str] = field(default_factory=Counter)
     """Fragments by path of the configuration: those by whose end some record had a value there."""
 

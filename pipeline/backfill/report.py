@@ -30,6 +30,8 @@ class BackfillReport:
     working_seconds: float = 0.0
     """From the first rows on, without the start of Ray and the models."""
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
+    payload_values_dropped: Counter[str] = field(default_factory=Counter)
+    """Stored field -> values left out because they do not fit its type."""
     failed: dict[str, str] = field(default_factory=dict)
     """Fragment -> why it could not be finished."""
     unresolved_paths: Sequence[str] = ()
@@ -60,6 +62,7 @@ class BackfillReport:
         self.rejected += counts.num_rejected
         self.retries += counts.retries
         self.rejected_by_reason += counts.rejected
+        self.payload_values_dropped += counts.dropped
 
     def tree(self) -> dict[str, Any]:
         """Returns the report as plain data, times rounded."""
@@ -78,6 +81,7 @@ class BackfillReport:
             "working_seconds": round(self.working_seconds, 1),
             "rows_per_s": None if rate is None else round(rate, 1),
             "rejected_by_reason": dict(self.rejected_by_reason),
+            "payload_values_dropped": dict(self.payload_values_dropped),
             "failed": self.failed,
             "unresolved_paths": list(self.unresolved_paths),
         }

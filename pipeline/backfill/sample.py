@@ -101,6 +101,8 @@ class Tokens:
     """Of them, those in front of the text, which a model that reads from left to right may compute once."""
     truncated_share: float
     """Share of the texts that are cut."""
+    num_sharing: int = 1
+    """Tasks whose prompts are equal, this one counted: a text goes through the model once for all of them."""
 
 
 def measure_size(fragments: Sequence[Fragment]) -> Size:
@@ -166,17 +168,24 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], prompts: Sequence[s
     shape = batch.segments.shape
     if isinstance(tokenizer, PromptTokenizer):
         items = assemble([batch], tokenizer.prompts)
-        lengths = items.lengths.reshape(shape)
-        reusable = lengths - items.computed(reuse=True).reshape(shape)
+        lengths, computed = (
+            np.stack([values[items.of(0, row)] for row in range(len(prompts))])
+            for values in (items.lengths, items.computed(reuse=True))
+        )
+        reusable = lengths - computed
         plans = [tokenizer.prompts[name] for name in prompts]
         instructions = [len(plan.prefix) + len(plan.suffix) for plan in plans]
+        contents = [plan.prompt.content for plan in plans]
+        sharing = [contents.count(content) for content in contents]
     else:
         lengths = batch.offsets[batch.segments + 1] - batch.offsets[batch.segments]
         reusable = np.zeros(shape, np.int64)
-        instructions = [0] * len(prompts)
+        instructions, sharing = [0] * len(prompts), [1] * len(prompts)
     return [
-        Tokens(float(row.mean()), float(instruction), float(shared.mean()), float((cut > 0).mean()))
-        for row, instruction, shared, cut in zip(lengths, instructions, reusable, batch.truncated, strict=True)
+        Tokens(float(row.mean()), float(instruction), float(shared.mean()), float((cut > 0).mean()), count)
+        for row, instruction, shared, cut, count in zip(
+            lengths, instructions, reusable, batch.truncated, sharing, strict=True
+        )
     ]
 
 

@@ -11,7 +11,7 @@ from pipeline.backfill.rows import FragmentFault
 from pipeline.interfaces import Written
 from pipeline.live.observer import Observer
 from pipeline.records.batches import PointBatch, TokenBatch
-from pipeline.records.record import DeadLetter
+from pipeline.records.record import DeadLetter, Delivery
 from pipeline.tasks import Task
 
 MAX_REJECTS = 100_000
@@ -31,15 +31,17 @@ class Tally(Observer):
     def counts(self) -> Counts:
         """Returns a copy of the counts."""
         with self._lock:
-            counts = replace(self._counts, rejected=self._counts.rejected.copy())
+            counts = replace(self._counts, rejected=self._counts.rejected.copy(), dropped=self._counts.dropped.copy())
         counts.points = max(counts.finished - counts.num_rejected, 0) * self._num_tasks
         return counts
 
     # -- the carrier
 
-    def read(self, num_rows: int) -> None:
+    def read(self, rows: Sequence[Delivery]) -> None:
         """Counts rows that were read."""
-        self._add(Counts(rows=num_rows))
+        records = (row.record for row in rows if row.record is not None)
+        dropped = Counter(name for record in records for name in record.dropped)
+        self._add(Counts(rows=len(rows), dropped=dropped))
 
     def finished(self, num_rows: int) -> None:
         """Counts rows that are written, stale or rejected."""

@@ -21,6 +21,9 @@ def print_report(report: "BackfillReport", *, as_json: bool) -> None:
     print_table("", names, [list(facts.values())])
     if report.rejected_by_reason:
         print_table("rejected rows", ["reason", "rows"], sorted(report.rejected_by_reason.items()))
+    if report.payload_values_dropped:
+        dropped = sorted(report.payload_values_dropped.items())
+        print_table("payload values left out: not of their field's type", ["field", "values"], dropped)
     if report.failed:
         print_table("failed", ["fragment", "why"], sorted(report.failed.items()))
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.filter_options import FILTER_HELP, parse_filter_options
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_table, shortened
 from pipeline.errors import ConfigError
@@ -22,7 +23,7 @@ def search(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many hits.")] = 10,
     where: Annotated[
         list[str] | None,
-        typer.Option("--filter", "-f", metavar="FIELD=VALUE", help="Only hits with this payload; may be repeated."),
+        typer.Option("--filter", "-f", metavar="FIELD=VALUE", help=FILTER_HELP),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,36 +33,14 @@ def search(
 
     if (text is None) == (key is None):
         raise ConfigError("give either TEXT or --id")
-    with AppClient(load_config(config)) as app:
-        answer = app.search(task, text=text, key=key, limit=limit, filters=parse_filters(where or []))
+    settings = load_config(config)
+    filters = parse_filter_options(where or [], settings.payload_of(task))
+    with AppClient(settings) as app:
+        answer = app.search(task, text=text, key=key, limit=limit, filters=filters)
     if as_json:
         print_json(answer)
     else:
         _print_hits(answer)
-
-
-def parse_filters(conditions: list[str]) -> dict[str, Any]:
-    """Turns `field=value` into what the API takes; a field named twice matches any of its values.
-
-    Numbers, true and false are sent as such; a value in double quotes stays a string.
-    """
-    wanted: dict[str, list[Any]] = {}
-    for condition in conditions:
-        field, equals, value = condition.partition("=")
-        if not equals or not field:
-            raise ConfigError(f"--filter {condition!r}: expected field=value")
-        wanted.setdefault(field, []).append(_scalar(value))
-    return {field: values[0] if len(values) == 1 else values for field, values in wanted.items()}
-
-
-def _scalar(value: str) -> str | int | float | bool:
-    import orjson
-
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return value
-    return parsed if isinstance(parsed, str | int | float | bool) else value
 
 
 def _print_hits(answer: dict[str, Any]) -> None:

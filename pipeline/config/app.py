@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Secret, Section
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.payload import PayloadField
 from pipeline.config.source import SourceConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError, nearest
@@ -176,6 +177,7 @@ class Config(Section):
                         f"source.topics.{topic}.tasks: no task {task_name!r} in this "
                         f"file.{nearest(task_name, self.tasks)}"
                     )
+        self._check_payload_types()
         owner: dict[str, str] = {}
         for name, task in self.tasks.items():
             other = owner.setdefault(task.collection or name, name)
@@ -187,9 +189,28 @@ class Config(Section):
                 )
         return self
 
+    def _check_payload_types(self) -> None:
+        """A collection has one index for a field, whatever topic its points come from."""
+        first: dict[tuple[str, str], tuple[str, PayloadField]] = {}
+        for topic, config in self.source.topics.items():
+            for task in config.tasks:
+                for name, field in config.payload.items():
+                    other, known = first.setdefault((task, name), (topic, field))
+                    if known.index != field.index:
+                        raise ValueError(
+                            f"source.topics.{topic}.payload.{name}: topic {other!r} stores a field of this name for "
+                            f"task {task!r} with another type, tenant or on_disk; make them equal, or store one of "
+                            f"them under another name"
+                        )
+
     def tasks_of(self, model: str) -> dict[str, TaskConfig]:
         """Returns the tasks of a model, by name."""
         return {name: task for name, task in self.tasks.items() if task.model == model}
+
+    def payload_of(self, task: str) -> dict[str, PayloadField]:
+        """Returns the fields stored with a task's points, by name: those of every topic that names the task."""
+        topics = [topic for topic in self.source.topics.values() if task in topic.tasks]
+        return {name: field for topic in topics for name, field in topic.payload.items()}
 
     @property
     def live_limits(self) -> LimitsConfig:
@@ -208,12 +229,6 @@ class Config(Section):
         """Calls that each ingestor needs under way to have `max_replicas` of the most replicated model at work."""
         replicas = max(max(model.max_replicas or 0, model.replicas) for model in self.models.values())
         return -(-BATCHES_PER_EMBEDDER * replicas // self.ray.ingestors)
-
-    @property
-    def filterable(self) -> tuple[str, ...]:
-        """Payload fields that searches may filter on: those of every topic, each once."""
-        names = (name for topic in self.source.topics.values() for name in topic.payload_fields)
-        return tuple(dict.fromkeys(names))
 
     def topic_named(self, name: str | None, option: str = "--topic") -> str:
         """Returns the name of a source topic: the given one, or the only one.

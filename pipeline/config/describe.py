@@ -25,7 +25,11 @@ class KeyDoc:
     description: str
 
 
-_OWN_NAMES = {"topics": "topic", "models": "model", "tasks": "task"}
+_OWN_NAMES = {"topics": "topic", "models": "model", "tasks": "task", "payload": "name"}
+_SHORT_FORMS = {"payload": "mapping or list of strings"}
+"""Mappings to sections that may be written shorter, and how."""
+_MAX_WORDS = 4
+"""Choices that are joined with "or"; more are a list."""
 _TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "true or false", SecretStr: "secret", Path: "path"}
 
 
@@ -53,6 +57,8 @@ def _keys(section: type[BaseModel], prefix: str) -> Iterator[KeyDoc]:
         if inner is None:
             yield KeyDoc(key, _type(field.annotation, field), _default(field), field.description or "")
         elif is_mapping:
+            if name in _SHORT_FORMS:
+                yield KeyDoc(key, _SHORT_FORMS[name], _default(field), field.description or "")
             yield from _keys(inner, f"{key}.<{_OWN_NAMES[name]}>.")
         else:
             yield from _keys(inner, f"{key}.")
@@ -84,7 +90,8 @@ def _type(annotation: Any, field: FieldInfo) -> str:
     if origin is Annotated:
         return _type(arguments[0], field)
     if origin is Literal:
-        return " or ".join(str(argument) for argument in arguments)
+        words = [str(argument) for argument in arguments]
+        return " or ".join(words) if len(words) <= _MAX_WORDS else ", ".join(words)
     if origin in {Union, UnionType}:
         return " or ".join(dict.fromkeys(_type(argument, field) for argument in arguments if argument is not NoneType))
     if origin is list:

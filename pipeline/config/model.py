@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import Name, Section
+from pipeline.config.base import FilePath, Name, Section
 
 
 class ModelConfig(Section):
@@ -124,7 +124,13 @@ class TaskConfig(Section):
         ge=2,
         le=65_536,
         description="Matryoshka truncation: keeps the first so many values and normalises again. Raising it costs "
-        "store memory in proportion. Absent: the model's own.",
+        "store memory in proportion. Absent: the model's own, or the head's.",
+    )
+    head: FilePath | None = Field(
+        None,
+        description="A linear map of this task's own behind the whole model: a folder with a config.json and a "
+        "model.safetensors, in the format of sentence-transformers' `Dense`. Tasks with equal prompts share one pass "
+        "through the model, whatever their heads and dimensions. Absent: the model's own vectors.",
     )
     max_tokens: int | None = Field(
         None,

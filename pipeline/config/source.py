@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url
-from pipeline.config.paths import flat_name
+from pipeline.config.payload import PayloadField, long_forms
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
@@ -122,10 +122,16 @@ class TopicConfig(Section):
         "Raising it forgives producers whose clocks are ahead.",
     )
     delete_when: DeleteMarker | None = Field(None, description="A marker, besides the null value, that deletes a key.")
-    payload: dict[str, FieldPath] | list[FieldPath] = Field(
-        default_factory=list,
-        description="Fields stored beside the vector: a list of paths, or {stored name: path}. Searches can filter on "
-        "them.",
+    payload: dict[str, PayloadField] = Field(
+        default_factory=dict,
+        description="Fields stored beside the vector; searches can filter on them. A list of paths, or {stored name: "
+        "path}, {stored name: type} or {stored name: {path, type, tenant, on_disk}}. A type makes filters on numbers, "
+        "times and words fast, and possible on a server in strict mode.",
+    )
+    on_bad_payload: Literal["drop", "dead_letter"] = Field(
+        "drop",
+        description="What a value that does not fit its field's type means: the field is left out and counted in "
+        "refract_payload_values_dropped_total, or the record is a dead letter.",
     )
     payload_headers: list[str] = Field(
         default_factory=list, description="Kafka headers stored in the payload, as text."
@@ -146,9 +152,12 @@ class TopicConfig(Section):
     @property
     def payload_fields(self) -> dict[str, str]:
         """Stored name -> path."""
-        return (
-            dict(self.payload) if isinstance(self.payload, dict) else {flat_name(path): path for path in self.payload}
-        )
+        return {name: field.path or name for name, field in self.payload.items()}
+
+    @field_validator("payload", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return long_forms(value)
 
     @property
     def watched_paths(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Computes equal items once: an engine around an engine, with a bounded cache of the rows it has seen lately.
 
-Two items are equal when prompt and token ids are: then the model would see the same input. One thread.
+Two items are equal when pass and token ids are: then the model would see the same input. One thread.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.engine.engine import Engine, Job, Result
+from pipeline.engine.engine import Engine, Job, Result, Rows
 from pipeline.errors import BatchShapeError, RecordError, RefractError
-from pipeline.records.batches import Float32, TokenBatch
+from pipeline.records.batches import Embeddings, Float32, TokenBatch
 
 _KEY_BYTES = 16
 """Of BLAKE2b: among a billion rows, two that differ meet with a probability of 1e-21."""
@@ -60,6 +60,14 @@ class DeduplicatingEngine(Engine):
         """Returns a job that computes every item once that is not in the cache."""
         return DeduplicatedJob(self._engine, self._cache, batches, max_tokens)
 
+    def pass_of(self, prompt: str) -> str:
+        """Returns what the engine inside says."""
+        return self._engine.pass_of(prompt)
+
+    def finish(self, batch: TokenBatch, rows: Rows) -> Embeddings:
+        """Returns what the engine inside makes of the rows, cached or not."""
+        return self._engine.finish(batch, rows)
+
     def describe(self) -> dict[str, Any]:
         """Returns what the engine inside says, and how full the cache is."""
         return {**self._engine.describe(), "cached_rows": len(self._cache)}
@@ -87,16 +95,18 @@ class DeduplicatedJob(Job):
         self._max_tokens = max_tokens
         self._cache = cache
         self._batches = batches
-        self._keys = [_keys(batch) for batch in batches]
+        self._passes = [[engine.pass_of(prompt) for prompt in batch.prompts] for batch in batches]
+        self._keys = [_keys(batch, passes) for batch, passes in zip(batches, self._passes, strict=True)]
         self._rows: dict[bytes, Float32] = {}
         self._errors: dict[int, RefractError] = {}
-        items = [key for keys in self._keys for row in keys for key in row]
-        for key in dict.fromkeys(items):
+        for key in dict.fromkeys(key for keys in self._keys for row in keys for key in row):
             found = cache.get(key)
             if found is not None:
                 self._rows[key] = found
-        self.num_shared = len(items)
-        """Items that need no computing of their own: a row of this job or an earlier one serves them too."""
+        self._num_items = sum(
+            len(set(passes)) * batch.num_texts for batch, passes in zip(batches, self._passes, strict=True)
+        )
+        self._num_forward_items = 0
         claimed: set[bytes] = set()
         self._start([part for number in range(len(batches)) for part in self._missing(number, claimed)])
 
@@ -104,6 +114,16 @@ class DeduplicatedJob(Job):
     def done(self) -> bool:
         """Whether every batch has its rows or its error."""
         return self._inner is None
+
+    @property
+    def num_forward_items(self) -> int:
+        """Items that the engine inside has been asked for."""
+        return self._num_forward_items
+
+    @property
+    def num_shared(self) -> int:
+        """Items that need no computing of their own: a row of this job or an earlier one serves them too."""
+        return self._num_items - self._num_forward_items
 
     def step(self) -> int:
         """Computes one forward batch of the engine inside."""
@@ -118,7 +138,7 @@ class DeduplicatedJob(Job):
         """Returns one result per batch."""
         while not self.done:
             self.step()
-        return [self._errors.get(number) or self._embeddings(number) for number in range(len(self._batches))]
+        return [self._errors.get(number) or self._rows_of(number) for number in range(len(self._batches))]
 
     def _missing(self, number: int, claimed: set[bytes]) -> Iterable[_Part]:
         """Items of a batch that neither the cache nor `claimed` has; texts that miss the same prompts together."""
@@ -135,7 +155,7 @@ class DeduplicatedJob(Job):
 
     def _start(self, parts: Sequence[_Part]) -> None:
         self._parts = parts
-        self.num_shared -= sum(len(part.prompts) * len(part.texts) for part in parts)
+        self._num_forward_items += sum(len(part.prompts) * len(part.texts) for part in parts)
         cut = [_cut(self._batches[part.number], part.prompts, part.texts) for part in parts]
         self._inner = self._engine.begin(cut, self._max_tokens) if cut else None
 
@@ -154,26 +174,32 @@ class DeduplicatedJob(Job):
         waiting = [number for number in range(len(self._batches)) if number not in self._errors]
         self._start([part for number in waiting for part in self._missing(number, set())])
 
-    def _embeddings(self, number: int) -> list[Float32]:
+    def _rows_of(self, number: int) -> Rows:
+        """Prompts that share a pass share an array, too."""
         if not self._batches[number].num_texts:
             return [np.empty((0, self._engine.dimension), np.float32) for _ in self._keys[number]]
-        return [np.stack([self._rows[key] for key in row]) for row in self._keys[number]]
+        stacked: dict[str, Float32] = {}
+        for name, row in zip(self._passes[number], self._keys[number], strict=True):
+            if name not in stacked:
+                stacked[name] = np.stack([self._rows[key] for key in row])
+        return [stacked[name] for name in self._passes[number]]
 
 
-def _keys(batch: TokenBatch) -> list[list[bytes]]:
-    """Returns a hash of prompt name and token ids: one list per prompt, one key per text."""
+def _keys(batch: TokenBatch, passes: Sequence[str]) -> list[list[bytes]]:
+    """Returns a hash of pass and token ids: one list per prompt, one key per text."""
     ids = np.ascontiguousarray(batch.ids, np.int32)
     starts = batch.offsets.tolist()
-    found = []
-    for name, segments in zip(batch.prompts, batch.segments.tolist(), strict=True):
+    found: dict[str, list[bytes]] = {}
+    for name, segments in zip(passes, batch.segments.tolist(), strict=True):
+        if name in found:
+            continue
         salted = hashlib.blake2b(f"{len(name)}:{name}".encode(), digest_size=_KEY_BYTES)
-        row = []
+        found[name] = []
         for segment in segments:
             state = salted.copy()
             state.update(ids[starts[segment] : starts[segment + 1]].data)
-            row.append(state.digest())
-        found.append(row)
-    return found
+            found[name].append(state.digest())
+    return [found[name] for name in passes]
 
 
 def _cut(batch: TokenBatch, prompts: Sequence[int], texts: Sequence[int]) -> TokenBatch:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.engine.attention import KeysValues, Layout, layout_of
+from pipeline.engine.heads import Heads
 from pipeline.engine.layout import Pack, pack_of
 from pipeline.engine.pooling import pool
 from pipeline.engine.spec import ENCODER_TYPES, OFFSET_POSITIONS, ModelSpec
@@ -32,6 +33,8 @@ class Forward:
         """Whether items of mixed lengths run end to end."""
         self.reuses_prefixes = False
         """Whether packs may have prefixes."""
+        self.heads = Heads(device)
+        """What follows for tasks that have one."""
         self._model = model
         self._kwargs = {} if spec.model_type in ENCODER_TYPES else {"use_cache": False}
         self._after: list[nn.Module | None] = [
@@ -80,7 +83,8 @@ class Forward:
     def _pack_states(self, pack: Pack, adapter: str | None) -> Tensor:
         if not self.flat:
             return self.states(pack.ids.reshape(len(pack.lengths), -1)).flatten(0, 1)
-        prefixes = tuple(self._prefix(ids, adapter) for ids in pack.prefixes)
+        # A prompt without an instruction has an empty prefix, which has no keys and values.
+        prefixes = tuple(self._prefix(ids, adapter) for ids in pack.prefixes if len(ids))
         return self._flat_states(pack, layout_of(pack, prefixes, self.device, self.dtype))
 
     def _flat_states(self, pack: Pack, layout: Layout) -> Tensor:

@@ -1,4 +1,4 @@
-"""Token batches to items: one item per (text, prompt), with where its ids lie and how long it gets."""
+"""Token batches to items: one per text and distinct prompt, with where its ids lie and how long it gets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.engine.layout import Pack
+from pipeline.engine.prompts import Content
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.batches import Int32, Int64, TokenBatch
@@ -21,12 +22,13 @@ _FEWEST_REUSED = 8
 class Items:
     """All items of some token batches, as aligned arrays of length num_items.
 
-    Items of one batch stand together: prompt by prompt, text by text, as its embeddings are laid out.
+    An item is one pass of one text through the model, for all prompts of a batch that are equal in content. Items of
+    one batch stand together: prompt by prompt, text by text.
     """
 
     batches: Sequence[TokenBatch]
     plans: Sequence[PromptIds]
-    """Distinct prompts; `plan` indexes it."""
+    """Prompts that differ in content; `plan` indexes it."""
     batch: Int32
     plan: Int32
     start: Int64
@@ -35,8 +37,13 @@ class Items:
     """How many of them fit."""
     lengths: Int32
     """Prefix, text and suffix together."""
-    rows: Sequence[tuple[int, int]]
-    """Per batch: its first item, and its number of items."""
+    first: Sequence[Sequence[int]]
+    """Per batch and prompt: the item of its first text. Prompts that share a pass have the same."""
+
+    def of(self, number: int, row: int) -> slice:
+        """Returns the items of a batch's texts under its prompt number `row`, in order of the texts."""
+        first = self.first[number][row]
+        return slice(first, first + self.batches[number].num_texts)
 
     def computed(self, *, reuse: bool) -> Int32:
         """Returns how many tokens each item costs.
@@ -72,36 +79,40 @@ class Items:
 
     def adapters(self) -> Int32:
         """Returns a number per item; items of one number share an adapter."""
-        names = [plan.prompt.adapter for plan in self.plans]
+        names = [plan.prompt.content.adapter for plan in self.plans]
         return np.array([names.index(name) for name in names], np.int32)[self.plan]
 
     def adapter(self, item: int) -> str | None:
         """Returns the adapter of an item."""
-        return self.plans[int(self.plan[item])].prompt.adapter
+        return self.plans[int(self.plan[item])].prompt.content.adapter
 
 
 def assemble(batches: Sequence[TokenBatch], prompts: Mapping[str, PromptIds]) -> Items:
     """Lists the items of all batches. Raises ConfigError for a prompt nobody knows."""
     plans: list[PromptIds] = []
-    index: dict[str, int] = {}
+    index: dict[Content, int] = {}
     columns: list[tuple[Int32, Int32, Int64, Int32, Int32]] = []
-    rows, first = [], 0
+    first: list[list[int]] = []
+    num_items = 0
     for number, batch in enumerate(batches):
+        first_of: dict[Content, int] = {}
         for row, name in enumerate(batch.prompts):
             if name not in prompts:
                 raise ConfigError(f"no prompt {name!r} here.{nearest(name, prompts)} Known: {', '.join(prompts)}")
-            if name not in index:
-                index[name] = len(plans)
+            content = prompts[name].prompt.content
+            if content not in index:
+                index[content] = len(plans)
                 plans.append(prompts[name])
-            columns.append(_columns(batch, number, row, index[name], prompts[name]))
-        count = batch.num_texts * len(batch.prompts)
-        rows.append((first, count))
-        first += count
+            if content not in first_of:
+                first_of[content] = num_items
+                columns.append(_columns(batch, number, row, index[content], prompts[name]))
+                num_items += batch.num_texts
+        first.append([first_of[prompts[name].prompt.content] for name in batch.prompts])
     if not columns:
         empty = np.empty(0, np.int32)
-        return Items(batches, plans, empty, empty, np.empty(0, np.int64), empty, empty, rows)
+        return Items(batches, plans, empty, empty, np.empty(0, np.int64), empty, empty, first)
     batch_of, plan_of, start, kept, lengths = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return Items(batches, plans, batch_of, plan_of, start, kept, lengths, rows)
+    return Items(batches, plans, batch_of, plan_of, start, kept, lengths, first)
 
 
 def _columns(

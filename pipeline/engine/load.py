@@ -6,24 +6,32 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from types import MappingProxyType
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.catalogue import FREE_STYLES
 from pipeline.engine.engine import Engine
 from pipeline.engine.files import ModelFiles, sha256_of
+from pipeline.engine.head_files import find_head, read_head
 from pipeline.engine.null import NullEngine, NullTokenizer, is_null, null_dimension, null_identity, null_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.st_files import Dense
 from pipeline.errors import ConfigError, TransientError
 from pipeline.interfaces import Tokenizer
-from pipeline.tasks import ModelIdentity
+from pipeline.tasks import HeadIdentity, ModelIdentity
+
+_NO_TASKS: Mapping[str, TaskConfig] = MappingProxyType({})
 
 
-def identify(model: ModelConfig) -> ModelIdentity:
+def identify(model: ModelConfig, tasks: Mapping[str, TaskConfig] = _NO_TASKS) -> ModelIdentity:
     """Returns what decides this model's vectors, from its files alone: no weights are loaded.
 
     A hub model is known by its commit, a folder by the sha256 of its weights. Precision is left out, except int8:
     bfloat16 and float32 vectors of one model may share a collection.
+
+    Args:
+        model: The model.
+        tasks: Its tasks by name, for their heads. `pipeline.tasks.bind_task` refuses a headed task without.
 
     Raises:
         ConfigError: the model cannot work as configured.
@@ -50,7 +58,7 @@ def identify(model: ModelConfig) -> ModelIdentity:
         parts["dtype"] = model.dtype
     if spec.adapter is not None:
         parts["adapter"] = spec.adapter.commit or sha256_of(sorted(spec.adapter.folder.rglob("adapter_*")))
-    return ModelIdentity(spec.dimension, parts)
+    return ModelIdentity(spec.dimension, parts, _heads(tasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,9 @@ def check_tasks(model_name: str, model: ModelConfig, tasks: Mapping[str, TaskCon
         PromptTokenizer(spec, tasks)
         _check_precision(model, spec)
         _check_weights(spec)
+        for name, task in tasks.items():
+            if head := find_head(name, task):
+                read_head(head)
     except ConfigError as error:
         raise ConfigError(f"models.{model_name}: {error}") from None
     except TransientError as error:
@@ -154,6 +165,14 @@ def _check_weights(spec: ModelSpec) -> None:
             raise ConfigError(
                 f"{spec.files.name}: {module.path} has no model.safetensors; pickled weights are never read"
             )
+
+
+def _heads(tasks: Mapping[str, TaskConfig]) -> dict[str, HeadIdentity]:
+    """The weights are all there is to a head: its config.json says nothing that they do not."""
+    found = {name: find_head(name, task) for name, task in tasks.items()}
+    return {
+        name: HeadIdentity(head.out_features, sha256_of([head.weights_file])) for name, head in found.items() if head
+    }
 
 
 def _weights(files: ModelFiles) -> str:

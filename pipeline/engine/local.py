@@ -3,6 +3,7 @@
 from pipeline.config.app import Config
 from pipeline.engine.engine import Engine
 from pipeline.engine.load import load_engine
+from pipeline.errors import RefractError, UnexpectedFault
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
 
 
@@ -17,4 +18,9 @@ class LocalEmbedder:
         """See Embedder."""
         if model not in self._engines:
             self._engines[model] = load_engine(self._config.models[model], self._config.tasks_of(model), threads=None)
-        return self._engines[model].embed(batch)
+        try:
+            return self._engines[model].embed(batch)
+        except RefractError:
+            raise
+        except Exception as error:  # whatever a model's own code raises
+            raise UnexpectedFault(f"model {model} failed unexpectedly: {type(error).__name__}") from error

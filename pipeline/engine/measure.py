@@ -39,7 +39,7 @@ class Workload:
 
         `done` is called with the texts done and their number.
         """
-        size = max(MERGED_ITEMS // len(self.prompts), 1)
+        size = max(MERGED_ITEMS // len({self.engine.pass_of(prompt) for prompt in self.prompts}), 1)
         for start in range(0, len(self.texts), size):
             self.engine.embed(self.tokenizer.encode(self.texts[start : start + size], self.prompts))
             done(min(start + size, len(self.texts)), len(self.texts))
@@ -68,7 +68,8 @@ class Measured:
     padding_share: float | None
     """Padding among the computed tokens; None where the engine's forward pass cannot be counted."""
     computed_share: float | None
-    """Tokens of the prompts that were computed, the rest being instructions computed once."""
+    """Tokens of the prompts that were computed, the rest being instructions computed once, and equal prompts of
+    several tasks."""
     flop_utilisation: float
     """Operations of the computed tokens a second, over what a large matrix product reaches here (int8: in auto's
     precision)."""

@@ -48,9 +48,11 @@ def null_identity(model: ModelConfig) -> ModelIdentity:
 
 
 def null_prompts(tasks: Mapping[str, TaskConfig]) -> dict[str, bytes]:
-    """Returns prompt name -> what is hashed with every text."""
+    """Returns prompt name -> what is hashed with every text. Raises ConfigError for a task with a head."""
     prompts = {}
     for name, task in tasks.items():
+        if task.head is not None:
+            raise ConfigError(f"tasks.{name}.head: the null engine has no model that a head could stand behind")
         prompts[name] = _salt(name, task.instruction)
         if task.mode == "retrieval":
             prompts[f"{name}:query"] = _salt(f"{name}:query", task.query_instruction or task.instruction)
@@ -166,6 +168,11 @@ class NullJob(Job):
     def done(self) -> bool:
         """Whether every text has its rows."""
         return not self._steps
+
+    @property
+    def num_forward_items(self) -> int:
+        """Every text under every prompt: the null engine tells prompts apart by name."""
+        return sum(len(batch.prompts) * batch.num_texts for batch in self._batches)
 
     def step(self) -> int:
         """Computes the next run of texts."""

@@ -3,9 +3,11 @@
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.config.model import TaskConfig
 from pipeline.engine.catalogue import FREE_STYLES, INSTRUCTABLE
+from pipeline.engine.head_files import HeadFiles, find_head
 from pipeline.engine.spec import ModelSpec
 from pipeline.errors import ConfigError, nearest
 
@@ -13,18 +15,28 @@ _SIDES = {"query": "query_template", "document": "document_template", "passage":
 """Labels of fixed-prefix models: which side's prefix a symmetric task takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt: `head + text + tail` is what the model sees."""
+class Content(NamedTuple):
+    """Everything of a prompt that decides what a pass through the model makes of a text."""
 
-    head: str
-    tail: str
+    before: str
+    after: str
+    """`before + text + after` is what the model sees."""
     max_length: int
     """Tokens, special ones included; the text is cut to fit."""
-    dimension: int
     adapter: str | None
-    excluded_head: str
-    """The part of the head whose tokens stay out of the pooling; empty pools everything."""
+    excluded: str
+    """The part of `before` whose tokens stay out of the pooling; empty pools everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, and what becomes of its rows behind the model. Prompts of equal content share a pass."""
+
+    content: Content
+    dimension: int
+    """Values that are kept of a row."""
+    head: HeadFiles | None = None
+    """The linear map behind the model, None without one."""
 
 
 def build_prompts(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> dict[str, Prompt]:
@@ -35,76 +47,77 @@ def build_prompts(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> dict[str,
     """
     prompts: dict[str, Prompt] = {}
     for name, task in tasks.items():
-        _check_sizes(spec, name, task)
+        head = find_head(name, task)
+        _check_sizes(spec, name, task, head)
         if task.mode == "symmetric":
-            prompts[name] = _symmetric(spec, name, task)
+            sides = {name: _symmetric(spec, name, task)}
         else:
-            prompts[name] = _document(spec, name, task)
-            prompts[f"{name}:query"] = _query(spec, name, task)
+            sides = {name: _document(spec, name, task), f"{name}:query": _query(spec, name, task)}
+        width = spec.dimension if head is None else head.out_features
+        prompts |= {side: Prompt(content, task.dimension or width, head) for side, content in sides.items()}
     return prompts
 
 
-def _symmetric(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
+def _symmetric(spec: ModelSpec, name: str, task: TaskConfig) -> Content:
     place, instruction, style = f"tasks.{name}.instruction", task.instruction, spec.instruction_style
     if style in FREE_STYLES:
         template = spec.query_template if instruction is not None else _plain(spec, place, spec.query_template_plain)
-        return _prompt(spec, task, template, instruction)
+        return _content(spec, task, template, instruction)
     if style == "adapter":
-        return _prompt(spec, task, spec.symmetric_template or "{text}", None, _label(spec, place, instruction))
+        return _content(spec, task, spec.symmetric_template or "{text}", None, _label(spec, place, instruction))
     if style == "task_label":
-        return _prompt(spec, task, spec.query_template, _label(spec, place, instruction))
+        return _content(spec, task, spec.query_template, _label(spec, place, instruction))
     if style == "fixed_prefix":
-        return _prompt(spec, task, _fixed_symmetric(spec, place, instruction), None)
+        return _content(spec, task, _fixed_symmetric(spec, place, instruction), None)
     _refuse_instruction(spec, place, instruction)
-    return _prompt(spec, task, spec.query_template, None)
+    return _content(spec, task, spec.query_template, None)
 
 
-def _document(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
+def _document(spec: ModelSpec, name: str, task: TaskConfig) -> Content:
     adapter = None
     if spec.instruction_style == "adapter":
         adapter = _label(spec, f"tasks.{name}.instruction", _side_adapter(spec, task.instruction, "passage"))
     elif spec.instruction_style not in FREE_STYLES | {"task_label"}:
         _refuse_instruction(spec, f"tasks.{name}.instruction", task.instruction)
     if "{instruction}" in spec.document_template and task.instruction is not None:
-        return _prompt(spec, task, spec.document_template, task.instruction, adapter)
+        return _content(spec, task, spec.document_template, task.instruction, adapter)
     plain = spec.document_template_plain if "{instruction}" in spec.document_template else spec.document_template
-    return _prompt(spec, task, _plain(spec, f"tasks.{name}.instruction", plain), None, adapter)
+    return _content(spec, task, _plain(spec, f"tasks.{name}.instruction", plain), None, adapter)
 
 
-def _query(spec: ModelSpec, name: str, task: TaskConfig) -> Prompt:
+def _query(spec: ModelSpec, name: str, task: TaskConfig) -> Content:
     key = "instruction" if task.query_instruction is None else "query_instruction"
     place = f"tasks.{name}.{key}"
     instruction = task.query_instruction if task.query_instruction is not None else task.instruction
     style = spec.instruction_style
     if style in FREE_STYLES and instruction is None:
-        return _prompt(spec, task, _plain(spec, place, spec.query_template_plain), None)
+        return _content(spec, task, _plain(spec, place, spec.query_template_plain), None)
     if style == "task_label":
         label = _label(spec, place, instruction if instruction is not None else spec.default_label)
-        return _prompt(spec, task, spec.query_template, label)
+        return _content(spec, task, spec.query_template, label)
     if style == "adapter":
         adapter = _label(spec, place, _side_adapter(spec, instruction, "query"))
-        return _prompt(spec, task, spec.query_template, None, adapter)
+        return _content(spec, task, spec.query_template, None, adapter)
     if style not in FREE_STYLES:
         _refuse_instruction(spec, place, instruction)
-    return _prompt(spec, task, spec.query_template, instruction)
+    return _content(spec, task, spec.query_template, instruction)
 
 
-def _prompt(
+def _content(
     spec: ModelSpec, task: TaskConfig, template: str, instruction: str | None, adapter: str | None = None
-) -> Prompt:
+) -> Content:
     """Splits at {text} first, so that an instruction which holds `{text}` stays what it is."""
     if spec.instruction_style == "chat" and instruction and not unicodedata.category(instruction[-1]).startswith("P"):
         instruction += "."  # as the reference code of Qwen3-VL-Embedding does
-    head, _, tail = template.partition("{text}")
-    head, tail = (part.replace("{instruction}", instruction or "") for part in (head, tail))
-    excluded = head if spec.exclude_instruction else ""
-    return Prompt(
-        head=head.lstrip() if spec.strip_text else head,
-        tail=tail,
+    before, _, after = template.partition("{text}")
+    before, after = (part.replace("{instruction}", instruction or "") for part in (before, after))
+    excluded = before if spec.exclude_instruction else ""
+    return Content(
+        before=before.lstrip() if spec.strip_text else before,
+        after=after,
         max_length=min(task.max_tokens or spec.max_length, spec.max_length),
-        dimension=task.dimension or spec.dimension,
         adapter=adapter,
-        excluded_head=excluded.strip() if spec.strip_text else excluded,
+        excluded=excluded.strip() if spec.strip_text else excluded,
     )
 
 
@@ -164,11 +177,14 @@ def _suggestion() -> str:
     return f" Models that take an instruction in your own words: {', '.join(INSTRUCTABLE)}"
 
 
-def _check_sizes(spec: ModelSpec, name: str, task: TaskConfig) -> None:
+def _check_sizes(spec: ModelSpec, name: str, task: TaskConfig, head: HeadFiles | None) -> None:
     if task.max_tokens is not None and task.max_tokens > spec.max_length:
         raise ConfigError(
             f"tasks.{name}.max_tokens is {task.max_tokens}; {spec.files.name} takes at most {spec.max_length}"
         )
+    if head is not None:
+        _check_head(spec, name, task, head)
+        return
     if task.dimension is None or task.dimension == spec.dimension:
         return
     if task.dimension > spec.dimension:
@@ -188,4 +204,17 @@ def _check_sizes(spec: ModelSpec, name: str, task: TaskConfig) -> None:
         raise ConfigError(
             f"tasks.{name}.dimension is {task.dimension}, but {spec.files.name} was "
             + (f"trained to be cut to {choices} only" if choices else "not trained to be cut")
+        )
+
+
+def _check_head(spec: ModelSpec, name: str, task: TaskConfig, head: HeadFiles) -> None:
+    """A head is cut wherever the user says: which sizes it was trained for is not in its files."""
+    if head.in_features != spec.dimension:
+        raise ConfigError(
+            f"tasks.{name}.head: {head.config_file} has in_features {head.in_features}; expected {spec.dimension}, the "
+            f"dimension of {spec.files.name}. It was trained for another model"
+        )
+    if task.dimension is not None and task.dimension > head.out_features:
+        raise ConfigError(
+            f"tasks.{name}.dimension is {task.dimension}; vectors of its head {head.folder} have {head.out_features}"
         )

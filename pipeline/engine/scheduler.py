@@ -9,7 +9,7 @@ from threading import Condition, Thread
 import numpy as np
 
 from pipeline.engine.duplicates import DeduplicatedJob, DeduplicatingEngine
-from pipeline.engine.engine import MERGED_ITEMS, Engine
+from pipeline.engine.engine import MERGED_ITEMS, Engine, Job
 from pipeline.errors import RefractError
 from pipeline.metrics import EmbedMetrics
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
@@ -113,13 +113,13 @@ class EmbedScheduler:
                 self._metrics.batches.labels(self._model).inc()
                 while self._serve(below=priority):
                     pass
-            results = job.results()
+            results = self._finished([batch for batch, _ in taken], job)
         except BaseException as error:  # noqa: BLE001 - every waiting caller must hear of it
             self.busy_since_s = None
             for _, future in taken:
                 future.set_exception(error)
             return True
-        self._count([batch for batch, _ in taken], priority, job.num_shared if isinstance(job, DeduplicatedJob) else 0)
+        self._count([batch for batch, _ in taken], priority, job)
         for (_, future), result in zip(taken, results, strict=True):
             if isinstance(result, RefractError):
                 future.set_exception(result)
@@ -135,11 +135,11 @@ class EmbedScheduler:
                     break
                 waiting, num_items = self._waiting[priority], 0
                 taken: list[Waiting] = []
-                while waiting and (not taken or num_items + _num_items(waiting[0][0]) <= MERGED_ITEMS):
+                while waiting and (not taken or num_items + self._num_items(waiting[0][0]) <= MERGED_ITEMS):
                     entry = waiting.popleft()
                     if entry[1].set_running_or_notify_cancel():
                         taken.append(entry)
-                        num_items += _num_items(entry[0])
+                        num_items += self._num_items(entry[0])
                 if taken:
                     self._observe()
                     return taken, priority
@@ -149,13 +149,25 @@ class EmbedScheduler:
         for priority, waiting in self._waiting.items():
             self._metrics.queued.labels(self._model, priority).set(len(waiting))
 
-    def _count(self, batches: Sequence[TokenBatch], priority: Priority, num_shared: int) -> None:
-        num_items = sum(map(_num_items, batches))
+    def _num_items(self, batch: TokenBatch) -> int:
+        """Texts that go through the model for a batch, if none of them is cached."""
+        return len({self._engine.pass_of(prompt) for prompt in batch.prompts}) * batch.num_texts
+
+    def _finished(self, batches: Sequence[TokenBatch], job: Job) -> list[Embeddings | RefractError]:
+        return [
+            result if isinstance(result, RefractError) else self._engine.finish(batch, result)
+            for batch, result in zip(batches, job.results(), strict=True)
+        ]
+
+    def _count(self, batches: Sequence[TokenBatch], priority: Priority, job: Job) -> None:
+        num_embeddings = sum(len(batch.prompts) * batch.num_texts for batch in batches)
         num_tokens = sum(batch.num_tokens * len(batch.prompts) for batch in batches)
-        self._metrics.items.labels(self._model, priority).inc(num_items)
+        num_shared = job.num_shared if isinstance(job, DeduplicatedJob) else 0
+        self._metrics.items.labels(self._model, priority).inc(num_embeddings)
+        self._metrics.forward_items.labels(self._model).inc(job.num_forward_items)
         self._metrics.tokens.labels(self._model).inc(num_tokens)
         self._metrics.cache_hits.labels(self._model).inc(num_shared)
-        self._window.add(num_tokens=num_tokens, num_items=num_items, num_shared=num_shared)
+        self._window.add(num_tokens=num_tokens, num_items=job.num_forward_items + num_shared, num_shared=num_shared)
 
 
 class _Brief:
@@ -200,7 +212,3 @@ class _Window:
             self._metrics.cache_hit_rate.labels(self._model).set(hit_rate)
             self._began_s, self._busy_s = time.monotonic(), 0.0
             self._num_tokens = self._num_items = self._num_shared = 0
-
-
-def _num_items(batch: TokenBatch) -> int:
-    return len(batch.prompts) * batch.num_texts

@@ -24,8 +24,13 @@ ENCODER_TYPES = frozenset(
 )
 """Bidirectional by architecture: nothing to say about attention."""
 
-OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
-"""Position ids start at padding_idx + 1, so two of max_position_embeddings are never used."""
+OFFSET_POSITIONS = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text", "mpnet"}
+)
+"""Position ids start at padding_idx + 1, so so many of max_position_embeddings are never used."""
+
+_DEFAULT_PADDING = 1
+"""padding_idx where config.json has no pad_token_id; MPNet has this one whatever it says (transformers 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +253,12 @@ def _positions(model_config: Mapping[str, Any]) -> int | None:
     positions = model_config.get("max_position_embeddings") or text_config.get("max_position_embeddings")
     if not isinstance(positions, int) or model_config.get("model_type") in {"t5", "mt5", "umt5"}:
         return None
-    return positions - 2 if model_config.get("model_type") in OFFSET_POSITIONS else positions
+    model_type, padding = model_config.get("model_type"), model_config.get("pad_token_id")
+    if model_type not in OFFSET_POSITIONS:
+        return positions
+    if model_type == "mpnet" or not isinstance(padding, int):
+        padding = _DEFAULT_PADDING
+    return positions - padding - 1
 
 
 def _check_template(name: str, field: str, template: str, *, instruction: bool) -> None:

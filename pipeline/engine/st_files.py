@@ -66,7 +66,7 @@ def read_sentence_files(files: ModelFiles) -> SentenceFiles:
     """Reads modules.json and the folders it names.
 
     Raises:
-        ConfigError: a module that is not known, which would silently give other vectors.
+        ConfigError: a module that is not known or not there, which would silently give other vectors.
     """
     modules = files.read_json("modules.json") or []
     pooling: dict[str, Any] | None = None
@@ -77,7 +77,7 @@ def read_sentence_files(files: ModelFiles) -> SentenceFiles:
         if kind in {"Transformer", "Dropout"}:
             continue
         if kind == "Pooling" and pooling is None and not after:
-            pooling = files.read_json(f"{path}/config.json") or {}
+            pooling = _module_config(files, path)
         elif kind == "Dense" and pooling is not None:
             after.append(_dense(files, path))
         elif kind == "Normalize" and pooling is not None:
@@ -112,10 +112,19 @@ def _pooling_modes(files: ModelFiles, config: Mapping[str, Any]) -> tuple[str, .
     return tuple(modes)
 
 
-def _dense(files: ModelFiles, path: str) -> Dense:
+def _module_config(files: ModelFiles, path: str) -> dict[str, Any]:
+    """Returns what a module says of itself: without it every guess would silently give other vectors."""
     config = files.read_json(f"{path}/config.json")
-    if config is None:
-        raise ConfigError(f"{files.name}: modules.json names {path}, which has no config.json")
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"{files.name}: modules.json names {path}, which has no config.json in {files.folder}; copy the whole "
+            f"model folder"
+        )
+    return config
+
+
+def _dense(files: ModelFiles, path: str) -> Dense:
+    config = _module_config(files, path)
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise ConfigError(

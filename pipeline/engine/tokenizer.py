@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.config.model import TaskConfig
 from pipeline.engine.hf_tokenizer import RawTokenizer, open_tokenizer
 from pipeline.engine.joins import Cut, Join, Joiner
-from pipeline.engine.prompts import Prompt, build_prompts
+from pipeline.engine.prompts import Content, Prompt, build_prompts
 from pipeline.engine.spec import ModelSpec
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.batches import Int32, TokenBatch
@@ -20,9 +20,9 @@ class PromptIds:
     """One prompt as the engine assembles it: `prefix + text ids + suffix`."""
 
     prefix: Int32
-    """Special tokens and the head; empty where the prompt is tokenised whole."""
+    """Special tokens and what stands before the text; empty where the prompt is tokenised whole."""
     suffix: Int32
-    """The tail and the end token."""
+    """What stands after the text, and the end token."""
     room: int
     """Most ids of a run of this prompt."""
     excluded: int
@@ -50,7 +50,7 @@ class PromptTokenizer:
         return self._raw.last
 
     def encode(self, texts: Sequence[str], prompts: Sequence[str]) -> TokenBatch:
-        """Tokenises every text once per way of cutting, and counts what will not fit.
+        """Tokenises every text once per way of cutting, and counts what will not fit. Equal prompts share their runs.
 
         Raises ConfigError for an unknown prompt name.
         """
@@ -58,9 +58,14 @@ class PromptTokenizer:
         prepared = [self._prepare(text) for text in texts]
         runs: list[list[int]] = []
         first_run: dict[Cut, int] = {}
+        first_row: dict[Content, int] = {}
         segments = np.empty((len(plans), len(texts)), np.int32)
         truncated = np.zeros((len(plans), len(texts)), np.int32)
         for row, plan in enumerate(plans):
+            same = first_row.setdefault(plan.prompt.content, row)
+            if same < row:
+                segments[row], truncated[row] = segments[same], truncated[same]
+                continue
             if plan.cut is None:
                 new, truncated[row] = self._whole_runs(plan, prepared)
                 segments[row] = np.arange(len(runs), len(runs) + len(texts))
@@ -85,7 +90,7 @@ class PromptTokenizer:
         plan = self._plan_of(prompt)
         batch = self.encode([text], [prompt])
         ids = np.concatenate([plan.prefix, batch.ids[: plan.room], plan.suffix])
-        return self._compose(plan.prompt, self._prepare(text)), ids.tolist()
+        return self._compose(plan.prompt.content, self._prepare(text)), ids.tolist()
 
     def _plan_of(self, name: str) -> PromptIds:
         plan = self.prompts.get(name)
@@ -101,9 +106,8 @@ class PromptTokenizer:
             text = text.strip()
         return text.lower() if self._spec.lowercase else text
 
-    def _compose(self, prompt: Prompt, prepared: str) -> str:
-        head, tail = (self._lowered(part) for part in (prompt.head, prompt.tail))
-        return head + prepared + tail
+    def _compose(self, content: Content, prepared: str) -> str:
+        return self._lowered(content.before) + prepared + self._lowered(content.after)
 
     def _lowered(self, part: str) -> str:
         return part.lower() if self._spec.lowercase else part
@@ -118,17 +122,18 @@ class PromptTokenizer:
 
     def _whole_runs(self, plan: PromptIds, prepared: list[str]) -> tuple[list[list[int]], Int32]:
         """Whole prompts with their special tokens, the text cut where they are too long."""
-        texts = [self._compose(plan.prompt, text) for text in prepared]
+        content = plan.prompt.content
+        texts = [self._compose(content, text) for text in prepared]
         first, last = self._raw.first, self._raw.last
         room = plan.room - len(first) - len(last)
         runs, cut_off = [], np.zeros(len(texts), np.int32)
         for i, encoding in enumerate(self._raw.tokenizer.encode_batch(texts, add_special_tokens=False)):
             ids: list[int] = encoding.ids
             if len(ids) > room:
-                tail_at = len(texts[i]) - len(plan.prompt.tail)
-                num_tail = sum(start >= tail_at for start, _ in encoding.offsets) if plan.prompt.tail else 0
+                after_at = len(texts[i]) - len(content.after)
+                num_after = sum(start >= after_at for start, _ in encoding.offsets) if content.after else 0
                 cut_off[i] = len(ids) - room
-                ids = ids[: room - num_tail] + ids[len(ids) - num_tail :]
+                ids = ids[: room - num_after] + ids[len(ids) - num_after :]
             runs.append([*first, *ids, *last])
         return runs, cut_off
 
@@ -149,35 +154,35 @@ def _plan(
     joins: dict[tuple[str, str], Join] = {}
     plans: dict[str, PromptIds] = {}
     for name, prompt in prompts.items():
-        head, tail = (part.lower() if spec.lowercase else part for part in (prompt.head, prompt.tail))
-        if (head, tail) not in joins:
-            joins[head, tail] = joiner.join(head, tail, prepare)
-        join = joins[head, tail]
-        excluded = _excluded(spec, raw, prompt)
+        content = prompt.content
+        before, after = (part.lower() if spec.lowercase else part for part in (content.before, content.after))
+        if (before, after) not in joins:
+            joins[before, after] = joiner.join(before, after, prepare)
+        join = joins[before, after]
+        excluded = _excluded(spec, raw, content.excluded)
         if join.cut is None:
-            needed = len(raw.first) + len(raw.ids(head + tail)) + len(raw.last)
-            plan = PromptIds(np.empty(0, np.int32), np.empty(0, np.int32), prompt.max_length, excluded, prompt, None)
+            needed = len(raw.first) + len(raw.ids(before + after)) + len(raw.last)
+            plan = PromptIds(np.empty(0, np.int32), np.empty(0, np.int32), content.max_length, excluded, prompt, None)
         else:
             prefix = np.array([*raw.first, *join.head], np.int32)
             suffix = np.array([*join.tail, *raw.last], np.int32)
             needed = len(prefix) + len(suffix)
-            plan = PromptIds(prefix, suffix, prompt.max_length - needed, excluded, prompt, join.cut)
-        if needed >= prompt.max_length:
+            plan = PromptIds(prefix, suffix, content.max_length - needed, excluded, prompt, join.cut)
+        if needed >= content.max_length:
             raise ConfigError(
-                f"tasks.{name.partition(':')[0]}: its instruction takes {needed} tokens of {prompt.max_length}; no "
+                f"tasks.{name.partition(':')[0]}: its instruction takes {needed} tokens of {content.max_length}; no "
                 "text fits beside it, and an instruction is never cut. Shorten it or raise max_tokens"
             )
         plans[name] = plan
     return plans
 
 
-def _excluded(spec: ModelSpec, raw: RawTokenizer, prompt: Prompt) -> int:
+def _excluded(spec: ModelSpec, raw: RawTokenizer, instruction: str) -> int:
     """Counts as the authors do: the instruction tokenised alone, its end token not counted.
 
     InstructorEmbedding 1.0.1 masks nothing when that has at most one token.
     """
-    if not prompt.excluded_head:
+    if not instruction:
         return 0
-    head = prompt.excluded_head.lower() if spec.lowercase else prompt.excluded_head
-    count = len(raw.first) + len(raw.ids(head))
+    count = len(raw.first) + len(raw.ids(instruction.lower() if spec.lowercase else instruction))
     return 0 if spec.strip_text and count <= 1 else count

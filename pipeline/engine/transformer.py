@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import structlog
 import torch
+from torch import Tensor
 
 from pipeline.engine.batching import Indices, exact_length_groups, flat_packs, halves
 from pipeline.engine.budget import TokenBudget
-from pipeline.engine.engine import Engine, Job, Result
+from pipeline.engine.engine import Engine, Job, Result, Rows
 from pipeline.engine.forward import Forward, HostCopy, finish
 from pipeline.engine.items import Items, assemble
+from pipeline.engine.prompts import Content
 from pipeline.engine.spec import ModelSpec
 from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
-from pipeline.records.batches import Bool, Float32, TokenBatch
+from pipeline.records.batches import Bool, Embeddings, Float32, TokenBatch
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,8 @@ class TransformerEngine(Engine):
         self.budget = budget
         self.streams = streams or Streams(1)
         self._facts = facts
+        first: dict[Content, str] = {}
+        self._passes = {name: first.setdefault(ids.prompt.content, name) for name, ids in prompts.items()}
 
     @property
     def max_batch_tokens(self) -> int:  # type: ignore[override] # moves with the budget
@@ -51,6 +55,25 @@ class TransformerEngine(Engine):
         """Returns the job."""
         max_tokens = min(max_tokens or self.budget.tokens, self.budget.tokens)
         return TransformerJob(self, assemble(batches, self.prompts), max_tokens)
+
+    def pass_of(self, prompt: str) -> str:
+        """Returns the first prompt of the same content: same text around it, length, adapter and pooled part."""
+        return self._passes.get(prompt, prompt)
+
+    def finish(self, batch: TokenBatch, rows: Rows) -> Embeddings:
+        """Returns the embeddings of a batch; a head takes the unit vector of the whole chain."""
+        units: dict[str, Tensor] = {}
+        found = []
+        for name, values in zip(batch.prompts, rows, strict=True):
+            prompt = self.prompts[name].prompt
+            if prompt.head is None:
+                found.append(finish(values, prompt.dimension, layer_norm=self.spec.layer_norm_before_truncation))
+                continue
+            shared = self.pass_of(name)
+            if shared not in units:
+                units[shared] = self.forward.heads.unit(values)
+            found.append(self.forward.heads.run(prompt.head, units[shared], prompt.dimension))
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Returns the resolved model, and what was measured at load."""
@@ -83,6 +106,11 @@ class TransformerJob(Job):
         """Whether every item has its row or its error."""
         return not self._groups and not self._running
 
+    @property
+    def num_forward_items(self) -> int:
+        """All items but those without tokens."""
+        return int((self._items.lengths > 0).sum())
+
     def step(self) -> int:
         """Starts the next groups, then fetches the rows of those before them (CUDA) or of these (CPU)."""
         engine = self._engine
@@ -98,11 +126,11 @@ class TransformerJob(Job):
         return max((int(self._computed[group].sum()) for group in groups), default=0)
 
     def results(self) -> list[Result]:
-        """Returns one result per batch: its embeddings, or the error of an item that fits nowhere."""
+        """Returns one result per batch: its rows, or the error of an item that fits nowhere."""
         while not self.done:
             self.step()
         return [
-            self._errors[number] if number in self._errors else self._embeddings(number)
+            self._errors[number] if number in self._errors else self._rows_of(number)
             for number in range(len(self._items.batches))
         ]
 
@@ -190,18 +218,8 @@ class TransformerJob(Job):
             finite_now=finite,
         )
 
-    def _embeddings(self, number: int) -> list[Float32]:
-        batch = self._items.batches[number]
-        first, _ = self._items.rows[number]
-        count, layer_norm = batch.num_texts, self._engine.spec.layer_norm_before_truncation
-        return [
-            finish(
-                self._rows[first + row * count : first + (row + 1) * count],
-                self._engine.prompts[name].prompt.dimension,
-                layer_norm=layer_norm,
-            )
-            for row, name in enumerate(batch.prompts)
-        ]
+    def _rows_of(self, number: int) -> Rows:
+        return [self._rows[self._items.of(number, row)] for row in range(len(self._items.batches[number].prompts))]
 
 
 def _finite(rows: Float32) -> Bool:

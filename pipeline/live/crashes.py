@@ -1,9 +1,10 @@
-"""Finds the record that kills the process that embeds it, so that it holds up no other record.
+"""Finds the record that kills the process that embeds it, or fails there, so that it holds up no other record.
 
 One text can kill a model (a fault in a kernel, memory that runs out). Every batch computed at the same time dies with
 it, and a restart changes nothing. So a batch whose process died is computed again with nothing beside it, right
 after a harmless text. If the harmless text survives and the batch does not, the batch is to blame: it is halved, like
-any refused batch, until the record stands alone.
+any refused batch, until the record stands alone. An error that nobody foresaw is proven in the same way, at once:
+where the harmless text fails with it, the model is to blame, and a person must help.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from pipeline.errors import DiedError, Reason, RecordError
+from pipeline.errors import DiedError, Reason, RecordError, UnexpectedFault
 
 PROBE_TEXT = "ok"
 
@@ -39,8 +40,9 @@ class Suspects:
     ) -> Callable[[], Result]:
         """Returns the call, to be repeated while it raises DiedError or another outage.
 
-        It raises RecordError (crashes_worker) once what it computes is to blame. `probe` computes something harmless;
-        while that dies, too, nobody is blamed: it is an outage.
+        It raises RecordError (crashes_worker, fails_in_model) once what it computes is to blame. `probe` computes
+        something harmless; while that dies, too, nobody is blamed: it is an outage. Where it fails as unexpectedly,
+        that UnexpectedFault is raised.
         """
         max_deaths = MAX_DEATHS if is_single else 1
         num_deaths: int | None = None
@@ -55,10 +57,15 @@ class Suspects:
                 except DiedError:
                     num_deaths = 0
                     raise
+                except UnexpectedFault:
+                    num_deaths = 0
             with self._alone():
                 probe()
                 try:
                     return call()
+                except UnexpectedFault as error:
+                    log.warning("A model failed at what it computed.", single=is_single, error=str(error))
+                    raise RecordError(Reason.FAILS_IN_MODEL, str(error)) from error
                 except DiedError as error:
                     num_deaths += 1
                     log.warning("A process died of what it computed.", single=is_single, times=num_deaths)

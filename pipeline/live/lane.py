@@ -8,10 +8,11 @@ import structlog
 
 from pipeline import failpoints
 from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
+from pipeline.interfaces import Tokenizer
 from pipeline.live.conflicts import Conflicts
 from pipeline.live.crashes import PROBE_TEXT
 from pipeline.live.routes import Ports, Routes
-from pipeline.records.batches import Bool, Embeddings, Float32, PointBatch
+from pipeline.records.batches import Bool, Embeddings, Float32, PointBatch, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery, Record
 from pipeline.tasks import Task
 
@@ -172,7 +173,7 @@ class Lane:
     def _embed_texts(self, model: str, texts: Sequence[str]) -> Embeddings:
         tasks, tokenizer, ports = self._by_model[model], self._tokenizers[model], self._ports
         prompts = [task.prompt for task in tasks]
-        tokens = tokenizer.encode(texts, prompts)
+        tokens = _encode(model, tokenizer, texts, prompts)
         with ports.observer.embedding(model):
             rows = ports.retry(
                 "embedder",
@@ -189,6 +190,18 @@ class Lane:
         with self._ports.observer.writing(self._topic):
             written = self._ports.retry("store", lambda: self._ports.store.upsert(points))
         self._ports.observer.written(self._topic, self._tasks, points, written)
+
+
+def _encode(model: str, tokenizer: Tokenizer, texts: Sequence[str], prompts: Sequence[str]) -> TokenBatch:
+    """Returns the tokens. Raises RecordError where the tokenizer fails at these texts, and not at a harmless one."""
+    try:
+        return tokenizer.encode(texts, prompts)
+    except RefractError:
+        raise
+    except Exception as error:  # whatever a tokenizer's own code raises
+        tokenizer.encode([PROBE_TEXT], prompts)
+        detail = f"tokenizer of model {model}: {type(error).__name__}"
+        raise RecordError(Reason.FAILS_IN_MODEL, detail) from error
 
 
 def _newest(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:

@@ -80,6 +80,14 @@ class IngestObserver(Observer):
         """Counts what was polled."""
         for topic, num_records in Counter(delivery.position.topic for delivery in deliveries).items():
             self._metrics.received.labels(topic).inc(num_records)
+        dropped = Counter(
+            (delivery.position.topic, name)
+            for delivery in deliveries
+            if delivery.record is not None and delivery.record.dropped
+            for name in delivery.record.dropped
+        )
+        for (topic, name), num_values in dropped.items():
+            self._metrics.payload_dropped.labels(topic, name).inc(num_values)
         self._produced_ms.update((delivery.position.topic, delivery.position.timestamp_ms) for delivery in deliveries)
 
     def turned(self, buffer: DeliveryBuffer, tracker: OffsetTracker, lag: Mapping[Partition, int]) -> None:

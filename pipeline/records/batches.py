@@ -29,7 +29,8 @@ class TokenBatch:
     Texts are tokenised once; every prompt is applied to every text. `segments[p, t]` names the run
     of ids (`ids[offsets[s]:offsets[s + 1]]`) that stands for text `t` inside prompt `p`. Prompts that
     join the text in the same way share a run; where a tokenizer cannot be proven to split at the
-    join, each prompt has runs of its own that hold the whole prompt (`whole[p]` is then true).
+    join, a prompt has runs of its own that hold the whole prompt (`whole[p]` is then true). Prompts that are
+    equal in content have equal segments: their texts go through the model once.
     Plain numpy arrays: Ray passes them between processes without copying.
     """
 

@@ -4,10 +4,8 @@ Pure: no network, no state between records. `pipeline.records.formats` turns a v
 everything here works on fields, whatever their format was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
-
-import orjson
 
 from pipeline.clock import wall_clock_ms
 from pipeline.config.app import LimitsConfig
@@ -15,7 +13,9 @@ from pipeline.config.paths import split_path
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.formats import FORMATS, Parser
-from pipeline.records.record import MAX_VERSION, Headers, InvalidName, Position, Record, offset_version
+from pipeline.records.headers import carried, decimal
+from pipeline.records.payload import PayloadReader
+from pipeline.records.record import Headers, InvalidName, Position, Record, offset_version
 from pipeline.records.values import (
     MISSING,
     Template,
@@ -32,14 +32,8 @@ VERSION_HEADER = "refract-version"
 REPLAYED_VERSION_HEADER = "refract-replayed-version"
 """Header in which `refract dlq replay` keeps the version of a record whose offset was its version."""
 
-REPLAYED_TIMESTAMP_HEADER = "refract-replayed-timestamp"
-"""Header in which it keeps Kafka's timestamp where the payload holds it, as decimal milliseconds."""
-
-_TWO_63 = 2**63
-"""Integers of a Qdrant payload are signed 64-bit."""
-
-_MAX_PAYLOAD_DEPTH = 24
-"""A level of JSON is three nested protobuf messages, and their readers stop at 100."""
+_MAX_GROWTH = 5
+"""The longest a value gets as text, compared with its JSON."""
 
 
 class RecordDecoder(Protocol):
@@ -119,7 +113,7 @@ class TopicDecoder:
         self._template = Template(config.text)
         self._key_path = split_path(config.key) if config.key else None
         self._version_path = split_path(config.version) if config.version else None
-        self._payload_paths = [(name, split_path(path)) for name, path in config.payload_fields.items()]
+        self._payload = PayloadReader(config, limits)
         self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
         schema = config.schema_version
         self._schema = (split_path(str(schema["field"])), int(schema["max"])) if schema else None
@@ -169,9 +163,9 @@ class TopicDecoder:
                 return self._delete(canonical, version, position, misspelt=misspelt)
             raise RecordError(Reason.TEXT_EMPTY, "nothing but white space")
         self._check_text(text, num_value_bytes)
-        payload = self._payload(fields, headers, position)
+        payload, dropped = self._payload.read(fields, headers, position)
         stored = self._add_system_fields(payload, canonical, position)
-        return Record(canonical, version, text, stored, position, misspelt)
+        return Record(canonical, version, text, stored, position, is_key_misspelt=misspelt, dropped=tuple(dropped))
 
     def _delete(self, key: str, version: int, position: Position, *, misspelt: bool = False) -> Record:
         return Record(key, version, None, self._add_system_fields({}, key, position), position, misspelt)
@@ -224,8 +218,8 @@ class TopicDecoder:
     def _tombstone_version(self, position: Position, headers: Headers) -> int:
         if self._version_path is None:
             return self._offset_version(position, headers)
-        if carried := _carried(headers, VERSION_HEADER):
-            return tombstone_version(_decimal(carried[-1]), self._config.version_type, self._latest_ms())
+        if given := carried(headers, VERSION_HEADER):
+            return tombstone_version(decimal(given[-1]), self._config.version_type, self._latest_ms())
         if self._config.version_type == "time" and position.timestamp_ms >= 0:
             return tombstone_version(position.timestamp_ms, "time", self._latest_ms())
         raise RecordError(
@@ -236,8 +230,8 @@ class TopicDecoder:
 
     def _offset_version(self, position: Position, headers: Headers) -> int:
         own = offset_version(self._config.generation, position.offset)
-        if carried := _carried(headers, REPLAYED_VERSION_HEADER):
-            first = version_of(_decimal(carried[-1]), "integer", 0)
+        if given := carried(headers, REPLAYED_VERSION_HEADER):
+            first = version_of(decimal(given[-1]), "integer", 0)
             if first > own:
                 raise RecordError(Reason.INVALID_VERSION, f"{REPLAYED_VERSION_HEADER} is newer than the offset")
             return first
@@ -255,41 +249,13 @@ class TopicDecoder:
 
     def _check_text(self, text: str, num_value_bytes: int) -> None:
         limit = self._limits.max_text_bytes
-        # JSON spells a character with at least its UTF-8 bytes, so a small value needs no second look.
-        if num_value_bytes * self._template.num_fields + self._template.num_literal_bytes <= limit:
+        # JSON spells a character with at least its UTF-8 bytes, so a small value needs no second look. A number may
+        # grow: 1e15 is stored as 1000000000000000.0.
+        if num_value_bytes * self._template.num_fields * _MAX_GROWTH + self._template.num_literal_bytes <= limit:
             return
         num_bytes = len(text.encode())
         if num_bytes > limit:
             raise RecordError(Reason.TEXT_TOO_LARGE, f"{num_bytes} bytes, max_text_bytes is {limit}")
-
-    def _payload(self, fields: dict[str, Any], headers: Headers, position: Position) -> dict[str, Any]:
-        payload: dict[str, Any] = {}
-        for name, path in self._payload_paths:
-            value = field_at(fields, path)
-            if value is not MISSING:
-                payload[name] = value
-        if self._config.payload_headers:
-            for name, header in headers:  # Kafka allows a name twice; the last one counts, as in its own API
-                if name in self._config.payload_headers and header is not None:
-                    payload[name] = header.decode(errors="replace")
-        if self._config.payload_timestamp:
-            carried = _carried(headers, REPLAYED_TIMESTAMP_HEADER)
-            first = _decimal(carried[-1]) if carried else None
-            payload["timestamp_ms"] = first if isinstance(first, int) else position.timestamp_ms
-        if not payload:
-            return payload
-        num_values = _check_values(payload)
-        if num_values > self._limits.max_payload_fields:
-            raise RecordError(
-                Reason.PAYLOAD_TOO_LARGE,
-                f"{num_values} values, max_payload_fields is {self._limits.max_payload_fields}",
-            )
-        num_bytes = len(orjson.dumps(payload))
-        if num_bytes > self._limits.max_payload_bytes:
-            raise RecordError(
-                Reason.PAYLOAD_TOO_LARGE, f"{num_bytes} bytes, max_payload_bytes is {self._limits.max_payload_bytes}"
-            )
-        return payload
 
 
 def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
@@ -298,40 +264,3 @@ def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> in
     for name, header in headers:
         size += len(name) + (len(header) if header else 0)
     return size
-
-
-def _carried(headers: Headers, wanted: str) -> list[bytes | None]:
-    return [value for name, value in headers if name == wanted]
-
-
-def _decimal(header: bytes | None) -> int | str:
-    """Returns the header's integer; anything else as a text, which `version_of` refuses."""
-    text = (header or b"").decode(errors="replace")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION)) else "not digits"
-
-
-def _check_values(payload: Mapping[str, Any]) -> int:
-    """Counts the values of a payload, nested ones included, and refuses what a store cannot keep.
-
-    A number of 2^63 or more may have been an integer that the parser could only keep as a float, so
-    both are refused rather than stored as another number.
-    """
-    num_values = 0
-    level: list[Any] = list(payload.values())
-    for _ in range(_MAX_PAYLOAD_DEPTH):
-        num_values += len(level)
-        nested: list[Any] = []
-        for value in level:
-            kind = type(value)
-            if kind is int or kind is float:
-                # -2^63 itself is an integer that fits, but a float may have been one below.
-                if not -_TWO_63 < value < _TWO_63 and not (kind is int and value == -_TWO_63):
-                    raise RecordError(Reason.INVALID_PAYLOAD, "a number beyond 64 bits")
-            elif kind is dict:
-                nested.extend(value.values())
-            elif kind is list:
-                nested.extend(value)
-        if not nested:
-            return num_values
-        level = nested
-    raise RecordError(Reason.INVALID_PAYLOAD, f"nested deeper than {_MAX_PAYLOAD_DEPTH}")

@@ -65,6 +65,8 @@ class Record:
     position: Position
     is_key_misspelt: bool = False
     """Whether its Kafka key spells another key: a null value with that Kafka key would not delete it."""
+    dropped: tuple[str, ...] = ()
+    """Payload fields left out, because their values do not fit their types."""
 
     @property
     def deleted(self) -> bool:

@@ -27,23 +27,36 @@ _WRAPPED = re.compile(r'^["{\[]|[\x00-\x1f\x7f]')
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_MAX_PLACE_DIGITS = 9
+"""Of a place in a list, as a path names it."""
+
 _FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0\u034f")
 """Characters that Unicode calls letters or symbols and that show nothing."""
 
 
 def field_at(fields: dict[str, Any], path: tuple[str, ...]) -> Any:
-    """Returns the value under nested names, or MISSING. Lists are not entered.
+    """Returns the value under nested names, or MISSING. A number enters a list: `messages.0.body`.
 
     A field whose own name is the whole path, dots included, wins over a nested one.
     """
-    if len(path) > 1 and (flat := ".".join(path)) in fields:
+    if len(path) == 1:
+        return fields.get(path[0], MISSING)
+    if (flat := ".".join(path)) in fields:
         return fields[flat]
     value: Any = fields
     for name in path:
-        if type(value) is not dict:
+        if type(value) is dict:
+            value = value.get(name, MISSING)
+        elif type(value) is list:
+            value = _item(value, name)
+        else:
             return MISSING
-        value = value.get(name, MISSING)
     return value
+
+
+def _item(items: list[Any], name: str) -> Any:
+    is_place = name.isascii() and name.isdigit() and len(name) <= _MAX_PLACE_DIGITS
+    return items[int(name)] if is_place and int(name) < len(items) else MISSING
 
 
 def canonical_key(value: Any, key_type: str) -> str:
@@ -189,6 +202,17 @@ def is_blank(text: str) -> bool:
     return not any(char.isprintable() and not char.isspace() and char not in _FILLERS for char in text)
 
 
+def _as_text(value: Any, path: tuple[str, ...]) -> str:
+    """Returns a number, a truth value or a list as JSON spells it, which is how a cell of a CSV holds it.
+
+    An empty list is nothing. An object is refused: the path most likely ends one name too early.
+    """
+    if type(value) is dict or (type(value) is list and any(type(item) is dict for item in value)):
+        kind = "an object" if type(value) is dict else "a list of objects"
+        raise RecordError(Reason.TEXT_NOT_A_STRING, f"field {'.'.join(path)} is {kind}; name a field inside it")
+    return "" if value == [] else orjson.dumps(value).decode()
+
+
 class Template:
     """The text of a record, assembled from literal parts and fields.
 
@@ -207,7 +231,7 @@ class Template:
         """Returns the text without outer white space, or None when every field of it is blank.
 
         Raises:
-            RecordError: TEXT_MISSING, TEXT_NOT_A_STRING; the detail names the field.
+            RecordError: TEXT_MISSING; TEXT_NOT_A_STRING for an object. The detail names the field.
         """
         parts = [self._literals[0]]
         blank = True
@@ -219,9 +243,7 @@ class Template:
                     raise RecordError(Reason.TEXT_MISSING, f"field {'.'.join(path)} is {state}")
                 value = ""
             elif type(value) is not str:
-                raise RecordError(
-                    Reason.TEXT_NOT_A_STRING, f"field {'.'.join(path)} is a {type(value).__name__}, not a string"
-                )
+                value = _as_text(value, path)
             blank = blank and is_blank(value)
             parts += (value, literal)
         return None if blank else "".join(parts).strip()

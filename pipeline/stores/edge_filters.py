@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from pipeline.filters import AnyOf, Condition, Equals, payload_path
-from pipeline.stores.points import DELETED, STATE_FIELD, VERSION_FIELD
+from pipeline.filters import AnyOf, Between, Condition, During, Equals, HasWords, IsNull, payload_path
+from pipeline.stores.points import DEAD, STATE_FIELD, VERSION_FIELD
 
 
 def live(conditions: Sequence[Condition]) -> edge.Filter:
@@ -32,17 +32,33 @@ def tombstones(ids: Sequence[str], versions: Sequence[int]) -> edge.Filter:
 
 
 def _dead() -> edge.FieldCondition:
-    return edge.FieldCondition(STATE_FIELD, match=edge.MatchValue(DELETED))
+    states: Any = list(DEAD)
+    return edge.FieldCondition(STATE_FIELD, match=edge.MatchAny(states))
 
 
-def _condition(condition: Condition) -> edge.FieldCondition:
+def _condition(condition: Condition) -> Any:
     path = payload_path(condition.field)
-    if isinstance(condition, Equals):
-        # A numpy bool matches bools; a Python bool would be taken for an integer.
-        value: Any = np.bool_(condition.value) if isinstance(condition.value, bool) else condition.value
-        return edge.FieldCondition(path, match=edge.MatchValue(value))
+    if isinstance(condition, IsNull):
+        empty = edge.IsEmptyCondition(path)
+        return edge.Filter(must_not=[empty]) if condition.negated else empty
+    if isinstance(condition, (Between, During)):
+        return edge.FieldCondition(path, range=_range(condition))
+    return edge.FieldCondition(path, match=_match(condition))
+
+
+def _match(condition: Equals | AnyOf | HasWords) -> Any:
+    if isinstance(condition, HasWords):
+        return edge.MatchText(condition.text)
     if isinstance(condition, AnyOf):
         values: Any = list(condition.values)
-        return edge.FieldCondition(path, match=edge.MatchAny(values))
-    bounds = edge.RangeFloat(gt=condition.gt, gte=condition.gte, lt=condition.lt, lte=condition.lte)
-    return edge.FieldCondition(path, range=bounds)
+        return edge.MatchAny(values)
+    # A numpy bool matches bools; a Python bool would be taken for an integer.
+    value: Any = np.bool_(condition.value) if isinstance(condition.value, bool) else condition.value
+    return edge.MatchValue(value)
+
+
+def _range(bounds: Between | During) -> Any:
+    if isinstance(bounds, Between):
+        return edge.RangeFloat(gt=bounds.gt, gte=bounds.gte, lt=bounds.lt, lte=bounds.lte)
+    times = {name: getattr(bounds, name) for name in ("gt", "gte", "lt", "lte")}
+    return edge.RangeDateTime(**{name: time.isoformat() for name, time in times.items() if time is not None})

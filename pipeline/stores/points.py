@@ -20,6 +20,11 @@ STATE_FIELD = "_state"
 
 LIVE = "live"
 DELETED = "deleted"
+PURGED = "purged"
+"""A tombstone that is about to be removed: between being marked so and the removal it is still a tombstone."""
+
+DEAD = (DELETED, PURGED)
+"""States that searches do not see."""
 
 UNVERSIONED = -1
 """Version of a stored point that has no integer in VERSION_FIELD: older than every record."""
@@ -109,7 +114,7 @@ def stored_point(
     return StoredPoint(
         id_bytes(point),
         int(stored_version(payload)),
-        payload.get(STATE_FIELD) == DELETED,
+        payload.get(STATE_FIELD) in DEAD,
         {name: value for name, value in payload.items() if name not in {VERSION_FIELD, STATE_FIELD}},
         vector,
         score,

@@ -1,7 +1,7 @@
 """The server store: Qdrant 1.19 or later over gRPC."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -10,8 +10,8 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
-from pipeline.errors import EnvironmentFault, Reason, RefractError
-from pipeline.filters import Condition
+from pipeline.errors import ConfigError, EnvironmentFault, Reason, RefractError
+from pipeline.filters import Condition, payload_path
 from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.records.record import uuid_text
@@ -21,7 +21,8 @@ from pipeline.stores.metadata import check_alias
 from pipeline.stores.points import check_query, check_widths, checked, refused, stored_point
 from pipeline.stores.qdrant_bulk import DeferredIndex
 from pipeline.stores.qdrant_collections import Collection, QdrantCollections
-from pipeline.stores.qdrant_rpc import QdrantConnection, check_completed
+from pipeline.stores.qdrant_purge import purge
+from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import WireChunk, read_payload, read_vector, upsert_head
 from pipeline.tasks import Task
 
@@ -31,6 +32,11 @@ moved answers are refused late, but never mixed."""
 
 READ_POINTS = 1_000
 """Ids of one read."""
+
+PAGE_POINTS = 10_000
+"""Points of one page of a longer read."""
+
+_EVERYTHING = 2**62
 
 _ALL = qdrant.WithPayloadSelector(enable=True)
 
@@ -49,7 +55,6 @@ class QdrantStore:
         self,
         config: QdrantStoreConfig,
         pipeline: str,
-        filterable: Sequence[str] = (),
         clock: Clock = time.monotonic,
     ) -> None:
         """Prepares the connection; nothing is sent yet.
@@ -57,13 +62,12 @@ class QdrantStore:
         Args:
             config: address, credentials, and what new collections are made with.
             pipeline: name of the pipeline that owns the collections.
-            filterable: payload fields that searches filter on; they are indexed as keywords.
             clock: monotonic seconds.
         """
         self._config = config
         self._clock = clock
         self._connection = QdrantConnection(config)
-        self._collections = QdrantCollections(self._connection, config, pipeline, filterable)
+        self._collections = QdrantCollections(self._connection, config, pipeline)
         self._index = DeferredIndex(self._connection)
         self._known: dict[str, Collection] = {}
         self._writers: dict[str, ThreadPoolExecutor] = {}
@@ -92,10 +96,11 @@ class QdrantStore:
     def _upsert(self, batch: PointBatch, *, over_equal: bool) -> Written:
         check_widths(batch, {name: self._collection(name).dimension for name in batch.vectors})
         points = checked(batch)
+        size = min(self._batch_points(name) for name in batch.vectors) if batch.vectors else 1
         try:
             chunks = [
-                WireChunk(points, slice(start, start + self._config.batch_points), over_equal=over_equal)
-                for start in range(0, len(points), self._config.batch_points)
+                WireChunk(points, slice(start, start + size), over_equal=over_equal)
+                for start in range(0, len(points), size)
             ]
         except (TypeError, ValueError) as error:
             raise refused(len(points), Reason.REFUSED_BY_STORE, f"payload: {type(error).__name__}") from error
@@ -112,6 +117,7 @@ class QdrantStore:
         """See `PointReader.search`."""
         collection = self._readable(task)
         check_query(collection.name, collection.dimension, vector)
+        _check_strict(collection, conditions, limit)
         nearest = qdrant.VectorInput(dense=qdrant.DenseVector(data=vector))
         request = qdrant.QueryPoints(
             collection_name=collection.name,
@@ -140,19 +146,41 @@ class QdrantStore:
     def scroll(
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
-        """See `PointReader.scroll`. The server's offset is inclusive: one point more is asked for, and dropped."""
+        """See `PointReader.scroll`."""
+        points: list[StoredPoint] = []
         request = qdrant.ScrollPoints(
             collection_name=collection,
             offset=qdrant.PointId(uuid=uuid_text(after)) if after else None,
-            limit=limit + 1 if after else limit,
             with_payload=_ALL,
             with_vectors=qdrant.WithVectorsSelector(enable=with_vectors),
         )
-        answer = self._connection.call(self._connection.points.Scroll, request, _doing("reading", collection))
-        return [point for point in map(_read, answer.result) if point.id != after][:limit]
+        # The server's offset is inclusive: one point more is asked for, and dropped.
+        for page in self._pages(request, limit + 1 if after else limit):
+            points += [point for point in map(_read, page) if point.id != after]
+        return points[:limit]
+
+    def _pages(self, request: qdrant.ScrollPoints, limit: int) -> Iterator[Sequence[qdrant.RetrievedPoint]]:
+        """Yields up to `limit` points, in as many requests as strict mode makes of them."""
+        most = self._collection(request.collection_name).strict.max_limit or PAGE_POINTS
+        while limit > 0:
+            request.limit = min(limit, most)
+            doing = _doing("reading", request.collection_name)
+            answer = self._connection.call(self._connection.points.Scroll, request, doing)
+            yield answer.result
+            limit -= len(answer.result)
+            if not answer.HasField("next_page_offset"):
+                return
+            request.offset.CopyFrom(answer.next_page_offset)
 
     def count(self, collection: str) -> int:
-        """See `PointReader.count`."""
+        """See `PointReader.count`. Where strict mode forbids exact counts, the points are read, without payload."""
+        if not self._collection(collection).strict.allows_exact:
+            request = qdrant.ScrollPoints(
+                collection_name=collection,
+                filter=qdrant_filters.live(()),
+                with_payload=qdrant.WithPayloadSelector(enable=False),
+            )
+            return sum(map(len, self._pages(request, _EVERYTHING)))
         request = qdrant.CountPoints(collection_name=collection, filter=qdrant_filters.live(()), exact=True)
         answer = self._connection.call(self._connection.points.Count, request, _doing("counting", collection))
         return int(answer.result.count)
@@ -169,21 +197,9 @@ class QdrantStore:
         A point revived meanwhile, or deleted again by a newer record, stays.
         """
         items = [(uuid_text(point), version) for point, version in ids_versions.items()]
-        purged = 0
-        for start in range(0, len(items), self._config.batch_points):
-            guard = qdrant_filters.tombstones(items[start : start + self._config.batch_points])
-            counting = qdrant.CountPoints(collection_name=collection, filter=guard, exact=True)
-            deleting = qdrant.DeletePoints(
-                collection_name=collection,
-                wait=True,
-                points=qdrant.PointsSelector(filter=guard),
-                ordering=self._ordering(),
-            )
-            doing = _doing("purging", collection)
-            found = self._connection.call(self._connection.points.Count, counting, doing).result.count
-            check_completed(self._connection.call(self._connection.points.Delete, deleting, doing), doing)
-            purged += found
-        return purged
+        size = self._batch_points(collection)
+        chunks = (dict(items[start : start + size]) for start in range(0, len(items), size))
+        return sum(purge(self._connection, collection, chunk, self._ordering()) for chunk in chunks)
 
     def defer_index(self, task: Task) -> bool:
         """See `DeferrableIndex.defer_index`."""
@@ -242,6 +258,10 @@ class QdrantStore:
             found = self._known[name] = self._collections.get(name)
         return found
 
+    def _batch_points(self, name: str) -> int:
+        most = self._collection(name).strict.max_upsert
+        return min(self._config.batch_points, most or self._config.batch_points)
+
     def _readable(self, task: Task) -> Collection:
         """Returns the collection the task's alias leads to, when its vectors have the task's fingerprint."""
         now = self._clock()
@@ -279,6 +299,25 @@ def _read(point: qdrant.RetrievedPoint | qdrant.ScoredPoint, score: float = 0.0)
     key = point.id.uuid or point.id.num
     vector = read_vector(point.vectors) if point.HasField("vectors") else None
     return stored_point(key, read_payload(point.payload), vector, score)
+
+
+def _check_strict(collection: Collection, conditions: Sequence[Condition], limit: int) -> None:
+    """Raises ConfigError for a search that the collection's strict mode refuses, with the way out."""
+    most = collection.strict.max_limit
+    if most is not None and limit > most:
+        raise ConfigError(f"limit: the server's strict mode allows at most {most}")
+    if not collection.strict.needs_index:
+        return
+    for condition in conditions:
+        kinds = qdrant_filters.needed_kinds(condition)
+        index = collection.indexed.get(payload_path(condition.field))
+        if index is None or (kinds and index.kind not in kinds):
+            kind = kinds[0] if kinds else "keyword"
+            raise ConfigError(
+                f"filter on {condition.field!r}: the server's strict mode wants an index of kind "
+                f"{' or '.join(kinds) or 'any'}, and the field's is of kind {index.kind if index else 'none'}; say "
+                f"what the field is in the topic's configuration: payload: {{{condition.field}: {kind}}}"
+            )
 
 
 def _doing(what: str, collection: str) -> str:

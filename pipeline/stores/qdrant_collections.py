@@ -1,17 +1,23 @@
 """Physical collections and aliases on a Qdrant server: created and checked, never changed silently."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError
-from pipeline.filters import payload_path
 from pipeline.interfaces import CollectionState
 from pipeline.stores.metadata import DISTANCE, check_metadata, collection_metadata, collection_state
-from pipeline.stores.points import STATE_FIELD
+from pipeline.stores.qdrant_indexes import (
+    Index,
+    StrictMode,
+    changed_fields,
+    index_of,
+    index_request,
+    wanted_fields,
+)
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import read_payload
 from pipeline.tasks import Task
@@ -25,21 +31,25 @@ class Collection:
     dimension: int
     distance: str
     metadata: dict[str, Any]
-    indexed: frozenset[str]
-    """Payload fields with an index."""
+    indexed: Mapping[str, Index]
+    """Indexes of payload fields, by path."""
+    strict: StrictMode
+
+
+_CHANGED = (
+    "payload field {path!r} has an index of kind {old}, its type is {new} now: opening the collection rebuilds the "
+    "index, and points stored before keep their values until a backfill writes them again"
+)
 
 
 class QdrantCollections:
     """The collections of one server, for one pipeline. Thread-safe: it keeps nothing."""
 
-    def __init__(
-        self, connection: QdrantConnection, config: QdrantStoreConfig, pipeline: str, filterable: Sequence[str]
-    ) -> None:
-        """Takes what new collections are created with; `filterable` payload fields get a keyword index."""
+    def __init__(self, connection: QdrantConnection, config: QdrantStoreConfig, pipeline: str) -> None:
+        """Takes what new collections are created with."""
         self._connection = connection
         self._config = config
         self._pipeline = pipeline
-        self._filterable = (STATE_FIELD, *(payload_path(field) for field in filterable))
 
     def open(self, task: Task) -> Collection:
         """Creates what is missing and returns the task's collection after checking it.
@@ -51,7 +61,7 @@ class QdrantCollections:
         if found is None:
             found = self._create(task)
         _check(found, task, self._pipeline)
-        self._index(found)
+        found = self._index(found, task)
         # An alias that leads elsewhere is left alone: readers refuse until a migration moves it.
         if self.target(task.alias) is None:
             self.point(task.alias, found.name)
@@ -60,9 +70,12 @@ class QdrantCollections:
     def inspect(self, task: Task) -> CollectionState:
         """Returns what stands where the task will write. Raises like `open`, and creates nothing."""
         found = self.find(task.collection)
-        if found is not None:
-            _check(found, task, self._pipeline)
-        return collection_state(task, self.target(task.alias), exists=found is not None)
+        state = collection_state(task, self.target(task.alias), exists=found is not None)
+        if found is None:
+            return state
+        _check(found, task, self._pipeline)
+        changed = changed_fields(task.payload, found.indexed).items()
+        return replace(state, notes=tuple(_CHANGED.format(path=path, old=old, new=new) for path, (old, new) in changed))
 
     def get(self, name: str) -> Collection:
         """Returns the collection. Raises EnvironmentFault when it does not exist: it is never recreated here."""
@@ -90,7 +103,8 @@ class QdrantCollections:
             params.size,
             qdrant.Distance.Name(params.distance),
             read_payload(info.config.metadata),
-            frozenset(info.payload_schema),
+            {path: Index.of(schema) for path, schema in info.payload_schema.items()},
+            StrictMode.of(info.config),
         )
 
     def target(self, alias: str) -> str | None:
@@ -141,17 +155,24 @@ class QdrantCollections:
             return found
         return self.get(task.collection)
 
-    def _index(self, collection: Collection) -> None:
-        for field in self._filterable:
-            if field not in collection.indexed:
-                request = qdrant.CreateFieldIndexCollection(
-                    collection_name=collection.name,
-                    wait=True,
-                    field_name=field,
-                    field_type=qdrant.FieldType.FieldTypeKeyword,
-                )
-                doing = f"indexing payload field {field!r} of collection {collection.name!r}"
-                self._connection.call(self._connection.points.CreateFieldIndex, request, doing)
+    def _index(self, collection: Collection, task: Task) -> Collection:
+        """Builds the indexes that are missing, and those whose field has another type now."""
+        name = collection.name
+        changed = changed_fields(task.payload, collection.indexed)
+        for path in changed:
+            dropping = qdrant.DeleteFieldIndexCollection(collection_name=name, wait=True, field_name=path)
+            doing = f"dropping the index of payload field {path!r} of collection {name!r}"
+            self._connection.call(self._connection.points.DeleteFieldIndex, dropping, doing)
+        missing = {
+            path: field
+            for path, field in wanted_fields(task.payload).items()
+            if path in changed or path not in collection.indexed
+        }
+        for path, field in missing.items():
+            doing = f"indexing payload field {path!r} of collection {name!r}"
+            self._connection.call(self._connection.points.CreateFieldIndex, index_request(name, path, field), doing)
+        built = {path: index_of(field) for path, field in missing.items()}
+        return replace(collection, indexed={**collection.indexed, **built})
 
 
 def _check(found: Collection, task: Task, pipeline: str) -> None:

@@ -154,8 +154,8 @@ def _write_sentence_files(folder: Path, spec: ModelSpec, prompts: Mapping[str, P
     _write_json(
         folder / "sentence_bert_config.json", {"max_seq_length": spec.max_length, "do_lower_case": spec.lowercase}
     )
-    heads = {name: prompt.head for name, prompt in prompts.items() if not prompt.tail}
-    _write_json(folder / "config_sentence_transformers.json", {"prompts": heads, "default_prompt_name": None})
+    prefixes = {name: prompt.content.before for name, prompt in prompts.items() if not prompt.content.after}
+    _write_json(folder / "config_sentence_transformers.json", {"prompts": prefixes, "default_prompt_name": None})
     for name in _TOKENIZER_FILES:
         if (spec.files.folder / name).is_file():
             shutil.copy(spec.files.folder / name, folder / name)

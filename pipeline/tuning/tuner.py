@@ -211,8 +211,8 @@ def check_reads_instructions(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -
     if missing:
         raise ConfigError(f"tasks.{missing[0]}.instruction is missing; --method lora trains a model to read it")
     prompts = build_prompts(spec, tasks)
-    heads = {(prompts[name].head, prompts[name].tail) for name in tasks}
-    if len(heads) < len(tasks):
+    contents = {prompts[name].content for name in tasks}
+    if len(contents) < len(tasks):
         raise ConfigError(
             "two of the tasks have equal prompts, so one adapter cannot tell them apart: give them different "
             "instructions, or use --method head"

@@ -112,7 +112,7 @@ def check(context: Context, *, offline: bool = False) -> CheckReport:
     identities, prompters = _models(config, report, offline=offline)
     report.advice += instruction_advice(_asked(config, identities))
     bound = {
-        name: bind_task(name, task, identities[task.model])
+        name: bind_task(name, task, identities[task.model], config.payload_of(name))
         for name, task in config.tasks.items()
         if task.model in identities
     }
@@ -148,7 +148,7 @@ def _models(
         if not _tasks_fit(name, model, tasks, report, offline=offline):
             continue
         with report.catching(f"models.{name}"):
-            identities[name] = identify(model)
+            identities[name] = identify(model, tasks)
             if tasks:
                 prompters[name] = load_prompter(model, tasks)
     return identities, prompters
@@ -206,7 +206,9 @@ def _inspect(store: Inspectable, tasks: Sequence[Task], report: CheckReport) -> 
     states: dict[str, str] = {}
     for task in tasks:
         with report.catching(f"tasks.{task.name}"):
-            states[task.name] = str(store.inspect([task])[task.name])
+            state = store.inspect([task])[task.name]
+            states[task.name] = str(state)
+            report.advice += [f"tasks.{task.name}: {note}" for note in state.notes]
     return states
 
 

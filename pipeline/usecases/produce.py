@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config.app import Config
 from pipeline.context import Context
-from pipeline.errors import ConfigError, RecordError
+from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.interfaces import Progress
 from pipeline.records.files.listing import left_out_words
 from pipeline.records.files.messages import Keys, Message, Messages, keys_of
@@ -23,6 +23,9 @@ _SLACK_S = 0.05
 
 _STEP = 200
 """Records between two reports of progress."""
+
+_OVERHEAD_BYTES = 1_024
+"""Of a message in a request, at most."""
 
 _NAMED = 20
 """Rows that are named where they cannot be sent; the others are counted."""
@@ -116,7 +119,9 @@ class FileMessages:
         messages = Messages(self.keys, self.max_depth)
         for found in self.files.rows(self._fail):
             try:
-                yield messages.of(found.row, found.number)
+                message = messages.of(found.row, found.number)
+                _check_size(message)
+                yield message
             except RecordError as error:
                 self.rejected[str(error.reason)] += 1
                 if self.rejected.total() <= _NAMED:
@@ -126,6 +131,15 @@ class FileMessages:
         name, _, why = str(fault).partition(": ")
         self.failed[name] = why
         self.note(str(fault))
+
+
+def _check_size(message: Message) -> None:
+    """Raises RecordError for a message that the client would not send."""
+    from pipeline.sources.client.producer import MAX_REQUEST_BYTES  # Kafka
+
+    num_bytes = len(message.key or b"") + len(message.value or b"") + _OVERHEAD_BYTES
+    if num_bytes > MAX_REQUEST_BYTES:
+        raise RecordError(Reason.RECORD_TOO_LARGE, f"longer than a request to the brokers, {MAX_REQUEST_BYTES} bytes")
 
 
 def pace(

@@ -218,7 +218,7 @@ def _scattered(place: Place) -> str:
 
 def _largest(place: Place) -> str:
     """A record as large as a topic takes by default: its dead letter has to fit there too."""
-    value = body(text=1, filler="x" * 1_000_000)
+    value = body(text={}, filler="x" * 1_000_000)
     stream = Stream(place, [[assign, {PLACE: [message(value, FIRST_OFFSET)]}]])
     stream.run(num_records=1)
     [letter] = stream.letters.letters

@@ -102,15 +102,15 @@ def _constant_time(place: Place) -> str:
         return compare(given, expected)
 
     with running(place, api__api_key=KEY) as (_, client):
-        place.patch.setattr("actors.api.hmac.compare_digest", spy)
+        place.patch.setattr("pipeline.api.app.hmac.compare_digest", spy)
         answer = client.get("/v1/tasks", headers={"api-key": "wrong"})
     return f"{told(answer)}, {len(compared)} comparison by hmac.compare_digest"
 
 
 def _full(place: Place) -> str:
     with running(place, api__max_concurrent_requests=1000) as (api, client):
-        [replica] = api.replicas
-        replica._num_requests = 1000
+        [gate] = (found.kwargs["dispatch"] for found in api.replicas[0].app.user_middleware)
+        gate._num_requests = 1000
         answer = client.post("/v1/search", json=GOOD)
         health = client.get("/healthz").status_code
     return f"{told(answer)}, Retry-After {answer.headers.get('retry-after')}, health {health}"

@@ -223,7 +223,7 @@ CASES = [
     refused(95, "could match the dead-letter topic", source__pattern="tickets.*"),
     refused(95, "could match the dead-letter topic", source__topics={"tick.*": tree()["source"]["topics"]["tickets"]}),
     refused(95, "internal to Kafka", source__dead_letter_topic="__consumer_offsets"),
-    refused(96, "circle for ever", source__dead_letter_topic="tickets"),
+    refused(96, "go round in circles", source__dead_letter_topic="tickets"),
     advised(97, "reached without a token", ray__address="ray://head.example.org:10001"),
     Case(98, "two GPUs on a cluster that has one", "refused at once, naming both numbers", _too_many_gpus),
 ]

@@ -176,7 +176,7 @@ def opened_store() -> Iterator[tuple[Any, list[Any]]]:
     """An embedded store with the collections of the null engine's tasks."""
     with harness.app_config("localhost:9092", {"model": "null:384"}, "bench") as path:
         context = Context(ConfigTree.read(path))
-        store, tasks = open_store(context.config.store, "bench", ()), list(context.tasks.values())
+        store, tasks = open_store(context.config.store, "bench"), list(context.tasks.values())
         store.open(tasks)
         try:
             yield store, tasks

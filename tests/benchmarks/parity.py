@@ -1,6 +1,7 @@
 """Our vectors beside sentence-transformers' own, one row per architecture and precision.
 
-Tiny random-weight models of every family on texts that hurt, and the packaged MiniLM on real tickets.
+Tiny random-weight models of every family on texts that hurt, each without and with a head behind it, and the packaged
+MiniLM on real tickets. E5-small-v2 and BGE-small-en-v1.5 stand beside ONNX Runtime; infra/weights.sh fetches them.
 The reference always runs in float32; the figures are the smallest cosine and the largest error over the texts.
 """
 
@@ -9,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,14 +22,16 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import load_engine, load_tokenizer
+from pipeline.engine.load import identify, load_engine, load_tokenizer
 from pipeline.engine.spec import resolve
 from pipeline.records.batches import Float32
 from tests.benchmarks._harness import tickets
+from tests.real_weights import MODELS, NoWeightsError, OnnxReference, fetch_weights, unpack
 from tests.unit.engine.reference import reference_rows
-from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build, instruction_of
+from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build, build_head, instruction_of
 
 NUM_TICKETS = 1_000
+HEAD_WIDTH = 12
 MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
 MAX_ERROR = {"float32": 1e-5, "bfloat16": None}
 
@@ -38,7 +42,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write one JSON object here")
     parser.add_argument("--tickets", type=int, default=NUM_TICKETS, help="real tickets for MiniLM; 0 leaves it out")
     given = parser.parse_args()
-    rows = [*_tiny_rows(), *(_minilm_rows(given.tickets) if given.tickets else ())]
+    rows = [*_tiny_rows(), *_real_rows(), *(_minilm_rows(given.tickets) if given.tickets else ())]
     _print(rows)
     if given.json is not None:
         packages = ("torch", "transformers", "tokenizers", "sentence-transformers", "numpy")
@@ -58,13 +62,31 @@ def _tiny_rows() -> Iterator[dict[str, Any]]:
         for family, tiny in FAMILIES.items():
             folder = build(family, Path(root) / family)
             texts = [text for text in NASTY_TEXTS if not tiny.tail or len(text) < tiny.max_length]
-            expected = reference_rows(family, folder, texts)
+            model = ModelConfig(model=str(folder), device="cpu", overrides=dict(tiny.overrides))
+            width = identify(model).dimension
+            for head in (None, build_head(Path(root) / f"{family}-head", width, HEAD_WIDTH, bias=True)):
+                expected = reference_rows(family, folder, texts, head)
+                task = TaskConfig(instruction=instruction_of(family), model="m", head=head)
+                name = family if head is None else f"{family}, head"
+                for precision in MIN_COSINE:
+                    exact = model.model_copy(update={"dtype": precision})
+                    yield _row(name, "+".join(tiny.pooling), precision, _ours(exact, task, texts), expected)
+
+
+def _real_rows() -> Iterator[dict[str, Any]]:
+    try:
+        jars = fetch_weights()
+    except NoWeightsError as error:
+        print(f"real weights are left out: {error}", file=sys.stderr)
+        return
+    for real in MODELS.values():
+        with TemporaryDirectory(prefix="refract-parity-") as root:
+            folder, file = unpack(real, jars, Path(root))
+            expected = OnnxReference(real, folder, file).rows([real.prefixes["t"] + text for text in NASTY_TEXTS])
             for precision in MIN_COSINE:
-                model = ModelConfig.model_validate(
-                    {"model": str(folder), "dtype": precision, "device": "cpu", "overrides": dict(tiny.overrides)}
-                )
-                task = TaskConfig(instruction=instruction_of(family), model="m")
-                yield _row(family, "+".join(tiny.pooling), precision, _ours(model, task, texts), expected)
+                model = ModelConfig.model_validate({"model": str(folder), "dtype": precision, "device": "cpu"})
+                rows = _ours(model, TaskConfig(model="m"), NASTY_TEXTS)
+                yield _row(f"{real.hub_id}, real weights", real.pooling, precision, rows, expected)
 
 
 def _minilm_rows(num_tickets: int) -> Iterator[dict[str, Any]]:

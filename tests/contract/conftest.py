@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.tasks import Task
-from tests.contract.store_backends import AnyStore, Backend, EdgeBackend, QdrantBackend
+from tests.contract.store_backends import AnyStore, Backend, EdgeBackend, QdrantBackend, StrictQdrantBackend
 from tests.qdrant_server.process import QdrantServer
 
 
@@ -33,15 +33,22 @@ def qdrant_backend(qdrant_server: QdrantServer) -> Iterator[QdrantBackend]:
     backend.close()
 
 
-@pytest.fixture(params=["edge", "qdrant", "qdrant-url"])
+@pytest.fixture
+def strict_backend(qdrant_server: QdrantServer) -> Iterator[StrictQdrantBackend]:
+    backend = StrictQdrantBackend(qdrant_server.url)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(params=["edge", "qdrant", "strict", "url", "strict-url"])
 def store_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    if request.param != "qdrant-url":
+    if not request.param.endswith("url"):
         yield request.getfixturevalue(f"{request.param}_backend")
         return
     url = os.environ.get("QDRANT_URL")
     if not url:
         pytest.skip("QDRANT_URL names no Qdrant server (http://host:6334)")
-    backend = QdrantBackend(url)
+    backend = StrictQdrantBackend(url) if request.param.startswith("strict") else QdrantBackend(url)
     yield backend
     backend.close()
 

@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import json_to_value
 
 from pipeline.config.model import TaskConfig
+from pipeline.config.payload import PayloadField, long_forms
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.interfaces import PointReader
 from pipeline.records.batches import Float32, PointBatch
@@ -24,7 +25,22 @@ from pipeline.tasks import Task
 
 PIPELINE = "contract"
 DIMENSION = 4
-FILTERABLE = ("team", "customer.name")
+PAYLOAD = long_forms(
+    {
+        "team": "team",
+        "customer.name": "customer.name",
+        "org": {"type": "keyword", "tenant": True},
+        "number": "uuid",
+        "size": "integer",
+        "price": {"type": "float", "on_disk": True},
+        "open": "bool",
+        "created": "datetime",
+        "note": "text",
+        "tags": "keyword[]",
+    }
+)
+FIELDS = {name: PayloadField(**field) for name, field in PAYLOAD.items()}
+"""What the collections here are filtered on."""
 
 AnyStore = EdgeStore | QdrantStore
 
@@ -44,7 +60,7 @@ def unit(*values: float) -> Float32:
 def make_task(name: str, *, seed: str = "", dimension: int = DIMENSION, collection: str | None = None) -> Task:
     """Returns a task; another seed is another fingerprint."""
     fingerprint = hashlib.sha256(f"{name}{seed}".encode()).hexdigest()
-    return Task(name, TaskConfig(model="null", collection=collection), dimension, fingerprint)
+    return Task(name, TaskConfig(model="null", collection=collection), dimension, fingerprint, FIELDS)
 
 
 Row = tuple[str | int, int, Float32 | None, Mapping[str, Any]]
@@ -136,7 +152,7 @@ class QdrantBackend(Backend):
         self.channel = grpc.insecure_channel(url.split("://")[1])
 
     def _connect(self, pipeline: str) -> AnyStore:
-        return QdrantStore(self.config, pipeline, FILTERABLE)
+        return QdrantStore(self.config, pipeline)
 
     def put_raw(self, store: AnyStore, collection: str, key: str, payload: Mapping[str, Any]) -> None:
         assert isinstance(store, QdrantStore)
@@ -170,3 +186,32 @@ class QdrantBackend(Backend):
             if self._suffix in name:
                 self.drop(name)
         self.channel.close()
+
+
+class StrictQdrantBackend(QdrantBackend):
+    """A server whose collections are in strict mode, as managed clusters set them up."""
+
+    def _connect(self, pipeline: str) -> AnyStore:
+        return StrictStore(self.config, pipeline)
+
+
+class StrictStore(QdrantStore):
+    """Switches strict mode on for every collection as soon as it is created, as a server's own default would."""
+
+    def open(self, tasks: Iterable[Task]) -> None:
+        listed = list(tasks)
+        super().open(listed)
+        for task in listed:
+            changing = qdrant.UpdateCollection(collection_name=task.collection, strict_mode_config=STRICT)
+            self._connection.call(self._connection.collections.Update, changing, "switching strict mode on")
+        super().open(listed)
+
+
+STRICT = qdrant.StrictModeConfig(
+    enabled=True,
+    unindexed_filtering_retrieve=False,
+    unindexed_filtering_update=False,
+    search_allow_exact=False,
+    max_query_limit=100,
+    upsert_max_batchsize=300,
+)

@@ -17,12 +17,13 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault
+from pipeline.filters import payload_path
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
-    FILTERABLE,
+    FIELDS,
     PIPELINE,
     QdrantBackend,
     delete,
@@ -155,7 +156,8 @@ def test_a_new_collection_says_what_it_holds_and_indexes_what_is_filtered(
     assert (params.size, params.distance) == (DIMENSION, qdrant.Distance.Cosine)
     assert info.config.metadata["fingerprint"].string_value == task.fingerprint
     assert info.config.metadata["pipeline"].string_value == PIPELINE
-    assert set(info.payload_schema) == {"_state", FILTERABLE[0], f'"{FILTERABLE[1]}"'}
+    assert set(info.payload_schema) == {"_state", *(payload_path(name) for name in FIELDS)}
+    assert "customer.name" not in info.payload_schema  # a path of two names; ours is one, quoted
     assert "_version" not in info.payload_schema
 
 
@@ -201,7 +203,7 @@ def test_a_moved_alias_is_noticed_after_a_moment_and_never_mixes_answers(
     qdrant_backend: QdrantBackend, task: Task
 ) -> None:
     now = [0.0]
-    reader = QdrantStore(qdrant_backend.config, PIPELINE, FILTERABLE, clock=lambda: now[0])
+    reader = QdrantStore(qdrant_backend.config, PIPELINE, clock=lambda: now[0])
     writer = qdrant_backend.connect()
     changed = make_task(task.name, seed="changed")
     writer.open([task, changed])

@@ -220,7 +220,7 @@ def test_deleted_points_are_never_found_nor_counted(store: AnyStore, task: Task)
     store.upsert(make_batch([delete(key, 6) for key in range(0, 6, 2)], task))
     alive = {key_id(key) for key in range(1, 6, 2)}
     assert {hit.id for hit in store.search(task, unit(1.0), 100, ())} == alive
-    assert {hit.id for hit in store.search(task, unit(1.0), 100, parse_filters({"team": "red"}))} == alive
+    assert {hit.id for hit in store.search(task, unit(1.0), 100, parse_filters({"team": "red"}, task.payload))} == alive
     assert store.count(task.collection) == 3
     assert len(store.scroll(task.collection, None, 100)) == 6
 

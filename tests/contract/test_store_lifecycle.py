@@ -1,5 +1,6 @@
 """The contract of `pipeline.interfaces.Store`: collections, aliases, fingerprints, opening and closing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_inspecting_tells_what_a_task_would_find_and_creates_nothing(store_backe
     [state] = store.inspect([changed]).values()
     assert (state.exists, state.alias, state.elsewhere) == (False, task.alias, task.collection)
     assert str(state) == f"new, but alias {task.alias!r} leads to {task.collection!r}"
-    twin = Task(task.name, task.config, task.dimension, task.fingerprint[:-1] + "x")
+    twin = replace(task, fingerprint=task.fingerprint[:-1] + "x")
     with pytest.raises(EnvironmentFault, match="fingerprint"):
         store.inspect([twin])
 
@@ -123,7 +124,7 @@ def test_a_collection_whose_fingerprint_differs_behind_the_same_name_is_refused(
     store_backend: Backend, task: Task
 ) -> None:
     # The name holds 40 bits of the fingerprint; the metadata holds all of it.
-    twin = Task(task.name, task.config, task.dimension, task.fingerprint[:-1] + "x")
+    twin = replace(task, fingerprint=task.fingerprint[:-1] + "x")
     assert twin.collection == task.collection
     store = store_backend.connect()
     store.open([task])
@@ -134,7 +135,7 @@ def test_a_collection_whose_fingerprint_differs_behind_the_same_name_is_refused(
 
 
 def test_a_collection_of_another_dimension_is_refused(store_backend: Backend, task: Task) -> None:
-    wide = Task(task.name, task.config, DIMENSION * 2, task.fingerprint)
+    wide = replace(task, dimension=DIMENSION * 2)
     store = store_backend.connect()
     store.open([task])
     with pytest.raises(EnvironmentFault, match=rf"dimension {DIMENSION}.*needs {DIMENSION * 2}"):
@@ -152,10 +153,10 @@ def test_two_tasks_may_share_an_alias_name_only_with_one_fingerprint(store_backe
 def test_the_configuration_decides_which_store_is_opened(
     edge_backend: EdgeBackend, qdrant_backend: QdrantBackend
 ) -> None:
-    edge = open_store(edge_backend.config, PIPELINE, [])
+    edge = open_store(edge_backend.config, PIPELINE)
     assert edge.check().startswith("Qdrant Edge")
     edge.close()
-    server = open_store(qdrant_backend.config, PIPELINE, ["team"])
+    server = open_store(qdrant_backend.config, PIPELINE)
     assert server.check() == "Qdrant 1.19.0"
     server.close()
 
@@ -169,5 +170,5 @@ def test_a_missing_edge_package_is_named_with_the_command_that_installs_it(
     for name in ("edge", "edge_shard"):
         monkeypatch.delitem(sys.modules, f"pipeline.stores.{name}", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'refract\[edge\]'"):
-        open_store(edge_backend.config, PIPELINE, [])
+        open_store(edge_backend.config, PIPELINE)
     assert not Path(edge_backend.config.path).exists()

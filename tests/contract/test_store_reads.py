@@ -62,6 +62,27 @@ def test_scrolling_starts_above_an_id_that_is_not_stored(store: AnyStore, task: 
     assert above == [point for point in ids if point > between]
 
 
+FILTERED: Mapping[str, Mapping[str, Any]] = {
+    "a": {
+        "org": "o1",
+        "price": 1.5,
+        "created": "2026-01-31T07:00:00Z",
+        "note": "The login fails again",
+        "tags": ["x", "y"],
+    },
+    "b": {
+        "org": "o1",
+        "number": "6f7a1c9e-2f0b-5a43-9a55-7be6a2f5c0de",
+        "price": 2.0,
+        "created": "2026-01-31T08:00:00+01:00",
+        "note": "Payment fails",
+        "tags": ["y"],
+    },
+    "c": {"org": "o2", "created": "2026-02-01", "tags": ["z"]},
+}
+"""What filters on typed fields find, as a decoder stores it."""
+
+
 @pytest.mark.parametrize(
     ("filters", "keys"),
     [
@@ -77,19 +98,35 @@ def test_scrolling_starts_above_an_id_that_is_not_stored(store: AnyStore, task: 
         ({"customer.name": "x"}, "c"),
         ({"team": "red", "open": True}, "a"),
         ({"team": "green"}, ""),
-        ({"missing": "x"}, ""),
+        ({"org": "x"}, ""),
+        ({"org": "o1"}, "ab"),
+        ({"number": "6F7A1C9E2F0B5A439A557BE6A2F5C0DE"}, "b"),
+        ({"price": 1.5}, "a"),
+        ({"price": {"gte": 1.5}}, "ab"),
+        ({"tags": "y"}, "ab"),
+        ({"tags": ["x", "z"]}, "ac"),
+        ({"created": "2026-01-31T07:00:00Z"}, "ab"),
+        ({"created": {"gt": "2026-01-31T08:00:00+01:00"}}, "c"),
+        ({"created": {"gte": "2026-01-31", "lt": "2026-02-01"}}, "ab"),
+        ({"note": {"text": "login FAILS"}}, "a"),
+        ({"note": {"text": "fails"}}, "ab"),
+        ({"note": {"is_null": True}}, "cd"),
+        ({"note": {"is_null": False}}, "ab"),
+        ({"team": {"is_null": True}}, "d"),
+        ({"tags": {"is_null": True}}, "d"),
+        ({"team": "red", "size": {"gt": 1}, "open": False}, "b"),
     ],
 )
 def test_filters_keep_the_points_that_meet_all_of_them(
     store: AnyStore, task: Task, filters: Mapping[str, Any], keys: str
 ) -> None:
     rows = [
-        put("a", 1, team="red", size=1, open=True),
-        put("b", 1, team="red", size=2, open=False),
-        put("c", 1, **{"team": "blue", "size": 3, "open": True, "customer.name": "x"}),
-        put("d", 1),
+        put("a", 1, team="red", size=1, open=True, **FILTERED["a"]),
+        put("b", 1, team="red", size=2, open=False, **FILTERED["b"]),
+        put("c", 1, **{"team": "blue", "size": 3, "open": True, "customer.name": "x"}, **FILTERED["c"]),
+        put("d", 1, note=None, tags=[]),
     ]
     store.upsert(make_batch(rows, task))
-    assert {hit.id for hit in store.search(task, unit(1.0), 10, parse_filters(filters))} == {
+    assert {hit.id for hit in store.search(task, unit(1.0), 10, parse_filters(filters, task.payload))} == {
         key_id(key) for key in keys
     }

@@ -179,6 +179,8 @@ REPORTS = (
     "pipeline.quality.report.Evaluation",
     "pipeline.usecases.produce.ProduceRequest",
     "pipeline.usecases.produce.ProduceReport",
+    "pipeline.usecases.tune.TuneRequest",
+    "pipeline.usecases.tune.TuneReport",
 )
 """What the methods of a session take and return, beside arrays."""
 

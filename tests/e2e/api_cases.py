@@ -123,7 +123,7 @@ def give_alias_to_an_earlier_instruction(path: Path) -> None:
     """Leaves the store as a run with another instruction of the task `moved` would have."""
     config = load_config(path)
     earlier = config.tasks["moved"].model_copy(update={"instruction": "As it was asked before"})
-    store = open_store(config.store, config.pipeline, ())
+    store = open_store(config.store, config.pipeline)
     store.open([bind_task("moved", earlier, identify(config.models["hash"]))])
     store.close()
 

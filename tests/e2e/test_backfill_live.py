@@ -109,7 +109,7 @@ def test_any_interleaving_of_live_records_and_file_rows_ends_with_the_newest(app
             f"K-{number}", 1, deleted=is_deleted(f"K-{number}", 1)
         )  # every key is in the topic, most of them with a version that loses
     app.wait_finished()
-    with closing(open_store(app.config.store, app.config.pipeline, ())) as store:
+    with closing(open_store(app.config.store, app.config.pipeline)) as store:
         assert journal.compare(store) == [], f"seed {SEED}"
     for source in ([], ["--input", str(path), "--topic", journal.tickets]):
         compared = refract("verify", str(app.path), *source, "--sample", "all")

@@ -75,7 +75,7 @@ def test_vectors_go_to_parquet_and_are_those_of_the_store(tmp_path: Path) -> Non
     assert refract("backfill", str(config), str(path)).returncode == 0
     table = ds.dataset(out).to_table().sort_by("id")
     context = Context(ConfigTree.read(config))
-    with closing(open_store(context.config.store, context.config.pipeline, ())) as store:
+    with closing(open_store(context.config.store, context.config.pipeline)) as store:
         stored = store.scroll(context.tasks["two"].collection, None, 1_000, with_vectors=True)
     assert [str(point.id.hex()) for point in stored] == [text.replace("-", "") for text in table["id"].to_pylist()]
     ours = np.stack(table["vector_two"].to_numpy(zero_copy_only=False))
@@ -116,7 +116,7 @@ def test_a_server_away_for_a_while_and_a_second_backfill_meanwhile(tmp_path: Pat
 
 
 def _open(context: Context) -> QdrantStore:
-    store = open_store(context.config.store, context.config.pipeline, ())
+    store = open_store(context.config.store, context.config.pipeline)
     assert isinstance(store, QdrantStore)
     return store
 
@@ -145,7 +145,7 @@ def test_rows_of_a_csv_and_hive_folders(tmp_path: Path) -> None:
     done = refract("backfill", str(config), f"{tmp_path / 'in'}/*/*", "--json")
     assert done.returncode == 0, done.stderr
     context = Context(ConfigTree.read(config))
-    with closing(open_store(context.config.store, context.config.pipeline, ())) as store:
+    with closing(open_store(context.config.store, context.config.pipeline)) as store:
         found = store.scroll(context.tasks["one"].collection, None, 100)
     assert len(found) == 6
     assert {point.payload["team"] for point in found} == {"night shift"}

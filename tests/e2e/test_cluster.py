@@ -47,7 +47,7 @@ def journal(path: Path) -> Iterator[Journal]:
 def check_stopped(journal: Journal, broker: Broker) -> None:
     """The promise, read from the store's directory once the app has let it go."""
     assert committed(broker, journal.config) == journal.ends
-    store = open_store(journal.config.store, journal.config.pipeline, ())
+    store = open_store(journal.config.store, journal.config.pipeline)
     try:
         assert journal.store_differences(store) == []
     finally:

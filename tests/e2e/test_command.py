@@ -35,7 +35,7 @@ def path(folder: Path, broker: Broker) -> Path:
 
 def stored(journal: Journal) -> dict[str, list[StoredPoint]]:
     """Returns every point of each task, read after the app has let the store's directory go."""
-    store = open_store(journal.config.store, journal.config.pipeline, ())
+    store = open_store(journal.config.store, journal.config.pipeline)
     try:
         return {task: list(all_points(store, journal.tasks[task].collection).values()) for task in TASKS}
     finally:
@@ -81,7 +81,7 @@ def test_each_run_continues_where_the_last_one_stopped(path: Path, broker: Broke
             run.duplicates = embedded(app) - (NUM_RECORDS - drained_at)
             assert run.duplicates == 0, "only what was left is embedded"
             assert app.interrupt() == 0, app.output()
-        store = open_store(journal.config.store, journal.config.pipeline, ())
+        store = open_store(journal.config.store, journal.config.pipeline)
         try:
             run.compared(journal.compare(store))
         finally:

@@ -176,7 +176,7 @@ def test_poison_records_become_letters_and_stop_nobody(app: InProcessApp, fresh_
         (Reason.NO_KEY, orjson.dumps({**good, "id": None})),
         (Reason.INVALID_KEY, orjson.dumps({**good, "id": 7})),
         (Reason.TEXT_MISSING, orjson.dumps({"id": "p", "title": "t", "updated_at": VERSION_0})),
-        (Reason.TEXT_NOT_A_STRING, orjson.dumps({**good, "body": ["b"]})),
+        (Reason.TEXT_NOT_A_STRING, orjson.dumps({**good, "body": {"b": 1}})),
         (Reason.TEXT_EMPTY, orjson.dumps({**good, "title": " \u200b", "body": "\n"})),
         (Reason.VERSION_MISSING, orjson.dumps({"id": "p", "title": "t", "body": "b"})),
         (Reason.INVALID_VERSION, orjson.dumps({**good, "updated_at": True})),

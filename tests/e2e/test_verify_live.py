@@ -113,7 +113,7 @@ def live(folder: Path, broker: Broker) -> Iterator[Live]:
         with (
             journal_of(path) as journal,
             CommandApp(path, broker, journal) as app,
-            closing(QdrantStore(app.config.store, app.config.pipeline, ())) as store,  # type: ignore[arg-type]
+            closing(QdrantStore(app.config.store, app.config.pipeline)) as store,  # type: ignore[arg-type]
             grpc.insecure_channel(server.url.split("://")[1]) as channel,
         ):
             for version in (1, 2):

@@ -196,7 +196,7 @@ class Rig:
         ground.create_topics(self.journal.source)
         # The collections are made here, past any fault; the members find them.
         self.store: Store = open_store(
-            self.config.store.model_copy(update={"url": ground.server.url}), self.config.pipeline, ()
+            self.config.store.model_copy(update={"url": ground.server.url}), self.config.pipeline
         )
         self.store.open(self.journal.tasks.values())
         self.sampler = Sampler(self.journal, self.store)

@@ -73,7 +73,7 @@ def test_key_is_rotated(make_rig: Callable[..., Rig], ground: Ground, monkeypatc
             monkeypatch.setenv("STORE_KEY", new)
             locked_out = rig.store
             rig.store = rig.sampler._store = open_store(
-                load_config(rig.path).store.model_copy(update={"url": ground.server.url}), rig.config.pipeline, ()
+                load_config(rig.path).store.model_copy(update={"url": ground.server.url}), rig.config.pipeline
             )
             run.healed()
             with rig.worker(1) as second:
@@ -239,7 +239,7 @@ def test_alias_moves_under_queries(rig: Rig) -> None:
             wait_until(lambda: _count(rig.store, new_task.collection) == len(keys), "the new collection is filled")
         old_task = rig.journal.tasks["urgency"]
         old_rows, new_rows = _vectors(rig, keys[:20]), _vectors(rig, keys[:20], later)
-        stores = [open_store(rig.store._config, rig.config.pipeline, ()) for _ in range(2)]
+        stores = [open_store(rig.store._config, rig.config.pipeline) for _ in range(2)]
         readers = [
             Readers(store, task, rows)
             for store, task, rows in zip(stores, (old_task, new_task), (old_rows, new_rows), strict=True)

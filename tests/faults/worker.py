@@ -76,7 +76,7 @@ def build(
     """Wires a worker as `actors.ingestor` does; returns it with its tracker and its metric registry."""
     context = Context(source)
     config, observer = context.config, IngestObserver(IngestMetrics(context.registry))
-    store = open_store(config.store, config.pipeline, ())
+    store = open_store(config.store, config.pipeline)
     ports = Ports(
         CountedEmbedder(config, folder, faults),
         store,

@@ -1,6 +1,7 @@
 """The protocol's messages as Edge's objects, and back. Written apart from the product's own encoders."""
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -104,7 +105,19 @@ def _condition(message: qdrant.Condition) -> Any:
     raise WrongInputError(f"condition {kind} is not known to the tests' server")
 
 
+def given(message: Any) -> dict[str, Any]:
+    """Returns the scalar fields that a message has."""
+    return {field.name: value for field, value in message.ListFields() if field.message_type is None}
+
+
 def _field(message: qdrant.FieldCondition) -> edge.FieldCondition:
+    if message.HasField("datetime_range"):
+        times = {
+            name: getattr(message.datetime_range, name).ToDatetime(UTC).isoformat()
+            for name in ("lt", "gt", "gte", "lte")
+            if message.datetime_range.HasField(name)
+        }
+        return edge.FieldCondition(message.key, range=edge.RangeDateTime(**times))
     if message.HasField("range"):
         bounds = {
             name: getattr(message.range, name) for name in ("lt", "gt", "gte", "lte") if message.range.HasField(name)
@@ -117,6 +130,8 @@ def _field(message: qdrant.FieldCondition) -> edge.FieldCondition:
     elif kind == "boolean":
         flag: Any = np.bool_(message.match.boolean)
         match = edge.MatchValue(flag)
+    elif kind == "text":
+        match = edge.MatchText(message.match.text)
     elif kind == "keywords":
         match = edge.MatchAny(list(message.match.keywords.strings))
     elif kind == "integers":

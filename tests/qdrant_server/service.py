@@ -8,7 +8,7 @@ import grpc
 import qdrant_edge as edge
 from qdrant_client import grpc as qdrant
 
-from tests.qdrant_server import convert
+from tests.qdrant_server import convert, strict
 from tests.qdrant_server.faults import Faults, pause
 from tests.qdrant_server.storage import AlreadyExistsError, Collection, NotFoundError, Storage
 
@@ -52,6 +52,7 @@ class Calls:
                 "replication_factor": request.replication_factor or 1,
                 "metadata": convert.payload(request.metadata),
                 "indexes": {},
+                "strict": convert.given(request.strict_mode_config),
             },
         )
         return qdrant.CollectionOperationResponse(result=True)
@@ -65,6 +66,8 @@ class Calls:
         self._storage.update(request.collection_name, convert.payload(request.metadata))
         if request.hnsw_config.HasField("m"):
             self._storage.set_links(request.collection_name, request.hnsw_config.m)
+        if request.HasField("strict_mode_config"):
+            self._storage.set_strict(request.collection_name, convert.given(request.strict_mode_config))
         return qdrant.CollectionOperationResponse(result=True)
 
     def Delete(self, request: Any) -> Any:  # noqa: N802
@@ -93,6 +96,7 @@ class Calls:
     # Points
 
     def Upsert(self, request: Any) -> Any:  # noqa: N802
+        strict.verify_upsert(self._storage.resolve(request.collection_name).settings, request)
         points = [convert.point(point) for point in request.points]
         guard = convert.filter_of(request.update_filter) if request.HasField("update_filter") else None
         mode = convert.MODES[request.update_mode] if request.HasField("update_mode") else None
@@ -100,11 +104,16 @@ class Calls:
         return _updated(request)
 
     def CreateFieldIndex(self, request: Any) -> Any:  # noqa: N802
-        self._storage.index(request.collection_name, request.field_name, qdrant.FieldType.Name(request.field_type))
+        kind, params = qdrant.FieldType.Name(request.field_type), request.field_index_params
+        self._storage.index(request.collection_name, request.field_name, kind, params.SerializeToString().hex())
+        return _updated(request)
+
+    def DeleteFieldIndex(self, request: Any) -> Any:  # noqa: N802
+        self._storage.drop_index(request.collection_name, request.field_name)
         return _updated(request)
 
     def Scroll(self, request: Any) -> Any:  # noqa: N802
-        found = self._storage.resolve(request.collection_name)
+        found = self._readable(request)
         scroll = edge.ScrollRequest(
             offset=convert.point_id(request.offset) if request.HasField("offset") else None,
             limit=request.limit if request.HasField("limit") else 10,
@@ -120,7 +129,7 @@ class Calls:
         return answer
 
     def Count(self, request: Any) -> Any:  # noqa: N802
-        found = self._storage.resolve(request.collection_name)
+        found = self._readable(request)
         with found.lock:
             count = found.shard.count(edge.CountRequest(exact=True, filter=_filter(request)))
         return qdrant.CountResponse(result=qdrant.CountResult(count=count))
@@ -135,7 +144,7 @@ class Calls:
         return qdrant.SearchResponse(result=self._search(request, list(request.vector)))
 
     def _search(self, request: Any, vector: list[float]) -> list[Any]:
-        found = self._storage.resolve(request.collection_name)
+        found = self._readable(request)
         search = edge.SearchRequest(
             edge.Query.Nearest(vector),
             request.limit or 10,
@@ -158,6 +167,12 @@ class Calls:
             for hit in hits
         ]
 
+    def _readable(self, request: Any) -> Collection:
+        """Returns the collection of a read that its strict mode lets pass."""
+        found = self._storage.resolve(request.collection_name)
+        strict.verify_read(found.settings, request)
+        return found
+
     def _get_points(self, request: Any) -> Any:
         found = self._storage.resolve(request.collection_name)
         ids: list[Any] = [convert.point_id(point) for point in request.ids]
@@ -166,6 +181,7 @@ class Calls:
         return qdrant.GetResponse(result=[_retrieved(record) for record in records])
 
     def _delete_points(self, request: Any) -> Any:
+        strict.verify_delete(self._storage.resolve(request.collection_name).settings, request)
         if request.points.WhichOneof("points_selector_one_of") == "filter":
             operation = edge.UpdateOperation.delete_points_by_filter(convert.filter_of(request.points.filter))
         else:
@@ -204,6 +220,11 @@ def _aliases(aliases: dict[str, str]) -> Any:
     return qdrant.ListAliasesResponse(aliases=described)
 
 
+def _params(shown: str) -> Any:
+    """Returns an index's parameters from their hex; None where it was built without any."""
+    return qdrant.PayloadIndexParams.FromString(bytes.fromhex(shown)) if shown else None
+
+
 def _info(found: Collection) -> Any:
     settings = found.settings
     with found.lock:
@@ -225,10 +246,13 @@ def _info(found: Collection) -> Any:
         ),
         wal_config=qdrant.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
         metadata=convert.to_payload(settings["metadata"]),
+        strict_mode_config=qdrant.StrictModeConfig(**settings.get("strict", {})),
     )
     schema = {
         path: qdrant.PayloadSchemaInfo(
-            data_type=qdrant.PayloadSchemaType.Value(kind.removeprefix("FieldType")), points=shard.points_count
+            data_type=qdrant.PayloadSchemaType.Value(kind.removeprefix("FieldType")),
+            params=_params(settings.get("index_params", {}).get(path, "")),
+            points=shard.points_count,
         )
         for path, kind in settings["indexes"].items()
     }

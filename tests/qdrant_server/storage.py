@@ -22,6 +22,9 @@ INDEX_TYPES = {
     "FieldTypeInteger": edge.PayloadSchemaType.Integer,
     "FieldTypeFloat": edge.PayloadSchemaType.Float,
     "FieldTypeBool": edge.PayloadSchemaType.Bool,
+    "FieldTypeDatetime": edge.PayloadSchemaType.Datetime,
+    "FieldTypeUuid": edge.PayloadSchemaType.Uuid,
+    "FieldTypeText": edge.PayloadSchemaType.Text,
 }
 
 
@@ -117,12 +120,29 @@ class Storage:
             self.resolve(name).settings["hnsw_m"] = links
             self._save()
 
-    def index(self, name: str, path: str, kind: str) -> None:
+    def set_strict(self, name: str, changes: dict[str, Any]) -> None:
+        """Merges into the strict mode's settings."""
+        with self._lock:
+            settings = self.resolve(name).settings
+            settings["strict"] = {**settings.get("strict", {}), **changes}
+            self._save()
+
+    def index(self, name: str, path: str, kind: str, params: str = "") -> None:
+        """Builds an index; `params` are the request's own, as hex, to be shown as they came."""
         with self._lock:
             found = self.resolve(name)
             with found.lock:
                 found.shard.update(edge.UpdateOperation.create_field_index(path, INDEX_TYPES[kind]))
             found.settings["indexes"][path] = kind
+            found.settings.setdefault("index_params", {})[path] = params
+            self._save()
+
+    def drop_index(self, name: str, path: str) -> None:
+        with self._lock:
+            found = self.resolve(name)
+            with found.lock:
+                found.shard.update(edge.UpdateOperation.delete_field_index(path))
+            found.settings["indexes"].pop(path, None)
             self._save()
 
     def create_alias(self, alias: str, name: str) -> None:

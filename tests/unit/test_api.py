@@ -197,6 +197,29 @@ def test_bodies_are_refused_before_they_are_read(
     assert error_of(api.start().post("/v1/search", content=content, headers=headers)) == refusal
 
 
+@pytest.mark.parametrize(
+    ("route", "sent", "message"),
+    [
+        ("search", {**QUERY, "filter": {"team": None}}, "filter.team: expected a text, a number, true or false"),
+        ("search", {**QUERY, "filter": {"team": {"gt": []}}}, "filter.team: expected a text, a number, true or false"),
+        ("search", {**QUERY, "filter": {"team": ["x"] * 129}}, "filter.team: at most 128 values"),
+        ("search", {**QUERY, "filter": {"team": "x" * 1025}}, "filter.team: a text has at most 1,024 characters"),
+        ("search", {**QUERY, "filter": {"language": {}}}, "filter on 'language': an untyped field takes a text"),
+        ("search", {"task": "urgency", "id": 1.5}, "id: expected a text or an integer"),
+        ("embeddings", {"model": "urgency", "input": [1]}, "input: expected a text, or a list of 1 to 2,048 texts"),
+        ("embeddings", {"model": "urgency", "input": []}, "input: expected a text, or a list of 1 to 2,048 texts"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_in_words(
+    api: ApiUnderTest, route: str, sent: dict[str, Any], message: str
+) -> None:
+    answer = api.start().post(f"/v1/{route}", json=sent)
+    assert answer.status_code == 400
+    said = answer.json()["error"]["message"]
+    assert said.startswith(message)
+    assert not any(internal in said for internal in ("function-", "union", "constrained", "list["))
+
+
 def test_requests_beyond_the_bound_are_turned_away_and_told_when_to_come_back(api: ApiUnderTest) -> None:
     client = api.start(api__max_concurrent_requests=1)
     (gate,) = (found.kwargs["dispatch"] for found in api.replicas[0].app.user_middleware)

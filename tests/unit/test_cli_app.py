@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from pipeline.cli.exits import ExitCode
+from pipeline.cli.filter_options import parse_filter_options
 from pipeline.cli.main import invoke
-from pipeline.cli.search import parse_filters
+from pipeline.config.payload import PayloadField
 from pipeline.errors import ConfigError
 from pipeline.usecases.client import AppClient
 from tests.config_trees import CONFIGS, parsed, tree
@@ -149,10 +150,38 @@ def test_a_search_that_cannot_be_asked_is_refused(
 
 @pytest.mark.parametrize(
     ("condition", "value"),
-    [("a=1", 1), ("a=1.5", 1.5), ("a=true", True), ('a="1"', "1"), ("a=b=c", "b=c"), ("a=", ""), ("a=[1]", "[1]")],
+    [
+        *(("a=1", 1), ("a=1.5", 1.5), ("a=true", True), ('a="1"', "1"), ("a=b=c", "b=c"), ("a=", ""), ("a=[1]", "[1]")),
+        *(("a>=1", {"gte": 1}), ("a>1", {"gt": 1}), ("a<=1.5", {"lte": 1.5}), ("a<-1", {"lt": -1})),
+        *(("a~two words", {"text": "two words"}), ("a~7", {"text": "7"}), ('a~"x"', {"text": "x"})),
+        *(("a=null", {"is_null": True}), ("a!=null", {"is_null": False}), ('a="null"', "null")),
+    ],
 )
 def test_a_filters_value_is_typed_as_in_json(condition: str, value: Any) -> None:
-    assert parse_filters([condition]) == {"a": value}
+    assert parse_filter_options([condition], {}) == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition", "value"),
+    [
+        ("keyword", "a=7", "7"),
+        ("keyword", 'a="7"', "7"),
+        ("keyword", "a=true", "true"),
+        ("uuid", "a=7", "7"),
+        ("datetime", "a>=2026-01-31", {"gte": "2026-01-31"}),
+        ("integer", "a=7", 7),
+        ("float", "a=7", 7),
+        ("bool", "a=true", True),
+    ],
+)
+def test_a_filters_value_is_read_as_its_fields_type(kind: Any, condition: str, value: Any) -> None:
+    assert parse_filter_options([condition], {"a": PayloadField(type=kind)}) == {"a": value}
+
+
+def test_filters_of_one_field_are_joined_and_a_fields_name_may_hold_an_operator() -> None:
+    fields = {"a": PayloadField(type="integer"), "a=b": PayloadField()}
+    assert parse_filter_options(["a>=1", "a<5", "a=b=c"], fields) == {"a": {"gte": 1, "lt": 5}, "a=b": "c"}
+    assert parse_filter_options(["a=1", "a=2"], fields) == {"a": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -266,6 +295,16 @@ def test_tasks_as_json_holds_both_sides_of_a_retrieval_task(tmp_path: Any, capsy
     assert all(prompt["token_ids"] for prompt in shown["prompts"])
 
 
-def test_a_condition_without_a_field_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected field=value"):
-        parse_filters(["=x"])
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        (["=x"], "expected field=value"),
+        (["oops"], "expected field=value"),
+        (["a!=1"], "!= is for null only"),
+        (["a=1", "a>1"], "does not go together"),
+        (["a~x", "a=null"], "does not go together"),
+    ],
+)
+def test_a_condition_that_cannot_be_read_is_refused(conditions: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_filter_options(conditions, {})

@@ -1,6 +1,7 @@
 """What a plan makes of a sample and a pace; and the pace itself, from what a run shows of itself."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,13 @@ def test_price_and_gpu_hours_count_the_embedders_that_took_part(tmp_path: Path) 
     assert estimate(found.config, list(found.tasks.values()), SIZE, sample(), half).gpu_hours == pytest.approx(
         full.gpu_hours / 2
     )
+
+
+def test_tasks_that_ask_the_same_share_the_cost_of_one(tmp_path: Path) -> None:
+    found = context(tmp_path)
+    shared = {"one": Tokens(30, 10, 8, 0.0, num_sharing=3), "two": TOKENS["two"]}
+    full = estimate(found.config, list(found.tasks.values()), SIZE, replace(sample(), tokens=shared), PACE)
+    assert [part.share for part in full.tasks] == [0.5, 0.5]
 
 
 def test_no_price_without_a_price_per_hour_or_without_gpus(tmp_path: Path) -> None:

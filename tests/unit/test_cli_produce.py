@@ -13,6 +13,7 @@ import yaml
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.records.files.messages import Message
+from pipeline.sources.client.producer import MAX_REQUEST_BYTES
 from pipeline.usecases.produce import pace
 from tests.config_trees import tree
 
@@ -127,13 +128,17 @@ def test_rows_and_files_that_cannot_be_sent_are_named_and_the_rest_is_sent(
     folder.mkdir()
     written(folder, "a.csv", b"id,title,body,updated_at\n1,a,a,1\n2,\xff,b,1\n3,c\n4,d,d,1\n")
     written(folder, "b.parquet", "not Parquet")
-    written(folder, "c.jsonl", '{"id": "5"}\n{oops\n')
+    long = '{"id": "7", "body": "' + "x" * MAX_REQUEST_BYTES + '"}'
+    written(folder, "c.jsonl", f'{{"id": "5"}}\n{{oops\n{{"_raw": null}}\n{long}\n')
     written(folder, "notes.txt", "x")
-    assert produce(str(folder), "--json") == ExitCode.FAILED
+    assert produce(str(folder), "--json", limits__max_record_bytes=100_000_000) == ExitCode.FAILED
     assert [key for _, key, _ in FakeProducer.sent] == [b"1", b"4", b"5"]
     shown = capsys.readouterr()
     report = json.loads(shown.out)
-    assert (report["sent"], report["rejected"]) == (3, {"invalid_row": 2, "invalid_json": 1})
+    assert (report["sent"], report["rejected"]) == (
+        3,
+        {"invalid_row": 2, "invalid_json": 1, "no_key": 1, "record_too_large": 1},
+    )
     assert list(report["failed"]) == [f"{folder}/b.parquet#0"]
     for words in (
         "a.csv, line 3: invalid_row: column 'title': not UTF-8",

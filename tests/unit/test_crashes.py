@@ -1,12 +1,14 @@
 """A record that kills what computes it is found, and holds up nothing but itself."""
 
+from collections.abc import Sequence
 from threading import Event, Thread
 
 import pytest
 
-from pipeline.errors import DiedError, Reason, RecordError
+from pipeline.errors import DiedError, Reason, RecordError, UnexpectedFault
 from pipeline.live.crashes import MAX_DEATHS, PROBE_TEXT, Suspects
-from tests.fakes import record
+from pipeline.records.batches import TokenBatch
+from tests.fakes import FakeTokenizer, record
 from tests.unit.test_refractor import URGENCY, Bench
 
 
@@ -83,3 +85,35 @@ def test_suspect_is_computed_with_nothing_beside_it() -> None:
     assert died == [DiedError]
     with pytest.raises(RecordError, match="crashes_worker"):
         watched()
+
+
+def test_a_text_at_which_the_model_fails_is_dead_lettered_and_the_others_are_stored(bench: Bench) -> None:
+    bench.embedder.failing_texts = {"odd"}
+    bench.process(*(record(f"k{number}", 1, "odd" if number == 5 else f"text {number}") for number in range(8)))
+    assert [(letter.reason, letter.position.offset) for letter in bench.letters.letters] == [(Reason.FAILS_IN_MODEL, 5)]
+    assert bench.store.count(URGENCY.collection) == 7
+    assert bench.tracker.advance().offsets == {bench.source.partition: 8}
+
+
+def test_a_model_that_fails_at_harmless_texts_too_stops_the_worker_and_blames_nobody(bench: Bench) -> None:
+    bench.embedder.failing_texts = {"hello", PROBE_TEXT}
+    with pytest.raises(UnexpectedFault):
+        bench.process(record("a", 1))
+    assert bench.letters.letters == []
+    assert not bench.tracker.advance()
+
+
+def test_a_text_at_which_the_tokenizer_fails_is_dead_lettered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = FakeTokenizer.encode
+
+    def failing(self: FakeTokenizer, texts: Sequence[str], prompts: Sequence[str]) -> TokenBatch:
+        if "odd" in texts:
+            raise ValueError("odd")
+        return encode(self, texts, prompts)
+
+    monkeypatch.setattr(FakeTokenizer, "encode", failing)
+    bench.process(record("a", 1, "odd"), record("b", 1, "good"))
+    assert [(letter.reason, letter.detail) for letter in bench.letters.letters] == [
+        (Reason.FAILS_IN_MODEL, "tokenizer of model m: ValueError")
+    ]
+    assert bench.store.count(URGENCY.collection) == 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import Reason, RecordError
-from pipeline.records.decode import REPLAYED_TIMESTAMP_HEADER, REPLAYED_VERSION_HEADER, VERSION_HEADER
+from pipeline.records.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER
+from pipeline.records.payload import REPLAYED_TIMESTAMP_HEADER
 from pipeline.records.record import offset_version
 from pipeline.records.strict_json import parse_object
 from tests.unit.decoding import NOW_MS, body, decode, decoder
@@ -215,7 +216,42 @@ def test_optional_fields_may_be_absent_or_null_and_required_ones_may_not() -> No
     assert decode(b'{"id":"a","title":"t","body":null}', text=template).text == "t"
     assert decode(b'{"id":"a","title":"t","body":"b"}', text=template).text == "t\n\nb"
     assert reason_of(b'{"id":"a","body":"b"}', text=template) is Reason.TEXT_MISSING
-    assert reason_of(b'{"id":"a","title":"t","body":7}', text=template) is Reason.TEXT_NOT_A_STRING
+    assert reason_of(b'{"id":"a","title":"t","body":{"x":7}}', text=template) is Reason.TEXT_NOT_A_STRING
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((b"7", "7"), (b"-1.5", "-1.5"), (b"1e15", "1000000000000000.0"), (b"true", "true")),
+        *((b'["a", 1, null]', '["a",1,null]'), (b"[]", ""), (b"[[1]]", "[[1]]")),
+    ],
+)
+def test_numbers_and_lists_in_a_text_are_spelt_as_json_and_csv_spell_them(value: bytes, text: str) -> None:
+    found = decode(b'{"id":"a","title":"t","body":' + value + b"}", text="{title} {body}").text
+    assert found == f"t {text}".strip()
+
+
+@pytest.mark.parametrize("value", [b'{"x": 1}', b'[{"x": 1}]', b'["a", {}]'])
+def test_an_object_in_a_text_is_refused_because_its_path_ends_too_early(value: bytes) -> None:
+    with pytest.raises(RecordError, match="name a field inside it") as caught:
+        decode(b'{"id":"a","body":' + value + b"}", text="{body}")
+    assert caught.value.reason is Reason.TEXT_NOT_A_STRING
+
+
+def test_the_text_of_numbers_that_grow_is_measured() -> None:
+    value = b'{"id":"a","body":[' + b",".join([b"1e15"] * 10) + b"]}"
+    assert reason_of(value, text="{body}", limits={"max_text_bytes": 100}) is Reason.TEXT_TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("messages.0.body", "first"), ("messages.1.body", "second"), ("lists.1.0", "deep")],
+)
+def test_a_path_names_a_place_in_a_list(path: str, text: str) -> None:
+    value = b'{"id":"a","messages":[{"body":"first"},{"body":"second"}],"lists":[["x"],["deep"]]}'
+    assert decode(value, text=f"{{{path}}}").text == text
+    for absent in ("messages.2.body", "messages.-1.body", "messages.body", "messages.9999999999.body", "id.0"):
+        assert reason_of(value, text=f"{{{absent}}}") is Reason.TEXT_MISSING
 
 
 def test_a_text_is_empty_when_its_fields_are_whatever_stands_around_them() -> None:

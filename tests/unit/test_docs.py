@@ -113,6 +113,12 @@ def test_everything_a_session_returns_is_documented() -> None:
     assert [name for names in returned for name in names if name not in known] == []
 
 
+@pytest.mark.parametrize("room", sorted(path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()))
+def test_every_room_is_in_the_table_of_rooms(room: str) -> None:
+    if not room.startswith("__"):
+        assert f"`pipeline/{room}/`" in read("docs/architecture.md")
+
+
 # Generated
 
 

@@ -229,6 +229,7 @@ FILES: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
         {},
         [None],
     ),
+    ("a raw tombstone without a key", "a.jsonl", b'{"_raw": null}', {}, ["no_key"]),
     (
         "a raw tombstone",
         "a.jsonl",

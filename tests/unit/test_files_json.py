@@ -38,8 +38,8 @@ def values(content: bytes, block: int = 7, max_bytes: int = MAX_BYTES) -> list[S
     """The values by place: their text, or why they have none; last, what is wrong with the file."""
     found: list[Seen] = []
     try:
-        for place, text in JsonArray(blocks_of(content, block), max_bytes):
-            found.append((place, text.detail if isinstance(text, RecordError) else text))
+        for (unit, number), text in JsonArray(blocks_of(content, block), max_bytes):
+            found.append((f"{unit} {number}", text.detail if isinstance(text, RecordError) else text))
     except FileFault as fault:
         found.append(("file", str(fault)))
     return found
@@ -155,6 +155,6 @@ def test_a_long_line_is_named_once_whichever_ranges_it_spans(size: int) -> None:
 def test_places_are_lines_from_the_start_of_a_file_and_bytes_within_it() -> None:
     content = b'\xef\xbb\xbf{"id": 0}\n\n{"id": 1}\n'
     file = io.BytesIO(content)
-    assert list(read_lines(file, 0, None, MAX_BYTES)) == [("line 1", b'{"id": 0}'), ("line 3", b'{"id": 1}')]
+    assert list(read_lines(file, 0, None, MAX_BYTES)) == [(("line", 1), b'{"id": 0}'), (("line", 3), b'{"id": 1}')]
     file.seek(4)
-    assert list(read_lines(file, 5, None, MAX_BYTES)) == [("byte 14", b'{"id": 1}')]
+    assert list(read_lines(file, 5, None, MAX_BYTES)) == [(("byte", 14), b'{"id": 1}')]

@@ -140,6 +140,16 @@ def test_tokens_are_those_of_the_prompts_the_model_gets() -> None:
         assert found.reusable == (empty - 1 if name == "long" else 0)
 
 
+def test_tasks_that_ask_the_same_share_their_tokens() -> None:
+    model = ModelConfig.model_validate(MINILM)
+    tasks = {name: TaskConfig(instruction=name[:3], model="m") for name in ("one", "two", "one again")}
+    tokenizer: Any = load_tokenizer(model, tasks)
+    one, two, again = count_tokens(tokenizer, ["printer", "no light"], list(tasks))
+    assert [found.num_sharing for found in (one, two, again)] == [2, 1, 2]
+    assert one == again
+    assert one.prompt == np.mean([len(tokenizer.show("one", text)[1]) for text in ("printer", "no light")])
+
+
 def test_the_null_engine_has_no_instruction() -> None:
     tokenizer = load_tokenizer(ModelConfig(model="null:8"), {"one": TaskConfig(instruction="first", model="m")})
     (found,) = count_tokens(tokenizer, ["a", "b"], ["one"])

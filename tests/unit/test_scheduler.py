@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.engine.engine import Engine, Job, Result
+from pipeline.engine.engine import MERGED_ITEMS, Engine, Job, Result, Rows
 from pipeline.engine.scheduler import BRIEF_S, EmbedScheduler, _Brief, _Window
 from pipeline.errors import BatchShapeError
 from pipeline.metrics import EmbedMetrics
-from pipeline.records.batches import Priority, TokenBatch
+from pipeline.records.batches import Embeddings, Priority, TokenBatch
 from tests.fakes import FakeTokenizer
 
 
@@ -25,6 +25,10 @@ class SteppedJob(Job):
     @property
     def done(self) -> bool:
         return not self.left
+
+    @property
+    def num_forward_items(self) -> int:
+        return sum(batch.num_texts for batch in self.batches)
 
     def step(self) -> int:
         assert self.engine.go.wait(10)
@@ -141,6 +145,49 @@ def test_equal_texts_are_computed_once_and_counted(engine: SteppedEngine) -> Non
     assert engine.log == ["live"]
     assert registry.get_sample_value("refract_cache_hits_total", {"model": "m"}) == 5
     assert registry.get_sample_value("refract_embeddings_total", {"model": "m", "priority": "live"}) == 6
+
+
+class SharingEngine(SteppedEngine):
+    """All prompts share a pass, and each is told apart at the end."""
+
+    def pass_of(self, prompt: str) -> str:
+        del prompt
+        return "all"
+
+    def finish(self, batch: TokenBatch, rows: Rows) -> Embeddings:
+        return [values * number for number, values in enumerate(rows, 1)][: len(batch.prompts)]
+
+
+PROMPTS = ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(("cache_rows", "computed"), [(0, 6), (9, 1)])
+def test_a_text_goes_through_the_model_once_for_all_prompts_that_share_a_pass(cache_rows: int, computed: int) -> None:
+    registry, engine = CollectorRegistry(), SharingEngine()
+    engine.go.set()
+    scheduler = EmbedScheduler("m", engine, EmbedMetrics(registry), cache_rows=cache_rows)
+    for _ in range(3):
+        rows = scheduler.submit(FakeTokenizer().encode(["x", "x"], PROMPTS), Priority.LIVE).result(10)
+        assert [values[1, 0] for values in rows] == [1, 2, 3, 4]
+    scheduler.close()
+    assert registry.get_sample_value("refract_forward_items_total", {"model": "m"}) == computed
+    assert registry.get_sample_value("refract_cache_hits_total", {"model": "m"}) == (6 - computed)
+    assert registry.get_sample_value("refract_embeddings_total", {"model": "m", "priority": "live"}) == 24
+
+
+def test_jobs_are_as_large_as_what_goes_through_the_model() -> None:
+    engine = SharingEngine()
+    scheduler = EmbedScheduler("m", engine, EmbedMetrics(CollectorRegistry()))
+    first = scheduler.submit(batch("live"), Priority.LIVE)
+    while not engine.jobs:
+        pass
+    half = FakeTokenizer().encode(["x"] * (MERGED_ITEMS // 2), PROMPTS)
+    others = [scheduler.submit(half, Priority.LIVE) for _ in range(3)]
+    engine.go.set()
+    for future in (first, *others):
+        future.result(10)
+    scheduler.close()
+    assert engine.jobs == [1, 2, 1]
 
 
 def test_the_cache_is_off_unless_asked_for(scheduler: EmbedScheduler, engine: SteppedEngine) -> None:

@@ -1,10 +1,13 @@
 """Queries: the task's own prompt, and refusals that say why."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.errors import ConfigError
+from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
 from pipeline.records.record import point_id
 from pipeline.search import QueryError, Searcher
@@ -55,7 +58,8 @@ def make(embedder: FakeEmbedder, store: FakeStore, **topic: Any) -> Searcher:
         tasks={name: {"model": "null", "instruction": name} for name in tasks},
         api__max_query_bytes=100,
     )
-    return Searcher(config, tasks, {"m": FakeTokenizer()}, embedder, store)
+    bound = {name: replace(task, payload=config.payload_of(name)) for name, task in tasks.items()}
+    return Searcher(config, bound, {"m": FakeTokenizer()}, embedder, store)
 
 
 def test_symmetric_task_asks_the_same_of_queries_as_of_records(searcher: Searcher, embedder: FakeEmbedder) -> None:
@@ -111,6 +115,23 @@ def test_filter_with_an_unknown_range_is_refused(searcher: Searcher, condition: 
     with pytest.raises(QueryError) as refused:
         searcher.by_text("urgency", "x", 5, {"product": condition})
     assert refused.value.code == "invalid_filter"
+
+
+def test_what_a_store_cannot_be_asked_is_the_querys_fault(embedder: FakeEmbedder) -> None:
+    """By its strict mode, for example: no outage that a client should wait for."""
+
+    class StrictStore(FakeStore):
+        def search(self, *_: object) -> list[StoredPoint]:
+            raise ConfigError("strict mode")
+
+    with pytest.raises(QueryError, match="strict mode") as refused:
+        make(embedder, StrictStore()).by_text("urgency", "x", 5, {"product": 1})
+    assert refused.value.code == "refused_by_store"
+
+
+def test_an_unknown_filter_names_the_nearest_field(searcher: Searcher) -> None:
+    with pytest.raises(QueryError, match="Did you mean 'product'"):
+        searcher.by_text("urgency", "x", 5, {"prodct": 1})
 
 
 def test_vector_that_is_not_finite_is_never_sent_to_the_store(store: FakeStore) -> None:

@@ -51,11 +51,14 @@ def rows_of(batch: Any, reading: Reading, constants: Mapping[str, Any], first: i
         bounds += _sizes(column, values, reading.max_depth)
     rows = zip(*columns, strict=True) if columns else iter([()] * batch.num_rows)
     found = [
-        Row(f"row {number}", size, {**constants, **dict(zip(names, row, strict=True))})
+        Row(("row", number), size, dict(zip(names, row, strict=True)))
         for number, (row, size) in enumerate(zip(rows, bounds.tolist(), strict=True), start=first)
     ]
+    if constants:
+        for row in found:
+            row.fields = {**constants, **(row.fields or {})}
     for at, error in errors.items():
-        found[at] = Row(found[at].place, error=error)
+        found[at] = Row(found[at].at, error=error)
     return found
 
 

@@ -26,7 +26,8 @@ class FolderFields:
     def __init__(self, uri: str, reading: Reading) -> None:
         """Reads the folders' names; one whose value means nothing makes every row bad."""
         self.fields: dict[str, Any] = {}
-        self._error: RecordError | None = None
+        self.error: RecordError | None = None
+        """Of every row, where a folder's value means nothing."""
         for name, text in hive_columns(uri).items():
             if not reading.keeps(name):
                 continue
@@ -34,14 +35,14 @@ class FolderFields:
             try:
                 self.fields[name] = text if text is None or expected is None else value_of(text, expected)
             except RecordError as error:
-                self._error = RecordError(error.reason, f"folder {name!r}: {error.detail}")
+                self.error = RecordError(error.reason, f"folder {name!r}: {error.detail}")
         self.num_bytes = num_constant_bytes(self.fields)
 
     def __bool__(self) -> bool:
-        return bool(self.fields) or self._error is not None
+        return bool(self.fields) or self.error is not None
 
     def beside(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Returns a row's fields with those that it lacks. Raises RecordError where a folder's is bad."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return {**self.fields, **fields}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.errors import Reason, RecordError
+from pipeline.records.files.reading import At
 from pipeline.records.files.streams import BOM, FileFault, Lines, is_whole, too_long
 
 _BETWEEN = re.compile(rb"[\s,]*")
@@ -33,7 +34,7 @@ _DEEPEST = 1_000
 class JsonText(NamedTuple):
     """One value."""
 
-    place: str
+    at: At
     """The line it begins on, or where lines are not counted the byte."""
     text: bytes | RecordError
 
@@ -58,7 +59,7 @@ def read_lines(file: Any, begin: int, end: int | None, max_bytes: int) -> Iterat
             place += _skip_line(file, None if end is None else end - place)
             text = too_long(max_bytes)
         if text:
-            yield JsonText(f"byte {begins}" if begin else f"line {number}", text)
+            yield JsonText(("byte", begins) if begin else ("line", number), text)
 
 
 def _skip_line(file: Any, most: int | None) -> int:
@@ -150,7 +151,7 @@ class JsonArray:
             except _BrokenError as error:
                 text = RecordError(Reason.INVALID_JSON, str(error))
                 self._resume(begins, line)
-            yield JsonText(f"line {line}", text)
+            yield JsonText(("line", line), text)
             if self._fault:
                 raise FileFault(self._fault)
         if self._in_array:

@@ -8,7 +8,7 @@ import orjson
 from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import split_path
 from pipeline.config.source import TopicConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import RecordDecoder
 from pipeline.records.files.reading import Row
 from pipeline.records.files.text_rows import RAW
@@ -76,7 +76,7 @@ class Messages:
         if fields is None:
             fields = self._parsed(row.text or b"")
             if RAW in fields:
-                return Message(_bytes(fields.get(_RAW_KEY)), _bytes(fields[RAW]))
+                return _raw_message(fields)
         if self._keys.row_number is not None:
             fields[self._keys.row_number] = number if self._keys.integer_number else str(number)
         elif row.text is not None:
@@ -126,6 +126,13 @@ def fields_of(row: Row, max_depth: int) -> dict[str, Any]:
     if row.error is not None:
         raise row.error
     return parse_object(row.text, max_depth) if row.text is not None else row.fields or {}
+
+
+def _raw_message(fields: dict[str, Any]) -> Message:
+    message = Message(_bytes(fields.get(_RAW_KEY)), _bytes(fields[RAW]))
+    if message.key is None and message.value is None:
+        raise RecordError(Reason.NO_KEY, f"a tombstone needs a {_RAW_KEY}")
+    return message
 
 
 def _bytes(value: Any) -> bytes | None:

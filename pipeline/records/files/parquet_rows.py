@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.errors import RecordError
 from pipeline.records.files.columns import rows_of
 from pipeline.records.files.filesystems import open_filesystem
 from pipeline.records.files.folders import FolderFields
@@ -57,14 +56,9 @@ def open_parquet(part: FilePart) -> Iterator[Any]:
         yield pq.ParquetFile(plain, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
-def _rows(batch: Any, reading: Reading, folders: FolderFields, first: int) -> Iterator[Row]:
-    for row in rows_of(batch, reading, folders.fields, first):
-        try:
-            folders.beside({})
-        except RecordError as error:
-            yield Row(row.place, error=error)
-        else:
-            yield row
+def _rows(batch: Any, reading: Reading, folders: FolderFields, first: int) -> list[Row]:
+    rows = rows_of(batch, reading, folders.fields, first)
+    return rows if folders.error is None else [Row(row.at, error=folders.error) for row in rows]
 
 
 def _rows_at_once(group: Any, keeps: Callable[[str], bool]) -> int:

@@ -10,13 +10,16 @@ from pipeline.config.source import TopicConfig
 from pipeline.errors import RecordError
 from pipeline.records.files.meaning import Expected, expected_by
 
+At = tuple[str, int]
+"""A place in a file: ("line", 17), ("row", 17) or ("byte", 17)."""
+
 
 @dataclass(slots=True)
 class Row:
     """One row of a file. Exactly one of `fields`, `text` and `error` is set."""
 
-    place: str
-    """Where it stands in its file, for messages: a line, a row, or a byte."""
+    at: At
+    """Where it stands in its file."""
     num_bytes: int = 0
     """Bytes of the row as JSON, or more."""
     fields: dict[str, Any] | None = None
@@ -25,6 +28,12 @@ class Row:
     """Of JSON files: the value as it stands there, parsed by nobody."""
     error: RecordError | None = None
     """Why the row cannot be read; names columns, never their values."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands in its file, for messages."""
+        unit, number = self.at
+        return f"{unit} {number}"
 
 
 @dataclass(frozen=True, slots=True)

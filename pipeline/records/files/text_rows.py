@@ -16,7 +16,7 @@ from pipeline.records.files.folders import FolderFields
 from pipeline.records.files.json_rows import JsonArray, JsonText, read_lines
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.meaning import value_of
-from pipeline.records.files.reading import Reading, Row
+from pipeline.records.files.reading import At, Reading, Row
 from pipeline.records.files.streams import BLOCK_BYTES, Lines, blocks_from, open_bytes
 from pipeline.records.strict_json import parse_object
 
@@ -64,23 +64,23 @@ def _open_lines(part: FilePart) -> Iterator[tuple[io.BufferedReader, int, int | 
 
 def _json_rows(values: Iterator[JsonText], part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
     folders = FolderFields(part.uri, reading)
-    for place, text in islice(values, start, None):
+    for at, text in islice(values, start, None):
         if isinstance(text, RecordError):
-            yield Row(place, error=text)
+            yield Row(at, error=text)
         elif folders:
-            yield _merged(place, text, folders, reading.max_depth)
+            yield _merged(at, text, folders, reading.max_depth)
         else:
-            yield Row(place, len(text), text=text)
+            yield Row(at, len(text), text=text)
 
 
-def _merged(place: str, text: bytes, folders: FolderFields, max_depth: int) -> Row:
+def _merged(at: At, text: bytes, folders: FolderFields, max_depth: int) -> Row:
     try:
         fields = parse_object(text, max_depth)
         if RAW in fields:
-            return Row(place, len(text), text=text)
-        return Row(place, len(text) + folders.num_bytes, folders.beside(fields))
+            return Row(at, len(text), text=text)
+        return Row(at, len(text) + folders.num_bytes, folders.beside(fields))
     except RecordError as error:
-        return Row(place, len(text), error=error)
+        return Row(at, len(text), error=error)
 
 
 class _CsvFields:
@@ -97,13 +97,13 @@ class _CsvFields:
     def rows(self, table: CsvTable) -> Iterator[Row]:
         """Yields the rows of a table."""
         for row in table:
-            place = f"line {row.line}"
+            at = "line", row.line
             try:
                 fields = self._fields(row)
             except RecordError as error:
-                yield Row(place, row.num_bytes, error=error)
+                yield Row(at, row.num_bytes, error=error)
             else:
-                yield Row(place, row.num_bytes * ESCAPED + self._num_bytes, fields)
+                yield Row(at, row.num_bytes * ESCAPED + self._num_bytes, fields)
 
     def _fields(self, row: CsvRow) -> dict[str, Any]:
         values = row.values

@@ -16,12 +16,8 @@ from kafka import TopicPartition
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import RecordError
 from pipeline.interfaces import Progress
-from pipeline.records.decode import (
-    REPLAYED_TIMESTAMP_HEADER,
-    REPLAYED_VERSION_HEADER,
-    VERSION_HEADER,
-    Decoders,
-)
+from pipeline.records.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER, Decoders
+from pipeline.records.payload import REPLAYED_TIMESTAMP_HEADER
 from pipeline.records.record import Headers, offset_version
 from pipeline.sources.client.admin import cleanup_policy, open_admin, partitions_of, topic_exists
 from pipeline.sources.client.producer import RecordProducer

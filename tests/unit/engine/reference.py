@@ -6,15 +6,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from pipeline.records.batches import Float32
 from tests.unit.engine.tiny_models import FAMILIES
 
 
-def reference_rows(family: str, folder: Path, texts: Sequence[str], dtype: torch.dtype = torch.float32) -> Float32:
-    """Encodes prompt + text as sentence-transformers does, cutting at the same length."""
+def reference_rows(family: str, folder: Path, texts: Sequence[str], head: Path | None = None) -> Float32:
+    """Encodes prompt + text as sentence-transformers does, cutting at the same length.
+
+    A head is a Dense module behind the others.
+    """
     tiny = FAMILIES[family]
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": dtype}, local_files_only=True)
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True)
+    if head is not None:
+        model = SentenceTransformer(modules=[*model, Normalize(), Dense.load(str(head))], device="cpu")
     if family == "t5-instructor":
         texts = [text.strip() for text in texts]
     if tiny.tail:

@@ -48,6 +48,10 @@ class CountingJob(Job):
     def done(self) -> bool:
         return self.inner.done
 
+    @property
+    def num_forward_items(self) -> int:
+        return self.inner.num_forward_items
+
     def step(self) -> int:
         return self.inner.step()
 

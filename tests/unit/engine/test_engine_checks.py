@@ -1,6 +1,7 @@
 """What a model cannot do is refused before anything is loaded, with what it can do in the message."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,38 @@ def test_an_unknown_pooling_must_be_given(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pooling is in neither"):
         check(folder, {"instruction_style": "none"}, {})
     check(folder, {"instruction_style": "none", "pooling": "cls"}, {})
+
+
+@pytest.mark.parametrize(("family", "module"), [("bert-bge", "1_Pooling"), ("t5-instructor", "2_Dense")])
+def test_a_module_that_is_named_and_not_there_is_refused(family: str, module: str, tmp_path: Path) -> None:
+    """Half a copy of a folder: without it another pooling would be guessed, or a layer left out."""
+    folder = build(family, tmp_path)
+    shutil.rmtree(folder / module)
+    with pytest.raises(ConfigError, match=f"modules.json names {module}, which has no config.json"):
+        check(folder, {"instruction_style": "none"}, {})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "padding", "positions"),
+    [
+        ("xlm-roberta", 1, 128),
+        ("roberta", 3, 126),
+        ("camembert", 0, 129),
+        ("roberta", None, 128),
+        ("mpnet", 3, 128),
+        ("bert", 3, 130),
+    ],
+)
+def test_positions_that_begin_behind_the_padding_are_never_exceeded(
+    model_type: str, padding: int | None, positions: int, tmp_path: Path
+) -> None:
+    folder = build("bert-bge", tmp_path)
+    path = folder / "config.json"
+    changes = {"model_type": model_type, "pad_token_id": padding, "max_position_embeddings": 130}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    for name in ("sentence_bert_config.json", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    assert resolve(ModelConfig(model=str(folder), overrides={"instruction_style": "none"})).max_length == positions
 
 
 def test_pickled_weights_are_never_read(tmp_path: Path) -> None:

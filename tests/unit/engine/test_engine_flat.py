@@ -67,6 +67,12 @@ def test_reused_instructions_give_the_vectors_of_whole_prompts(family: str, tmp_
         assert np.abs(fast - exact).max() <= 2e-6
 
 
+def test_a_prompt_without_an_instruction_shares_a_batch_with_one_whose_instruction_is_reused(tmp_path: Path) -> None:
+    tasks = {**TASKS, "find": TaskConfig(model="m", mode="retrieval", query_instruction="Find the ticket")}
+    for fast, exact in zip(*both_ways("qwen3", tmp_path, tasks), strict=True):
+        assert np.abs(fast - exact).max() <= 2e-6
+
+
 def test_reused_instructions_in_bfloat16(tmp_path: Path) -> None:
     for fast, exact in zip(*both_ways("qwen3", tmp_path, dtype="bfloat16"), strict=True):
         assert (fast * exact).sum(axis=1).min() >= 0.9999

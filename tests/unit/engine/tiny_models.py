@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import save_file
+from sentence_transformers.sentence_transformer.modules import Dense
 from tokenizers import Tokenizer
 
 from tests.unit.engine import tiny_tokenizers as tok
@@ -173,6 +174,14 @@ def build(family: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_sentence_files(folder, tiny)
+    return folder
+
+
+def build_head(folder: Path, inputs: int, outputs: int, *, bias: bool = False, seed: int = 0) -> Path:
+    """Writes a linear map as sentence-transformers saves a Dense module, and returns its folder."""
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    Dense(inputs, outputs, bias=bias, activation_function=torch.nn.Identity()).save(str(folder))
     return folder
 
 

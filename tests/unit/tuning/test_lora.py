@@ -155,7 +155,7 @@ def test_the_engine_and_sentence_transformers_serve_what_was_trained(family: str
     check_tasks("m", tuned, tasks)
     served = load_engine(tuned, tasks).embed(load_tokenizer(tuned, tasks).encode(TEXTS[:24], list(tasks)))
     (before, _) = load_engine(config, tasks).embed(load_tokenizer(config, tasks).encode(TEXTS[:24], list(tasks)))
-    assert (served[0] * before).sum(axis=1).min() < 0.99
+    assert (served[0] * before).sum(axis=1).min() < 0.999  # the adapter is there: precision alone stays above 0.99999
     trained = encoder.embed(TEXTS[:24], list(tasks))
     reference = SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True)
     for rows, task in zip(served, tasks, strict=True):

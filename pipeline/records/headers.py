@@ -1,0 +1,14 @@
+"""Reads what a record's Kafka headers say."""
+
+from pipeline.records.record import MAX_VERSION, Headers
+
+
+def carried(headers: Headers, wanted: str) -> list[bytes | None]:
+    """Returns the values of a header, in order; Kafka allows a name twice."""
+    return [value for name, value in headers if name == wanted]
+
+
+def decimal(header: bytes | None) -> int | str:
+    """Returns the header's integer; anything else as a text, which is not a version."""
+    text = (header or b"").decode(errors="replace")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION)) else "not digits"
