@@ -13,8 +13,7 @@ from pipeline.records.decode import Decoders
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.messages import RowDecoder, keys_of
 from pipeline.records.files.reader import read_rows
-from pipeline.records.files.reading import reading_of
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault, reading_of
 from pipeline.records.record import Delivery, Partition, Position, Receipt, Record, file_source
 
 LOWEST_VERSION = 0

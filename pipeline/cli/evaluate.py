@@ -21,11 +21,10 @@ from pipeline.cli.evaluate_options import (
     Tasks,
     Topic,
     Wordings,
-    parse_labels,
 )
 from pipeline.cli.evaluate_view import print_evaluation
 from pipeline.cli.exits import ExitCode
-from pipeline.cli.options import AsJson, ConfigFile
+from pipeline.cli.options import AsJson, ConfigFile, parse_labels
 from pipeline.cli.output import print_error, print_json
 from pipeline.cli.progress import progress
 from pipeline.errors import ConfigError, RefractError

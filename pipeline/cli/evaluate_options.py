@@ -1,12 +1,9 @@
 """The options of `refract evaluate`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from pipeline.errors import ConfigError
 
 Inputs = Annotated[
     list[str] | None,
@@ -47,14 +44,3 @@ Bounds = Annotated[
     ),
 ]
 Page = Annotated[Path | None, typer.Option("--html", help="Write a page that also shows texts.", show_default=False)]
-
-
-def parse_labels(given: Sequence[str]) -> dict[str, str]:
-    """Returns the label column of each task that `--label` names. Raises ConfigError."""
-    found = {}
-    for pair in given:
-        task, equals, column = pair.partition("=")
-        if not (task and equals and column):
-            raise ConfigError(f"--label {pair!r}: expected TASK=COLUMN")
-        found[task] = column
-    return found

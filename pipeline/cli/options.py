@@ -1,5 +1,6 @@
 """Arguments and options that several verbs share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,14 @@ def sample_size(sample: str) -> int | None:
     if not sample.isascii() or not sample.isdigit():
         raise ConfigError(f"--sample: {sample!r} is neither a number of vectors nor `all`")
     return int(sample)
+
+
+def parse_labels(given: Sequence[str]) -> dict[str, str]:
+    """Returns the label column of each task that `--label` names. Raises ConfigError."""
+    found = {}
+    for pair in given:
+        task, equals, column = pair.partition("=")
+        if not (task and equals and column):
+            raise ConfigError(f"--label {pair!r}: expected TASK=COLUMN")
+        found[task] = column
+    return found

@@ -3,12 +3,11 @@
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.cli.output import print_note, print_table
-from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.tuning.loop import StepFacts
@@ -84,17 +83,6 @@ def print_report(report: "TuneReport") -> None:
     print_note(f"{report.output} is written. To serve it:")
     for line in report.use:
         print_note(f"  {line}")
-
-
-def parse_labels(given: Sequence[str]) -> dict[str, str]:
-    """Turns `task=column` into a mapping. Raises ConfigError."""
-    found = {}
-    for one in given:
-        task, equals, column = one.partition("=")
-        if not (task and equals and column):
-            raise ConfigError(f"--label {one!r}: expected TASK=COLUMN")
-        found[task.strip()] = column.strip()
-    return found
 
 
 def _figures(card: Mapping[str, Any]) -> list[str]:

@@ -66,7 +66,7 @@ class Tuner:
 
         Args:
             model: Trained without its configured adapter.
-            tasks: The tasks to train, all of this model; their heads are left aside.
+            tasks: The tasks to train, all of this model, without heads.
             data: With a label per task.
             wordings: Other wordings of some tasks' instructions.
             settings: Of the LoRA loop; the seed is of everything.
@@ -97,7 +97,10 @@ class Tuner:
             "algorithm": _ALGORITHM,
             "data": self.data.sha256,
             "model": [self.spec.files.name, self.spec.files.commit, self.spec.exclude_instruction],
-            "prompts": {name: asdict(prompt) for name, prompt in build_prompts(self.spec, self._prompts()).items()},
+            "prompts": {
+                name: [*prompt.content, prompt.dimension]
+                for name, prompt in build_prompts(self.spec, self._prompts()).items()
+            },
             "settings": asdict(self.settings),
             "length": asdict(length),
         }
@@ -174,7 +177,7 @@ class Tuner:
         """Every wording of every task, and the plain form."""
         found = {
             self.wordings.prompt(name, number): task.model_copy(
-                update={"head": None, "instruction": text if task.instruction is not None else None}
+                update={"instruction": text if task.instruction is not None else None}
             )
             for name, task in self.tasks.items()
             for number, text in enumerate(self.wordings.by_task[name] if task.instruction is not None else [""])

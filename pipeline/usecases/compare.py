@@ -10,7 +10,6 @@ from pathlib import Path
 from pipeline.compare.accounting import Accounts, account, write_missing
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.extras import Approve, approved
-from pipeline.compare.file_range import open_file
 from pipeline.compare.findings import SourceFindings, TaskFindings
 from pipeline.compare.mending import mend
 from pipeline.compare.patience import ComparedStore, PatientRange, PatientStore, patient
@@ -140,6 +139,8 @@ def _open_source(context: Context, request: CompareRequest) -> tuple[RecordRange
     """Returns the source to compare with, and the topics whose records it has."""
     config = context.config
     if request.file is not None:
+        from pipeline.compare.file_range import open_file  # pyarrow
+
         rows = open_file(str(request.file), config, request.topic, request.key, request.row_number)
         return rows, [rows.topic]
     if request.topic or request.key or request.row_number:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import yaml
@@ -20,10 +20,12 @@ from pipeline.config.load import load_config, read_tree
 from pipeline.config.source import PLACEHOLDER
 from pipeline.errors import ConfigError
 from pipeline.records.files.messages import Keys, keys_of
-from pipeline.records.files.topic_files import TopicFiles, first_value
 from pipeline.records.values import MICROS_PER_MS
 from pipeline.usecases.produce import FileMessages, pace, send_records
 from pipeline.usecases.running import Note
+
+if TYPE_CHECKING:
+    from pipeline.records.files.topic_files import TopicFiles
 
 WORK = Path("var/demo")
 
@@ -52,7 +54,7 @@ class Demo:
     """The configuration as it runs, for `refract search` and other verbs."""
     config: Config
     topic: str
-    files: TopicFiles
+    files: "TopicFiles"
     keys: Keys
     num_rows: int
     """Or about so many, where the file is large."""
@@ -117,6 +119,8 @@ def _demo(path: Path, request: DemoRequest, note: Note) -> Demo:
 
         create_topics(config.source, 4)
     [(topic, settings)] = config.source.topics.items()
+    from pipeline.records.files.topic_files import TopicFiles  # pyarrow
+
     tickets = _tickets()
     row_number = settings.key if request.data is not None and request.key is None else None
     keys = keys_of(topic, settings, request.key, row_number)
@@ -139,8 +143,11 @@ def _own_settings(settings: Mapping[str, Any], request: DemoRequest) -> dict[str
     text, key = request.text or "", request.key or "row_number"
     fields = list(dict.fromkeys(path.removesuffix("?") for path in PLACEHOLDER.findall(text)))
     own = {"key": key, "text": text, "payload": fields, "tasks": settings["tasks"]}
-    if request.key and request.data and type(first_value(request.data, request.key)) is int:
-        own["key_type"] = "integer"
+    if request.key and request.data:
+        from pipeline.records.files.topic_files import first_value  # pyarrow
+
+        if type(first_value(request.data, request.key)) is int:
+            own["key_type"] = "integer"
     return own
 
 

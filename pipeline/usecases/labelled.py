@@ -9,6 +9,7 @@ import orjson
 from pipeline.backfill.inputs import Fragment, Inputs, list_inputs
 from pipeline.backfill.rows import FragmentReader, check_key
 from pipeline.config.app import Config
+from pipeline.config.payload import PayloadField
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RefractError, nearest
 from pipeline.interfaces import Progress
@@ -180,7 +181,7 @@ class _Reading:
 def _with_labels(config: Config, source: LabelledInput) -> Config:
     """The configuration, with a topic whose payload also holds the labels."""
     settings: TopicConfig = config.source.topics[source.topic]
-    payload = settings.payload_fields | {_LABEL + name: name for name in source.columns}
+    payload = settings.payload | {_LABEL + name: PayloadField(path=name) for name in source.columns}
     topics = config.source.topics | {source.topic: settings.model_copy(update={"payload": payload})}
     return config.model_copy(update={"source": config.source.model_copy(update={"topics": topics})})
 

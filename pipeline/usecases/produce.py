@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.app import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.interfaces import Progress
-from pipeline.records.files.listing import left_out_words
 from pipeline.records.files.messages import Keys, Message, Messages, keys_of
-from pipeline.records.files.streams import FileFault
-from pipeline.records.files.topic_files import TopicFiles
+from pipeline.records.files.reading import FileFault
 from pipeline.usecases.running import Note
+
+if TYPE_CHECKING:
+    from pipeline.records.files.topic_files import TopicFiles
 
 _SLACK_S = 0.05
 """How late a record may be and still be caught up with."""
@@ -85,6 +87,9 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
         ConfigError: no file matches, its columns cannot make records, or the topic does not exist.
         TransientError, EnvironmentFault: see `pipeline.errors`.
     """
+    from pipeline.records.files.listing import left_out_words  # pyarrow
+    from pipeline.records.files.topic_files import TopicFiles  # pyarrow
+
     config = context.config
     topic = config.topic_named(request.topic)
     settings = config.source.topics[topic]
@@ -106,7 +111,7 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
 class FileMessages:
     """Iterates over the messages of files; names what cannot be sent, and counts it."""
 
-    files: TopicFiles
+    files: "TopicFiles"
     keys: Keys
     max_depth: int
     note: Note

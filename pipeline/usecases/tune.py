@@ -178,17 +178,12 @@ def _write(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> Mapping[str,
     card = make_card(tuner, tuned, base)
     with appearing(request.output) as folder:
         if tuned.method == "lora":
-            prompts = build_prompts(tuner.spec, {name: _bare(task) for name, task in tuner.tasks.items()})
+            prompts = build_prompts(tuner.spec, tuner.tasks)
             write_adapter(folder, tuner.encoder, prompts, base=base.name, revision=base.revision)
         for task, head in tuned.heads.items():
             write_head(folder / task, head)
         write_card(folder, card)
     return card.facts
-
-
-def _bare(task: TaskConfig) -> TaskConfig:
-    """The task without what stands behind the model."""
-    return task.model_copy(update={"head": None}) if "head" in type(task).model_fields else task
 
 
 def _notes(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> list[str]:
@@ -250,6 +245,7 @@ def _use(request: TuneRequest, tuned: "Tuned", model: ModelConfig, tasks: Mappin
 
 
 def _tasks(context: Context, request: TuneRequest) -> dict[str, TaskConfig]:
+    """The tasks without their heads: what is trained here is the model, or other heads."""
     known = context.config.tasks
     if not request.tasks:
         raise ConfigError(f"--tasks names no task. Tasks: {', '.join(known)}")
@@ -263,7 +259,7 @@ def _tasks(context: Context, request: TuneRequest) -> dict[str, TaskConfig]:
     for name in request.columns:
         if name not in request.tasks:
             raise ConfigError(f"--label {name}=…: not among --tasks.{nearest(name, request.tasks)}")
-    return {name: known[name] for name in dict.fromkeys(request.tasks)}
+    return {name: known[name].model_copy(update={"head": None}) for name in dict.fromkeys(request.tasks)}
 
 
 def _model(context: Context, request: TuneRequest) -> ModelConfig:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import orjson
+import pytest
 
 from pipeline.config.app import LimitsConfig
 from pipeline.config.source import SourceConfig
+from pipeline.errors import Reason, RecordError
 from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.record import Position, Record
 
@@ -41,3 +43,10 @@ def decode(
 def body(**fields: Any) -> bytes:
     """A good value, with these fields besides or instead."""
     return orjson.dumps({"id": "a", "text": "hello", **fields})
+
+
+def reason_of(*arguments: Any, **options: Any) -> Reason:
+    """Decodes like `decode` and returns why that is refused."""
+    with pytest.raises(RecordError) as caught:
+        decode(*arguments, **options)
+    return caught.value.reason

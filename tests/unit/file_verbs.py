@@ -13,7 +13,7 @@ from pipeline.config.app import Config
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import Decoders
 from pipeline.records.files.messages import keys_of
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault
 from pipeline.records.files.topic_files import TopicFiles
 from pipeline.records.record import Position, Record
 from pipeline.usecases.produce import FileMessages

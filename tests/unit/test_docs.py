@@ -172,6 +172,11 @@ def exists(name: str) -> bool:
     return all(re.search(rf"^\s*(?:(?:def|class) {part}\b|{part} = )", text, re.MULTILINE) for part in names)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_holds_the_marks_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_no_page_shows_a_picture_of_another_host() -> None:
     assert [
         t for page in PAGES for t in links(page) if t.startswith("http") and PurePosixPath(t).suffix == ".svg"

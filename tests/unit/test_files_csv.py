@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecordError
 from pipeline.records.files.csv_rows import CsvTable
-from pipeline.records.files.streams import FileFault, Lines
+from pipeline.records.files.reading import FileFault
+from pipeline.records.files.streams import Lines
 
 MAX_BYTES = 1_000
 

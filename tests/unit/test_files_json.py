@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RecordError
 from pipeline.records.files.json_rows import JsonArray, read_lines
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault
 
 MAX_BYTES = 1_000
 

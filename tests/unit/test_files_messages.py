@@ -13,7 +13,7 @@ from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, RecordError
 from pipeline.records.decode import TopicDecoder
 from pipeline.records.files.messages import Keys, Message, Messages, RowDecoder, keys_of
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault
 from pipeline.records.files.topic_files import TopicFiles, first_value
 from pipeline.records.record import Position
 from pipeline.usecases.demo_setup import DemoRequest, _own_settings

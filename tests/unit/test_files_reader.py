@@ -20,8 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.records.files import listing
 from pipeline.records.files.listing import FilePart, left_out_words, list_files
 from pipeline.records.files.reader import read_rows
-from pipeline.records.files.reading import Reading, Row, reading_of
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault, Reading, Row, reading_of
 
 ROWS = [{"id": f"T-{number}", "text": f'a "row",\r\nnumber {number} \u00e9', "v": number} for number in range(50)]
 

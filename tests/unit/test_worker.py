@@ -8,9 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.config.app import LimitsConfig
-from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, Reason, TransientError, UnknownOutcomeError
+from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
-from pipeline.live.breaker import DeadLetterBreaker
 from pipeline.live.buffer import DELIVERY_BYTES
 from pipeline.live.durability import Durability
 from pipeline.live.observer import IngestObserver
@@ -296,17 +295,6 @@ def test_worker_waits_for_a_store_that_is_away_at_the_start(rig: Rig, monkeypatc
     rig.thread.start()
     rig.until(lambda: rig.source.commits)
     rig.finish()
-
-
-def test_breaker_opens_only_when_most_of_a_full_window_is_bad() -> None:
-    tracker = OffsetTracker()
-    source = FakeSource(tracker)
-    breaker = DeadLetterBreaker(0.5)
-    breaker.add([source.deliver(Reason.INVALID_JSON) for _ in range(999)])
-    with pytest.raises(EnvironmentFault, match=r"1000 of the last 1000 .*invalid_json"):
-        breaker.add([source.deliver(Reason.INVALID_JSON)])
-    calm = DeadLetterBreaker(0.5)
-    calm.add([source.deliver(Reason.INVALID_JSON if number % 2 else record("a", 1)) for number in range(3_000)])
 
 
 def test_a_store_that_is_away_for_long_is_not_ready_and_is_again_when_it_is_back(

@@ -15,7 +15,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from pipeline.errors import Reason, RecordError
-from pipeline.records.files.streams import BOM, FileFault, Lines, is_whole, too_long
+from pipeline.records.files.reading import FileFault
+from pipeline.records.files.streams import BOM, Lines, is_whole, too_long
 
 _LOOKED_AT = 100
 """Lines that are looked at to tell an unclosed quote from a long text."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.errors import Reason, RecordError
-from pipeline.records.files.reading import At
-from pipeline.records.files.streams import BOM, FileFault, Lines, is_whole, too_long
+from pipeline.records.files.reading import At, FileFault
+from pipeline.records.files.streams import BOM, Lines, is_whole, too_long
 
 _BETWEEN = re.compile(rb"[\s,]*")
 _SCALAR = re.compile(rb"[^\s,\[\]{\"]*")

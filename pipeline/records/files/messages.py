@@ -10,8 +10,7 @@ from pipeline.config.paths import split_path
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import RecordDecoder
-from pipeline.records.files.reading import Row
-from pipeline.records.files.text_rows import RAW
+from pipeline.records.files.reading import RAW, Row
 from pipeline.records.record import Position, Record
 from pipeline.records.strict_json import parse_object
 from pipeline.records.values import field_at, kafka_key_of

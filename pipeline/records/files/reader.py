@@ -6,8 +6,7 @@ from pipeline.records.files.filesystems import READ_ERRORS, is_unchanged
 from pipeline.records.files.kinds import Format
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.parquet_rows import parquet_rows
-from pipeline.records.files.reading import Reading, Row
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault, Reading, Row
 from pipeline.records.files.text_rows import csv_rows, json_lines, json_values
 
 _READERS: Mapping[Format, Callable[[FilePart, Reading, int], Iterator[Row]]] = {

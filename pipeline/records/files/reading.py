@@ -7,11 +7,18 @@ from typing import Any
 from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import top_names
 from pipeline.config.source import TopicConfig
-from pipeline.errors import RecordError
+from pipeline.errors import EnvironmentFault, RecordError
 from pipeline.records.files.meaning import Expected, expected_by
+
+RAW = "_raw"
+"""Field of a JSON object that stands for a whole message, see `pipeline.records.files.messages`."""
 
 At = tuple[str, int]
 """A place in a file: ("line", 17), ("row", 17) or ("byte", 17)."""
+
+
+class FileFault(EnvironmentFault):
+    """A file that cannot be read to its end; others may be."""
 
 
 @dataclass(slots=True)

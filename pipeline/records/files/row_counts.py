@@ -14,7 +14,8 @@ from pipeline.records.files.json_rows import JsonArray
 from pipeline.records.files.kinds import Format, Kind
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.parquet_rows import open_parquet
-from pipeline.records.files.streams import FileFault, Lines
+from pipeline.records.files.reading import FileFault
+from pipeline.records.files.streams import Lines
 
 HEAD_BYTES = 1 << 20
 HEADS = 8

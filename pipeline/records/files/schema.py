@@ -14,7 +14,7 @@ from pipeline.records.files.folders import hive_columns
 from pipeline.records.files.kinds import Format
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.parquet_rows import open_parquet
-from pipeline.records.files.streams import FileFault
+from pipeline.records.files.reading import FileFault
 from pipeline.records.files.text_rows import open_table
 
 Column = tuple[str, Any]

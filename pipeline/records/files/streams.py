@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import EnvironmentFault, Reason, RecordError
+from pipeline.errors import Reason, RecordError
 from pipeline.records.files.filesystems import open_filesystem
 from pipeline.records.files.kinds import Kind
 
@@ -12,10 +12,6 @@ BLOCK_BYTES = 1 << 20
 """Read at once: on an object store each read is a request."""
 
 BOM = b"\xef\xbb\xbf"
-
-
-class FileFault(EnvironmentFault):
-    """A file that cannot be read to its end; others may be."""
 
 
 @contextmanager

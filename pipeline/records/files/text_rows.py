@@ -16,12 +16,9 @@ from pipeline.records.files.folders import FolderFields
 from pipeline.records.files.json_rows import JsonArray, JsonText, read_lines
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.meaning import value_of
-from pipeline.records.files.reading import At, Reading, Row
+from pipeline.records.files.reading import RAW, At, Reading, Row
 from pipeline.records.files.streams import BLOCK_BYTES, Lines, blocks_from, open_bytes
 from pipeline.records.strict_json import parse_object
-
-RAW = "_raw"
-"""Field of a JSON object that stands for a whole message, see `pipeline.records.files.messages`."""
 
 
 def csv_rows(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:

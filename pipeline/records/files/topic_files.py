@@ -11,10 +11,9 @@ from pipeline.errors import RecordError
 from pipeline.records.files.listing import list_files
 from pipeline.records.files.messages import Keys, fields_of
 from pipeline.records.files.reader import read_rows
-from pipeline.records.files.reading import Reading, Row, reading_of
+from pipeline.records.files.reading import FileFault, Reading, Row, reading_of
 from pipeline.records.files.row_counts import RowCounts, count_rows
 from pipeline.records.files.schema import check_columns
-from pipeline.records.files.streams import FileFault
 from pipeline.records.values import MISSING, field_at
 
 
