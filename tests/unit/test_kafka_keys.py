@@ -6,8 +6,7 @@ import pytest
 
 from pipeline.errors import Reason
 from pipeline.records.values import kafka_key_of
-from tests.unit.decoding import body, decode
-from tests.unit.test_decode import reason_of
+from tests.unit.decoding import body, decode, reason_of
 
 SPELLINGS = [
     ("text", "string", "q1", b"q1"),
