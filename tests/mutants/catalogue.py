@@ -140,7 +140,7 @@ MUTANTS = (
     Mutant(
         "tombstone filter (Edge)",
         "pipeline/stores/edge_filters.py",
-        "for condition in conditions], must_not=[_state(*DEAD)])",
+        "for condition in conditions], must_not=[_dead()])",
         "for condition in conditions])",
         (f"{_FOUND}[edge]",),
     ),
