@@ -38,7 +38,7 @@ MAVENS = {
     None: "mvn is missing",
     "exit 1": f"Maven could not fetch {E5}: no answer in time",
     'echo "[ERROR] no route" >"$4"; exit 1': f"Maven could not fetch {E5}: [ERROR] no route",
-    f'folder=${{!#}}; folder=${{folder#*=}}; mkdir -p "$folder"; echo other >"$folder/{E5}-0.36.2.jar"': "is not the file",
+    f'folder=${{!#}}; folder=${{folder#*=}}; mkdir -p "$folder"; echo x >"$folder/{E5}-0.36.2.jar"': "is not the file",
 }
 """What stands in for Maven -> why there are no weights then. Its fourth argument is the log, its last the folder."""
 
