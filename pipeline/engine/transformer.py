@@ -62,6 +62,11 @@ class TransformerEngine(Engine):
 
     def finish(self, batch: TokenBatch, rows: Rows) -> Embeddings:
         """Returns the embeddings of a batch; a head takes the unit vector of the whole chain."""
+        if any(self.prompts[name].prompt.head for name in batch.prompts):
+            return self.streams.alone(partial(self._finish, batch, rows))
+        return self._finish(batch, rows)
+
+    def _finish(self, batch: TokenBatch, rows: Rows) -> Embeddings:
         units: dict[str, Tensor] = {}
         found = []
         for name, values in zip(batch.prompts, rows, strict=True):

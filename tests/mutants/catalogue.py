@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant(
         "tombstone filter (server)",
         "pipeline/stores/qdrant_filters.py",
-        "for condition in conditions], must_not=[_dead()])",
+        "for condition in conditions], must_not=[_state(*DEAD)])",
         "for condition in conditions])",
         (f"{_FOUND}[qdrant]",),
     ),

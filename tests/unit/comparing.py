@@ -1,8 +1,7 @@
-"""A world to compare: a range of records, a store that can be looked at and mended, and what computes vectors."""
+"""A source and a store that agree until a test damages one of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,14 +21,8 @@ from pipeline.tasks import Task
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
 
 PIPELINE = "p"
-
-
 IDS = PointIds(PIPELINE, {"tickets": "tickets"})
-
-
 TASK = task()
-
-
 PLACE = Partition("tickets", 0)
 
 
@@ -129,49 +122,6 @@ def at(key: str, version: int, offset: int, text: str | None = "hello") -> Recor
     return record(key, version, text, offset=offset)
 
 
-class BlinkingStore(ComparableFake):
-    """Does not answer the first call of each kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blinked: set[str] = set()
-
-    def _blink(self, kind: str) -> None:
-        if kind not in self.blinked:
-            self.blinked.add(kind)
-            raise TransientError("the store is away")
-
-    def inspect(self, tasks: object) -> Mapping[str, CollectionState]:
-        self._blink("inspect")
-        return super().inspect(tasks)
-
-    def repair(self, batch: PointBatch) -> Written:
-        self._blink("repair")
-        return super().repair(batch)
-
-    def open(self, tasks: Any) -> None:
-        self._blink("open")
-        super().open(tasks)
-
-    def count(self, collection: str) -> int:
-        self._blink("count")
-        return super().count(collection)
-
-    def flush(self) -> None:
-        self._blink("flush")
-        super().flush()
-
-    def retrieve(self, collection: str, ids: object, *, with_vectors: bool = False) -> list[StoredPoint]:
-        self._blink("retrieve")
-        return super().retrieve(collection, ids, with_vectors=with_vectors)
-
-    def scroll(
-        self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
-    ) -> list[StoredPoint]:
-        self._blink("scroll")
-        return super().scroll(collection, after, limit, with_vectors=with_vectors)
-
-
 class FakeEncoder:
     def encode(self, task: Task, texts: Sequence[str]) -> Float32:
         [rows] = FakeEmbedder().embed("m", FakeTokenizer().encode(texts, [task.prompt]), Priority.BACKFILL)
@@ -222,3 +172,10 @@ def quiet(doing: str, done: int, total: int) -> None:
 
 def faults(report: TaskFindings) -> dict[str, int]:
     return {kind: count for kind, count in report.counts.items() if count}
+
+
+def forty_keys(tmp_path: Path) -> World:
+    """Forty keys in two versions each, one of them deleted, and a record that is none."""
+    records: list[Record | Reason] = [at(f"k{n}", 1, n, f"old {n}") for n in range(40)]
+    records += [at(f"k{n}", 2, 40 + n, f"text {n}" if n else None) for n in range(40)]
+    return World(tmp_path, [*records, Reason.INVALID_JSON])

@@ -36,8 +36,10 @@ def compressed(codec: str, first_offset: int, *values: bytes, magic: int = 2) ->
     return bytes(builder.buffer())
 
 
-class RawName(str):  # noqa: SLOT000 - a subclass of str has no room for slots with values
+class RawName(str):
     """A header's name as other clients may send it: any bytes."""
+
+    __slots__ = ("__dict__",)
 
     raw: bytes
 

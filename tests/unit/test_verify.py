@@ -1,28 +1,28 @@
 """Source against store: every kind of difference is found, settled and mended, and nothing else is."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.compare.extras import Extras, approved
-from pipeline.compare.findings import FAULT, Kind, TaskFindings
-from pipeline.compare.patience import PatientRange, PatientStore, patient
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.source_keys import NUM_RUNS, SourceKeys, newest, raw_ids, run_of
-from pipeline.errors import ConfigError, Reason, TransientError
-from pipeline.records.record import Position, Record
+from pipeline.records.record import Position
 from tests.fakes import DIMENSION, vector
-from tests.unit.comparing import IDS, TASK, BlinkingStore, World, at, faults, id_of, quiet
+from tests.unit.comparing import (
+    IDS,
+    TASK,
+    World,
+    at,
+    faults,
+    forty_keys,
+    id_of,
+)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Forty keys in two versions each, one of them deleted, and a record that is none."""
-    records: list[Record | Reason] = [at(f"k{n}", 1, n, f"old {n}") for n in range(40)]
-    records += [at(f"k{n}", 2, 40 + n, f"text {n}" if n else None) for n in range(40)]
-    return World(tmp_path, [*records, Reason.INVALID_JSON])
+    return forty_keys(tmp_path)
 
 
 def test_equal_is_equal(world: World) -> None:
@@ -48,32 +48,6 @@ def test_every_kind_is_found_and_mended(world: World) -> None:
     assert world.repair(again, delete_extras=True) == RepairedTask(written=0, deleted=1, left=0)
     assert points[b"x" * 16][1]
     assert world.verify().equal
-
-
-def test_blips_of_the_store_and_of_the_brokers_are_ridden_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
-    blinking = BlinkingStore()
-    blinking.points = world.store.points
-    world.source.blips = [0, 7, 7, 60]
-    world.store = blinking
-    waits: list[str] = []
-    retry = patient(lambda doing, _done, _total: waits.append(doing))
-    world.compared, world.range = PatientStore(blinking, retry), PatientRange(world.source, retry)
-    del blinking.collection[id_of("k1")]
-    report = world.verify()
-    assert world.source.blips == []
-    assert faults(report) == {"missing": 1}
-    assert world.repair(report, delete_extras=False) == RepairedTask(written=1, deleted=0, left=0)
-    assert blinking.blinked == {"inspect", "count", "scroll", "retrieve", "open", "repair", "flush"}
-    assert set(waits) == {"waiting for the store", "waiting for the brokers"}
-
-
-def test_an_outage_beyond_patience_ends_the_comparison(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.compare.patience.PATIENCE_S", 0.0)
-    monkeypatch.setattr("pipeline.live.retry.FIRST_WAIT_S", 0.0001)
-    world.compared = PatientStore(BlinkingStore(), patient(quiet))
-    with pytest.raises(TransientError, match="the store is away"):
-        world.verify()
 
 
 def test_a_repair_never_goes_over_a_newer_point(world: World) -> None:
@@ -132,30 +106,6 @@ def test_a_point_of_another_source_is_counted_and_never_extra(world: World) -> N
     assert (report.num_elsewhere, report.num_points) == (3, 42)
     world.repair(report, delete_extras=True)
     assert not world.store.collection[b"\0" * 16][1]
-
-
-def extras_of(number: int, points: int) -> TaskFindings:
-    found = TaskFindings(TASK, num_points=points)
-    extra = np.zeros(number, FAULT)
-    extra["id"], extra["kind"] = [b"%016d" % n for n in range(number)], Kind.EXTRA
-    found.faults.append(extra)
-    return found
-
-
-def test_more_than_a_tenth_of_a_collection_is_deleted_by_force_only() -> None:
-    asked: list[Extras] = []
-
-    def approve(found: Sequence[Extras]) -> bool:
-        asked.extend(found)
-        return True
-
-    assert approved([extras_of(4, 40), extras_of(0, 9)], approve, force=False)
-    assert asked == [Extras("urgency", 4, 40)]
-    with pytest.raises(ConfigError, match="5 of 40 points are extra, more than a tenth"):
-        approved([extras_of(1, 40), extras_of(5, 40)], approve, force=False)
-    assert approved([extras_of(5, 40)], approve, force=True)
-    assert not approved([extras_of(1, 40)], lambda _: False, force=True)
-    assert not approved([extras_of(0, 40)], approve, force=True)
 
 
 def test_a_newer_point_is_no_fault(world: World) -> None:

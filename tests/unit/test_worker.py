@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -271,36 +270,6 @@ def test_unexpected_exception_of_a_batch_ends_the_loop(rig: Rig) -> None:
     rig.thread.join(10)
     assert isinstance(rig.error, ZeroDivisionError)
     assert rig.source.commits == []
-
-
-@pytest.mark.parametrize("where", ["store", "source", "first poll"])
-def test_a_call_that_hangs_before_the_worker_is_ready_shows_as_a_stall(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    now, hangs, release = [100.0], Event(), Event()
-
-    def hang(*_: object) -> Any:
-        hangs.set()
-        release.wait(10)
-        return []
-
-    monkeypatch.setattr(rig.worker, "_clock", lambda: now[0])
-    rig.worker.turned_s = now[0]
-    if where == "store":
-        monkeypatch.setattr(rig.store, "open", hang)
-    elif where == "source":
-        monkeypatch.setattr(rig.worker, "_open_source", lambda: hang() or rig.source)
-    else:
-        monkeypatch.setattr(rig.source, "poll", hang)
-    rig.thread.start()
-    assert hangs.wait(10)
-    assert not rig.worker.ready
-    now[0] += 200
-    assert rig.worker.stalled_s() == 200
-    rig.worker.stop()
-    assert rig.worker.stalled_s() == 0
-    release.set()
-    rig.finish()
 
 
 def test_source_that_is_away_is_polled_again(rig: Rig) -> None:

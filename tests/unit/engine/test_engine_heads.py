@@ -169,6 +169,22 @@ def test_rows_of_the_cache_serve_a_task_that_was_not_asked_for_before(
     assert cached.describe()["cached_rows"] == len(FEW)
 
 
+def test_a_small_product_is_not_divided_among_threads(
+    heads: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, tokenizer = loaded("bert-e5", tmp_path, headed(heads[:2], "bert-e5"), threads=2)
+    run, threads = engine.forward.heads.run, []
+
+    def watched(*given: Any) -> Float32:
+        threads.append(torch.get_num_threads())
+        return run(*given)
+
+    monkeypatch.setattr(engine.forward.heads, "run", watched)
+    before = torch.get_num_threads()
+    engine.embed(tokenizer.encode(FEW, list(engine.prompts)))
+    assert (before, threads) == (2, [1, 1])
+
+
 @needs_int8
 def test_heads_stay_in_float32_behind_a_model_in_8_bits(heads: list[Path], tmp_path: Path) -> None:
     tasks = headed(heads[:1], "bert-bge") | {"plain": TaskConfig(model="m")}
