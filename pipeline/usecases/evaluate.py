@@ -29,7 +29,7 @@ from pipeline.usecases.variants import Variant, Variants
 if TYPE_CHECKING:
     from pipeline.quality.evaluator import Evaluator
 
-_OPTIONAL = frozenset({"joblib", "scipy", "sklearn"})
+_OPTIONAL = frozenset({"scipy", "sklearn"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Method = Literal["lora", "head", "auto"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-_OPTIONAL = frozenset({"joblib", "peft", "scipy", "sklearn"})
+_OPTIONAL = frozenset({"peft", "scipy", "sklearn"})
 
 DEFAULT_STEPS = 300
 """Of LoRA where neither steps nor minutes are given."""

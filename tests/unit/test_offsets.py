@@ -264,3 +264,16 @@ class TrackerAgainstModel(RuleBasedStateMachine):
 
 TestTrackerAgainstModel = TrackerAgainstModel.TestCase
 TestTrackerAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_what_lies_between_the_last_record_and_the_position_is_passed_over_once_all_is_finished() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(P0, 5)
+    receipt = tracker.add(P0, 5)
+    tracker.pass_over({P0: 9, P1: 9})
+    assert tracker.advance().offsets == {}
+    tracker.finish([receipt])
+    tracker.pass_over({P0: 9, P1: 9})
+    assert tracker.advance().offsets == {P0: 9}
+    tracker.pass_over({P0: 7})
+    assert tracker.advance().offsets == {P0: 9}
