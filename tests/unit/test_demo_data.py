@@ -178,7 +178,7 @@ def test_broken_lines_are_present_and_broken_in_eight_ways(stream: Stream) -> No
         "truncated",
         "not an object",
         "no text",
-        "text is a number",
+        "text is an object",
         "empty text",
         "time is a string",
         "NaN",
@@ -225,7 +225,7 @@ def _fault(raw: str) -> str:
         "NaN": bool(constants),
         "duplicate key": bool(repeated),
         "no text": "title" not in value and "body" not in value,
-        "text is a number": isinstance(value.get("body"), int),
+        "text is an object": isinstance(value.get("body"), dict),
         "empty text": isinstance(value.get("body"), str) and not f"{value.get('title', '')}{value['body']}".strip(),
         "time is a string": isinstance(value.get("updated_at"), str),
     }
