@@ -170,7 +170,8 @@ def version_of(value: Any, version_type: str | None, latest_ms: int) -> int:
         version, is_time = _microseconds(value) // (MICROS_PER_MS // scale), True
     else:
         raise RecordError(Reason.INVALID_VERSION, f"a {type(value).__name__} is not a version")
-    if not 0 <= version <= MAX_VERSION:
+    is_late = type(value) is str and version > MAX_VERSION  # microseconds reach the year 2255: later is the future
+    if not 0 <= version <= MAX_VERSION and not is_late:
         raise RecordError(Reason.INVALID_VERSION, "outside 0 … 2^53 - 1")
     if is_time and version // scale > latest_ms:
         ahead_ms = version // scale - latest_ms

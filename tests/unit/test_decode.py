@@ -339,3 +339,8 @@ def test_a_record_may_be_as_large_as_the_limit_and_no_larger() -> None:
 def test_reserved_names_of_the_record_are_never_stored() -> None:
     record = decode(body(_version=9, _key="forged", team="x"))
     assert record.payload == {"team": "x", "_key": "s:a", "_source": "tickets:2:41"}
+
+
+def test_a_time_beyond_what_microseconds_reach_is_in_the_future() -> None:
+    value = body(text="x", at="2900-01-01T00:00:00Z")
+    assert reason_of(value, version="at", version_type="time") is Reason.VERSION_IN_FUTURE
