@@ -7,6 +7,7 @@ that some point could hold.
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -223,9 +224,12 @@ def _scalar(value: object) -> str | int | bool:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise _WrongError("a bound is not a finite number")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, (int, float)):
+        with suppress(OverflowError):  # of an integer beyond every float
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    raise _WrongError("a bound is not a finite number")
 
 
 def _time(value: object) -> datetime:

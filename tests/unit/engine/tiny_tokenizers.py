@@ -1,12 +1,13 @@
 """Tokenizers trained here, one per class the engine has exactness rules for."""
 
+import json
 from collections.abc import Callable
 from functools import cache
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -33,12 +34,17 @@ CORPUS = [
 
 @cache
 def wordpiece() -> Tokenizer:
-    """BERT, E5, BGE."""
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))  # noqa: S106 - a token
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """BERT, E5, BGE. Written down, not trained: the trainer breaks ties differently in every process."""
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = {word for line in CORPUS for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(line))}
+    pieces = words | {character for word in words for character in word} | {word[:3] for word in words}
+    pieces |= {f"##{word[begin:]}" for word in words for begin in range(1, len(word))}
+    pieces |= {f"##{character}" for word in words for character in word}
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(CORPUS, WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    vocabulary = {piece: number for number, piece in enumerate([*special, *sorted(pieces)])}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 - a token
+    tokenizer.add_special_tokens(special)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return tokenizer
 
@@ -67,6 +73,10 @@ def _unigram(special: list[str]) -> Tokenizer:
     )
     trainer = UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False)  # noqa: S106 - a token
     tokenizer.train_from_iterator(CORPUS, trainer)
+    # The trainer's order of pieces that score alike, and the last digits of scores, differ in every process.
+    trained = [(piece, round(score, 6)) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    pieces = sorted(trained[len(special) :], key=lambda pair: (-pair[1], pair[0]))
+    tokenizer.model = Unigram([*trained[: len(special)], *pieces], special.index("<unk>"), byte_fallback=False)
     return tokenizer
 
 

@@ -85,14 +85,15 @@ def run(base: Path, request: TuneRequest, tree: Mapping[str, Any] | None = None)
 
 
 def test_lora_writes_a_folder_that_the_same_configuration_serves(base: Path, tmp_path: Path) -> None:
-    request = request_of(tmp_path, steps=24)
+    request = request_of(tmp_path, steps=60)
     report = run(base, request)
     assert report.use == [f"models.m.adapter: {tmp_path / 'out'}"]
     assert not unfinished_folder(request.output).exists()
     card = json.loads((tmp_path / "out" / "card.json").read_text("utf-8"))
     assert card == json.loads(json.dumps(report.card))
     assert [card["data"][name] for name in ("rows", "texts")] == [200, 200]
-    assert card["after"]["separation"]["value"] > card["before"]["separation"]["value"]
+    # The flip rate: over crossed triplets 30 texts say much, on every processor. Measured 0.3 before and 0.9 after.
+    assert card["after"]["flip_rate"]["value"] > card["before"]["flip_rate"]["value"] + 0.3
     assert card["tasks"]["about"]["label"] == "topic"
     readme = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert f"{card['after']['accuracy']['urgency']['urgency']:.2f}" in readme
