@@ -18,7 +18,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     verdict = judge(evaluation)
     typer.echo(f"{verdict.headline} {verdict.reason}\n")
     if evaluation.matrix:
-        _print_matrix(evaluation)
+        print_matrix(evaluation)
         print_table("Each task and its own label", _TASK_COLUMNS, [_task_row(task) for task in evaluation.tasks])
     pairs = [row for pair in evaluation.pairs for row in _pair_rows(pair)]
     if pairs:
@@ -29,7 +29,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         print_note(f"note: {line}")
 
 
-def _print_matrix(evaluation: "Evaluation") -> None:
+def print_matrix(evaluation: "Evaluation") -> None:
+    """Prints how well the neighbours under each instruction tell every label."""
     names = [label.name for label in evaluation.labels]
     print_table(
         f"How often the {evaluation.k} nearest neighbours say a text's label (in brackets κ, with luck taken out)",

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.binding import Task
 from pipeline.errors import ConfigError, RefractError, nearest
-from pipeline.interfaces import Progress, Store, StoredPoint
+from pipeline.interfaces import PointReader, Progress, StoredPoint
 from pipeline.quality.evaluation import EvaluatedRows
 from pipeline.quality.labels import label_text
 from pipeline.quality.neighbours import find_neighbours
@@ -24,24 +24,21 @@ _EQUAL = 1 - 1e-5
 
 
 def read_stored(
-    store: Store, tasks: Sequence[Task], columns: Sequence[str], draw: Draw, progress: Progress
+    store: PointReader, tasks: Sequence[Task], columns: Sequence[str], draw: Draw, progress: Progress
 ) -> tuple[Material, dict[str, Float32]]:
     """Returns a sample of the points that live in every task's collection, and their vectors by task.
 
     Args:
-        store: Open.
+        store: Has a collection of each task.
         tasks: At least one.
         columns: Stored names of the labels.
         draw: How many points, and which; its keys are not looked for.
         progress: Hears how many points are read.
 
     Raises:
-        ConfigError: A collection does not exist, or no point has one of the labels.
+        ConfigError: No point has one of the labels.
         EnvironmentFault, TransientError: like the store.
     """
-    for name, state in store.inspect(tasks).items():
-        if not state.exists:
-            raise ConfigError(f"--stored: task {name!r} has no collection yet; run or backfill the pipeline first")
     ids, rows = _chosen(store, tasks[0], columns, draw, progress)
     found = {task.name: dict(_vectors(store, task, ids, progress)) for task in tasks}
     everywhere = [place for place, point in enumerate(ids) if all(point in known for known in found.values())]
@@ -81,7 +78,7 @@ class _Rows:
 
 
 def _chosen(
-    store: Store, task: Task, columns: Sequence[str], draw: Draw, progress: Progress
+    store: PointReader, task: Task, columns: Sequence[str], draw: Draw, progress: Progress
 ) -> tuple[list[bytes], _Rows]:
     """Draws live points of a task's collection; vectors are read later, of these alone."""
     sample: KeySample[_Row] = KeySample(draw.max_texts, seed=draw.seed)
@@ -110,7 +107,9 @@ def _row(point: StoredPoint, columns: Sequence[str]) -> _Row:
     return _Row(point.id, str(point.payload.get("_key", "")).partition(":")[2], labels)
 
 
-def _vectors(store: Store, task: Task, ids: Sequence[bytes], progress: Progress) -> Iterator[tuple[bytes, Float32]]:
+def _vectors(
+    store: PointReader, task: Task, ids: Sequence[bytes], progress: Progress
+) -> Iterator[tuple[bytes, Float32]]:
     for begin in range(0, len(ids), PAGE_POINTS):
         for point in store.retrieve(task.collection, ids[begin : begin + PAGE_POINTS], with_vectors=True):
             if point.vector is not None and not point.deleted:
