@@ -1,5 +1,6 @@
 """What a run leaves behind: an adapter or heads, files for sentence-transformers, and a card. Appears whole or not."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -119,9 +120,13 @@ def write_head(folder: Path, head: Head) -> None:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Writes README.md and card.json."""
+    """Writes README.md and card.json, which names the hash of every file of weights that is there."""
     (folder / "README.md").write_text(card.readme, encoding="utf-8")
-    _write_json(folder / CARD, card.facts)
+    hashes = {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
+    _write_json(folder / CARD, {**card.facts, "sha256": hashes})
 
 
 def _write_sentence_files(folder: Path, spec: ModelSpec, prompts: Mapping[str, Prompt]) -> None:

@@ -67,6 +67,19 @@ def test_every_combination_of_labels_is_there_often_enough(first: str, second: s
         assert thin == {}
 
 
+def test_the_card_tells_how_well_two_labellings_agree() -> None:
+    newest = {row["id"]: row for row in rows_of("tickets.jsonl") if "_raw" not in row}
+    again = rows_of("labels_second.jsonl")
+    card = (DEMO / "README.md").read_text(encoding="utf-8")
+    assert len(again) == 150
+    for label in ("tone", "wish"):
+        first, second = ([rows[row["id"]][label] for row in again] for rows in (newest, {r["id"]: r for r in again}))
+        agreed = np.mean([one == two for one, two in zip(first, second, strict=True)])
+        chance = sum(first.count(value) * second.count(value) for value in LABELS[label]) / len(again) ** 2
+        kappa = (agreed - chance) / (1 - chance)
+        assert re.search(rf"{agreed:.1%} (of the 150 )?in {label} \(κ {kappa:.2f}\)", card)
+
+
 def test_no_training_ticket_shares_eight_words_in_a_row_with_a_held_out_one() -> None:
     held_out = set().union(*(grams(text_of(row), 8) for row in HELD_OUT))
     assert [row["id"] for row in TRAINING if grams(text_of(row), 8) & held_out] == []

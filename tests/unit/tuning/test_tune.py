@@ -1,5 +1,6 @@
 """`refract tune` from files to a folder, on a tiny model."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -90,6 +91,8 @@ def test_lora_writes_a_folder_that_the_same_configuration_serves(base: Path, tmp
     assert report.use == [f"models.m.adapter: {tmp_path / 'out'}"]
     assert not unfinished_folder(request.output).exists()
     card = json.loads((tmp_path / "out" / "card.json").read_text("utf-8"))
+    weights = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert card.pop("sha256") == {"adapter_model.safetensors": hashlib.sha256(weights).hexdigest()}
     assert card == json.loads(json.dumps(report.card))
     assert [card["data"][name] for name in ("rows", "texts")] == [200, 200]
     # The flip rate: over crossed triplets 30 texts say much, on every processor. Measured 0.3 before and 0.9 after.
