@@ -70,6 +70,7 @@ def _lora_facts(tuner: Tuner, tuned: Tuned) -> dict[str, Any]:
     return {
         "settings": asdict(tuner.settings),
         "steps": {"planned": state.steps, "done": state.step, "kept": state.best_step},
+        "scale": tuned.scale,
         "training_s": round(state.seconds, 1),
         "stopped": tuned.outcome.stopped,
         "selection": [[step, round(score, 4)] for step, score in state.scores],

@@ -18,6 +18,7 @@ from pipeline.tuning.encoder import LoraEncoder, cut
 from pipeline.tuning.fold import Fold
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.loss import contrastive_loss, keeping_loss
+from pipeline.tuning.rehearsal import Rehearsal, general_texts
 from pipeline.tuning.settings import LoraSettings, default_learning_rate
 from pipeline.tuning.wordings import Wordings
 
@@ -112,6 +113,7 @@ class LoraLoop:
         self._optimizer = torch.optim.AdamW(list(encoder.weights.values()), lr=rate, weight_decay=0.01)
         known = read_state(file)
         self._state = known if known is not None and known.run == run else TrainingState(run)
+        self._rehearsal: Rehearsal | None = None
         self._best: dict[str, Tensor] = {}
         if self._state.step:
             self._best = restore(file, encoder.weights, self._optimizer)
@@ -137,6 +139,8 @@ class LoraLoop:
             state.best_score = state.scores[0][1]
         if state.steps is None:
             state.steps = length.steps
+        if self._lesson.has_plain and self._settings.rehearsal:
+            self._rehearsal = Rehearsal(self._encoder, PLAIN, general_texts(), self._settings.rehearsal)
         try:
             stopped = self._steps(length, watch)
         except KeyboardInterrupt:
@@ -173,6 +177,8 @@ class LoraLoop:
         rows = self._sampler.draw(step)
         self._encoder.train(seed=int(random.integers(2**31)))
         loss = self._loss(rows, random)
+        if self._rehearsal is not None:
+            loss = loss + self._rehearsal.loss(random, self._settings.temperature)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch leaves it bare
         norm = torch.nn.utils.clip_grad_norm_(list(self._encoder.weights.values()), 1.0)

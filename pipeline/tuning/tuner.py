@@ -28,7 +28,10 @@ from pipeline.tuning.split import Split, copy_groups, split_texts
 from pipeline.tuning.texts import LabelledTexts
 from pipeline.tuning.wordings import Wordings
 
-_ALGORITHM = 1
+_SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Of an adapter's updates, the first that keeps general ability."""
+
+_ALGORITHM = 2
 """Raised with every change that makes an equal run give other weights: old checkpoints are not continued then."""
 
 
@@ -49,6 +52,8 @@ class Tuned:
     """Of the LoRA loop."""
     heads: Mapping[str, Head]
     """Empty for LoRA."""
+    scale: float = 1.0
+    """By which the adapter's updates were multiplied, so that general ability is kept."""
 
 
 class Tuner:
@@ -106,21 +111,42 @@ class Tuner:
         }
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
-    def lora(self, length: Length, file: Path, watch: Watch) -> Tuned:
+    def lora(self, length: Length, file: Path, watch: Watch, *, keep_general: bool = True) -> Tuned:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.
 
         Args:
             length: Steps or minutes.
             file: The checkpoint.
             watch: Called after every step.
+            keep_general: Whether the updates are scaled down where general ability would be lost else.
         """
         outcome = self._loop(self.encoder, self.data.labels, file, length).run(length, watch)
+        scale = self._scale_to_keep() if keep_general else 1.0
         half_precision(self.encoder)  # what is measured is what is stored
         report = [self.data.texts[row] for row in self.split.report]
         after = self._measure(self._embed(self.encoder, report))
         general = None if self._recall is None else General(self._recall, self._general_recall())
-        score = outcome.state.best_score if outcome.state.best_score is not None else outcome.plain_score
-        return Tuned("lora", score, after, None, general, outcome, {})
+        fold = Fold(self.data.labels, self.split.select, seed=self.settings.seed)
+        chosen = self._embed(self.encoder, [self.data.texts[row] for row in self.split.select])
+        score = fold.score({task: chosen[task] for task in self.tasks}).value
+        return Tuned("lora", score, after, None, general, outcome, {}, scale)
+
+    def _scale_to_keep(self) -> float:
+        """Shrinks the updates as far as general ability asks for, and says how far; not at all where that is no help.
+
+        Between a model and what was trained of it lie models that keep most of both: Wortsman et al., "Robust
+        fine-tuning of zero-shot models", CVPR 2022.
+        """
+        if self._recall is None:
+            return 1.0
+        weights = {name: value.detach().clone() for name, value in self.encoder.weights.items()}
+        for scale in _SCALES:
+            self.encoder.load(weights)
+            self.encoder.scale(scale)
+            if General(self._recall, self._general_recall()).is_kept:
+                return scale
+        self.encoder.load(weights)
+        return 1.0
 
     def lora_control(self, length: Length, file: Path, watch: Watch) -> dict[str, float] | None:
         """Trains on shuffled labels in the same way. Returns κ by task on the report fold; None if interrupted."""

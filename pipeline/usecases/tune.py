@@ -152,7 +152,7 @@ def _lora(tuner: "Tuner", request: TuneRequest, progress: Progress, watch: "Watc
 
     progress("training", 0, 0)
     file = unfinished_folder(request.output) / CHECKPOINT
-    tuned = tuner.lora(_length(request), file, watch)
+    tuned = tuner.lora(_length(request), file, watch, keep_general=not request.allow_drop)
     if not request.control or (tuned.outcome is not None and tuned.outcome.stopped is not None):
         return tuned
     progress("training on shuffled labels, as a control", 0, 0)
@@ -230,6 +230,8 @@ def _lora_notes(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> list[st
             f"the instruction's own tokens are pooled with the text's; overrides.exclude_instruction: true of the "
             f"model of {request.tasks[0]} keeps them out and usually separates tasks better"
         )
+    if tuned.scale < 1:
+        notes.append(f"the updates were multiplied by {tuned.scale}, so that recall of plain pairs is kept")
     if tuned.general is not None and not tuned.general.is_kept:
         notes.append(f"recall of plain pairs fell from {tuned.general.before:.2f} to {tuned.general.after:.2f}")
     return notes
