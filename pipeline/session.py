@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
     from pipeline.usecases.search import StoreSearch
-    from pipeline.usecases.tune import TuneReport, TuneRequest
+    from pipeline.usecases.tune_request import TuneReport, TuneRequest
 
 Executor = Literal["ray", "local"]
 """Where a backfill's work is done: on a Ray cluster, or in this process."""

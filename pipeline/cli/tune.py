@@ -12,6 +12,7 @@ from pipeline.cli.tune_options import (
     Method,
     Minutes,
     Output,
+    Pairs,
     Rank,
     Seed,
     Steps,
@@ -19,18 +20,21 @@ from pipeline.cli.tune_options import (
     Texts,
     Topic,
     Wordings,
+    Workers,
 )
-from pipeline.cli.tune_view import StepLines, print_report
+from pipeline.cli.tune_report import print_report
+from pipeline.cli.tune_view import StepLines
 from pipeline.errors import ConfigError
 
 
 def tune(
     config: ConfigFile,
-    inputs: Inputs,
+    inputs: Inputs = None,
     *,
     tasks: Tasks,
     output: Output,
     label: Label = None,
+    pairs: Pairs = None,
     method: Method = "auto",
     topic: Topic = None,
     steps: Steps = None,
@@ -40,6 +44,7 @@ def tune(
     learning_rate: LearningRate = None,
     rank: Rank = 16,
     texts: Texts = 24,
+    workers: Workers = 1,
     control: Control = False,
     allow_drop: AllowDrop = False,
     base_name: BaseName = None,
@@ -48,13 +53,14 @@ def tune(
     """Train a model to tell what the tasks' instructions ask for, and measure it before and after.
 
     head fits a linear map per task in seconds; the model itself stays as it is and the map does not read the
-    instruction. lora trains one adapter that does. A killed run continues when it is started again in the same way;
+    instruction. lora trains one adapter that does. Retrieval tasks are trained on --pairs, by lora. A killed run continues when it is started again in the same way;
     Ctrl-C keeps the best state so far.
     """
     from pipeline.config.load import ConfigTree
     from pipeline.context import Context
-    from pipeline.usecases.tune import METHODS, TuneRequest, report_tree
+    from pipeline.usecases.tune import report_tree
     from pipeline.usecases.tune import tune as run
+    from pipeline.usecases.tune_request import METHODS, TuneRequest
 
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
@@ -62,7 +68,7 @@ def tune(
     if steps is not None and minutes is not None:
         raise ConfigError("give either --steps or --minutes")
     request = TuneRequest(
-        inputs,
+        inputs or [],
         [name.strip() for name in tasks.split(",") if name.strip()],
         output,
         method=chosen,
@@ -76,6 +82,8 @@ def tune(
         control=control,
         allow_drop=allow_drop,
         base=base_name,
+        pairs=pairs,
+        workers=workers,
     )
     with StepLines() as lines:
         report = run(Context(ConfigTree.read(config)), request, lines.progress, lines.step)

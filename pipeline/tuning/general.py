@@ -8,6 +8,8 @@ from importlib.resources import files
 import numpy as np
 
 from pipeline.records.batches import Float32
+from pipeline.tuning.encoder import LoraEncoder
+from pipeline.tuning.wordings import PLAIN
 
 MAX_DROP = 0.05
 """Recall that a run may cost."""
@@ -44,6 +46,13 @@ def plain_pairs() -> Pairs:
     lines = files("pipeline.tuning").joinpath("plain_pairs.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return Pairs([row["query"] for row in rows], [row["passage"] for row in rows])
+
+
+def general_recall(encoder: LoraEncoder) -> float:
+    """Returns the recall of the packaged pairs, embedded without an instruction."""
+    pairs = plain_pairs()
+    queries, passages = (encoder.embed(list(t), [PLAIN])[PLAIN] for t in (pairs.queries, pairs.passages))
+    return recall_at_1(queries, passages)
 
 
 def recall_at_1(queries: Float32, passages: Float32) -> float:

@@ -1,11 +1,8 @@
 """One training from labelled texts to figures: split, train, measure. Writes nothing but checkpoints."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-import orjson
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.prompts import build_prompts
@@ -18,18 +15,17 @@ from pipeline.quality.report import Evaluation
 from pipeline.records.batches import Float32, Int64
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.folder import half_precision
-from pipeline.tuning.general import General, plain_pairs, recall_at_1
+from pipeline.tuning.general import General, general_recall
 from pipeline.tuning.heads import Head, HeadLesson, fit_head, fold_kappa, shuffled
+from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
 from pipeline.tuning.labelled import LabelledTexts
-from pipeline.tuning.loop import PLAIN, Length, Lesson, LoraLoop, Outcome, Watch
+from pipeline.tuning.lessons import LabelLesson
+from pipeline.tuning.loop import Length, Outcome, Watch
 from pipeline.tuning.matrix import measure
 from pipeline.tuning.selection import Fold
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import Split, copy_groups, split_texts
-from pipeline.tuning.wordings import Wordings
-
-_ALGORITHM = 1
-"""Raised with every change that makes an equal run give other weights: old checkpoints are not continued then."""
+from pipeline.tuning.wordings import PLAIN, Wordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,58 +72,47 @@ class Tuner:
         """
         self.data = data
         self.settings = settings
-        self.spec = resolve(model.model_copy(update={"adapter": None}), weights=True)
+        self._model = model.model_copy(update={"adapter": None})
+        self.spec = resolve(self._model, weights=True)
         self.tasks = dict(tasks)
         self.wordings = Wordings({name: task.instruction or "" for name, task in tasks.items()}, wordings)
-        self.has_plain = _has_plain(self.spec, self.tasks)
+        self.has_plain = has_plain_form(self.spec, self.tasks)
         self.encoder = LoraEncoder(self.spec, self._prompts(), pick_device(model), settings)
         self._names = [*self.tasks, *([PLAIN] if self.has_plain else [])]
         with self.encoder.untrained():
             self._vectors = self._embed(self.encoder, list(data.texts))
-            self._recall = self._general_recall() if self.has_plain else None
+            self._recall = general_recall(self.encoder) if self.has_plain else None
         first = self._vectors[PLAIN if self.has_plain else next(iter(tasks))]
         self.split: Split = split_texts(list(data.labels.values()), copy_groups(first), seed=settings.seed)
         if not all(len(fold) > 1 for fold in (self.split.train, self.split.select, self.split.report)):
             raise ConfigError(f"{len(data.texts):,} distinct labelled texts are too few to train, select and report on")
         self.before = self._measure({name: rows[self.split.report] for name, rows in self._vectors.items()})
 
-    def run_id(self, length: Length) -> str:
-        """Returns a hash of everything that decides a LoRA run."""
-        parts = {
-            "algorithm": _ALGORITHM,
-            "data": self.data.sha256,
-            "model": [self.spec.files.name, self.spec.files.commit, self.spec.exclude_instruction],
-            "prompts": {
-                name: [*prompt.content, prompt.dimension]
-                for name, prompt in build_prompts(self.spec, self._prompts()).items()
-            },
-            "settings": asdict(self.settings),
-            "length": asdict(length),
-        }
-        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-    def lora(self, length: Length, file: Path, watch: Watch) -> Tuned:
+    def lora(self, length: Length, file: Path, watch: Watch, train: Trainer = train_here) -> Tuned:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.
 
         Args:
             length: Steps or minutes.
             file: The checkpoint.
             watch: Called after every step.
+            train: Takes the steps.
         """
-        outcome = self._loop(self.encoder, self.data.labels, file, length).run(length, watch)
+        outcome = train(self._job(self.data.labels, file, length), self.encoder, watch)
         half_precision(self.encoder)  # what is measured is what is stored
         report = [self.data.texts[row] for row in self.split.report]
         after = self._measure(self._embed(self.encoder, report))
-        general = None if self._recall is None else General(self._recall, self._general_recall())
+        general = None if self._recall is None else General(self._recall, general_recall(self.encoder))
         score = outcome.state.best_score if outcome.state.best_score is not None else outcome.plain_score
         return Tuned("lora", score, after, None, general, outcome, {})
 
-    def lora_control(self, length: Length, file: Path, watch: Watch) -> dict[str, float] | None:
+    def lora_control(
+        self, length: Length, file: Path, watch: Watch, train: Trainer = train_here
+    ) -> dict[str, float] | None:
         """Trains on shuffled labels in the same way. Returns κ by task on the report fold; None if interrupted."""
         dealt = shuffled(self.data.labels, seed=self.settings.seed)
         encoder = LoraEncoder(self.spec, self._prompts(), self.encoder.device, self.settings)
         file = file.with_name(f"shuffled-{file.name}")
-        if self._loop(encoder, dealt, file, length).run(length, watch).stopped is not None:
+        if train(self._job(dealt, file, length), encoder, watch).stopped is not None:
             return None
         rows = self.split.report
         vectors = self._embed(encoder, [self.data.texts[row] for row in rows])
@@ -168,10 +153,13 @@ class Tuner:
     def _plain(self, rows: Int64) -> dict[str, Float32]:
         return {PLAIN: self._vectors[PLAIN][rows]} if self.has_plain else {}
 
-    def _loop(self, encoder: LoraEncoder, labels: Mapping[str, Label], file: Path, length: Length) -> LoraLoop:
+    def _job(self, labels: Mapping[str, Label], file: Path, length: Length) -> LoraJob:
         data, split = self.data, self.split
-        lesson = Lesson(data.texts, labels, split.train, split.select, self.wordings, self.has_plain)
-        return LoraLoop(encoder, lesson, self.settings, file, run=self.run_id(length))
+        lesson = LabelLesson(
+            data.texts, labels, split.train, split.select, self.wordings, self.has_plain, self.settings
+        )
+        run = run_id(self.spec, self._prompts(), self.settings, length, data.sha256)
+        return LoraJob(self._model, self._prompts(), lesson, self.settings, file, run, length)
 
     def _prompts(self) -> dict[str, TaskConfig]:
         """Every wording of every task, and the plain form."""
@@ -190,17 +178,13 @@ class Tuner:
         """Returns the vectors of texts under each task and without an instruction."""
         return encoder.embed(texts, self._names)
 
-    def _general_recall(self) -> float:
-        pairs = plain_pairs()
-        queries, passages = (self.encoder.embed(list(t), [PLAIN])[PLAIN] for t in (pairs.queries, pairs.passages))
-        return recall_at_1(queries, passages)
-
     def _measure(self, vectors: Mapping[str, Float32]) -> Evaluation:
         plain = vectors.get(PLAIN)
         return measure(self.data.labels, self.split.report, vectors, plain, seed=self.settings.seed)
 
 
-def _has_plain(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> bool:
+def has_plain_form(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> bool:
+    """Whether the model of some tasks has a form without an instruction."""
     try:
         build_prompts(spec, {PLAIN: TaskConfig(model=next(iter(tasks.values())).model)})
     except ConfigError:

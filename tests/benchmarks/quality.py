@@ -33,7 +33,7 @@ from pipeline.quality.estimates import Estimate
 from pipeline.quality.report import Evaluation, Kind
 from pipeline.session import Session
 from pipeline.usecases.evaluate import EvaluateRequest
-from pipeline.usecases.tune import TuneRequest
+from pipeline.usecases.tune_request import TuneRequest
 from tests.benchmarks._harness import ROOT, median, report, told
 from tests.benchmarks.heads import CHUNK, by_turns, loaded
 

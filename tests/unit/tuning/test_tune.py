@@ -14,11 +14,12 @@ from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError
 from pipeline.tuning import folder as folder_module
-from pipeline.tuning import tuner as tuner_module
+from pipeline.tuning import general as general_module
 from pipeline.tuning.folder import unfinished_folder
 from pipeline.tuning.loop import StepFacts
 from pipeline.usecases.embed import embed
-from pipeline.usecases.tune import TuneReport, TuneRequest, tune
+from pipeline.usecases.tune import tune
+from pipeline.usecases.tune_request import TuneReport, TuneRequest
 from tests.unit.tuning.scenes import FREE, INSTRUCTIONS, crossed_texts, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks for it
@@ -158,7 +159,7 @@ def test_shuffled_labels_are_trained_on_request(base: Path, tmp_path: Path) -> N
 
 def test_a_loss_of_general_ability_fails_the_run(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recalls = iter([0.8, 0.7, 0.8, 0.7])
-    monkeypatch.setattr(tuner_module, "recall_at_1", lambda *_: next(recalls))
+    monkeypatch.setattr(general_module, "recall_at_1", lambda *_: next(recalls))
     with pytest.raises(RefractError, match=r"fell from 0\.80 to 0\.70"):
         run(base, request_of(tmp_path))
     assert not (tmp_path / "out").exists()
