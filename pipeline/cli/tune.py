@@ -53,8 +53,8 @@ def tune(
     """Train a model to tell what the tasks' instructions ask for, and measure it before and after.
 
     head fits a linear map per task in seconds; the model itself stays as it is and the map does not read the
-    instruction. lora trains one adapter that does. Retrieval tasks are trained on --pairs, by lora. A killed run continues when it is started again in the same way;
-    Ctrl-C keeps the best state so far.
+    instruction. lora trains one adapter that does. Retrieval tasks are trained on --pairs, by lora. A killed run
+    continues when it is started again in the same way; Ctrl-C keeps the best state so far.
     """
     from pipeline.config.load import ConfigTree
     from pipeline.context import Context

@@ -163,6 +163,9 @@ def tasks_of(context: Context, request: TuneRequest) -> dict[str, TaskConfig]:
             raise ConfigError(f"tasks.{name} has mode: retrieval, which is trained on --pairs and not on labels")
         if known[name].mode == "symmetric" and request.pairs is not None:
             raise ConfigError(f"tasks.{name} has mode: symmetric, which is trained on labels and not on --pairs")
+    for name in request.columns:
+        if name not in request.tasks:
+            raise ConfigError(f"--label {name}=…: not among --tasks.{nearest(name, request.tasks)}")
     return {name: known[name].model_copy(update={"head": None}) for name in dict.fromkeys(request.tasks)}
 
 

@@ -32,6 +32,7 @@ from pipeline.engine.measure import Workload
 from pipeline.quality.estimates import Estimate
 from pipeline.quality.report import Evaluation, Kind
 from pipeline.session import Session
+from pipeline.tuning.loop import StepFacts
 from pipeline.usecases.evaluate import EvaluateRequest
 from pipeline.usecases.tune_request import TuneRequest
 from tests.benchmarks._harness import ROOT, median, report, told
@@ -235,7 +236,11 @@ def _lora(output: Path, card: Mapping[str, Any] | None, without: str | None) -> 
             settings={name: card["settings"][name] for name in TRAINED_SETTINGS},
             allow_drop=True,
         )
-        return dict(refract.tune(request, watch=lambda facts: told("step", facts.step - 1, facts.loss)).card)
+        return dict(refract.tune(request, watch=_tell_step).card)
+
+
+def _tell_step(facts: StepFacts) -> None:
+    told("step", facts.step - 1, facts.loss)
 
 
 def _unseen(
