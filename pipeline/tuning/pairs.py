@@ -95,7 +95,6 @@ class _Gathering:
         self._documents: dict[str, int] = {}
         self.found: dict[tuple[str, str, str], tuple[list[int], list[int]]] = {}
         """(task, name of the asking task, query) -> positives and negatives."""
-        self._places: dict[tuple[str, str, str], str] = {}
         self._num_lines = 0
 
     def add(self, place: str, number: int, line: bytes) -> None:
@@ -106,11 +105,9 @@ class _Gathering:
             raise ConfigError(f"{place}: positive is missing; expected a text or a list of texts")
         negatives = [self._document(text) for text in _texts(place, "negatives", fields.get("negatives"))]
         task, asking = self._task(place, number, fields)
-        key = (task, asking, query)
-        known = self.found.setdefault(key, ([], []))
+        known = self.found.setdefault((task, asking, query), ([], []))
         known[0].extend(positives)
         known[1].extend(negatives)
-        self._places[key] = place
         self._num_lines += 1
         if set(known[0]) & set(known[1]):
             raise ConfigError(f"{place}: a text is positive and negative for one query; expected one of the two")
@@ -138,7 +135,7 @@ class _Gathering:
             task = self._by_instruction[instruction]
         if task is None and len(self._own) > 1:
             raise ConfigError(
-                f'{place}: its instruction is that of no task; name its task with "task": one of {", ".join(self._own)}'
+                f'{place}: fits no task by its instruction; name one with "task". Tasks: {", ".join(self._own)}'
             )
         task = str(task or next(iter(self._own)))
         if instruction is None or instruction == _asked(self._own[task]):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.load import identify
 from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.weights import pick_device
@@ -13,6 +14,7 @@ from pipeline.interfaces import Progress
 from pipeline.quality.labels import Label
 from pipeline.quality.report import Evaluation
 from pipeline.records.batches import Float32, Int64
+from pipeline.tasks import ModelIdentity
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.folder import half_precision
 from pipeline.tuning.general import General, general_recall
@@ -87,6 +89,11 @@ class Tuner:
         if not all(len(fold) > 1 for fold in (self.split.train, self.split.select, self.split.report)):
             raise ConfigError(f"{len(data.texts):,} distinct labelled texts are too few to train, select and report on")
         self.before = self._measure({name: rows[self.split.report] for name, rows in self._vectors.items()})
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What the model below is."""
+        return identify(self._model)
 
     def lora(self, length: Length, file: Path, watch: Watch, train: Trainer = train_here) -> Tuned:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.

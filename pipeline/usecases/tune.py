@@ -144,7 +144,7 @@ def _write(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> Mapping[str,
             prompts = build_prompts(tuner.spec, tuner.tasks)
             write_adapter(folder, tuner.encoder, prompts, base=base.name, revision=base.revision)
         for task, head in tuned.heads.items():
-            write_head(folder / task, head)
+            write_head(folder / task, head, tuner.identity)
         write_card(folder, card)
     return card.facts
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from pipeline.cli.main import invoke
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
+from pipeline.engine.load import check_tasks
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError
 from pipeline.tuning import folder as folder_module
 from pipeline.tuning import general as general_module
@@ -107,6 +108,14 @@ def test_lora_writes_a_folder_that_the_same_configuration_serves(base: Path, tmp
 def test_heads_are_written_one_per_task_and_separate(base: Path, tmp_path: Path) -> None:
     report = run(base, request_of(tmp_path, method="head"))
     assert report.use == [f"tasks.{task}.head: {tmp_path / 'out' / task}" for task in ("urgency", "about")]
+    served = tree_of(base)
+    for task in served["tasks"]:
+        served["tasks"][task]["head"] = str(tmp_path / "out" / task)
+    headed = Context(ConfigTree(served, "c.yaml"))
+    check_tasks("m", headed.config.models["m"], headed.config.tasks)
+    other = headed.config.models["m"].model_copy(update={"overrides": {**FREE, "exclude_instruction": False}})
+    with pytest.raises(ConfigError, match="was fitted for another model; different: exclude_instruction"):
+        check_tasks("m", other, headed.config.tasks)
     weight = load_file(tmp_path / "out" / "urgency" / "model.safetensors")["linear.weight"]
     assert weight.shape == (32, 32)
     accuracy = report.card["after"]["accuracy"]
