@@ -85,8 +85,14 @@ def tune(
         pairs=pairs,
         workers=workers,
     )
+    context = Context(ConfigTree.read(config))
+    trainer = None
+    if workers > 1:
+        from actors.train_run import RayTrainer
+
+        trainer = RayTrainer(workers, context.config.ray.address)
     with StepLines() as lines:
-        report = run(Context(ConfigTree.read(config)), request, lines.progress, lines.step)
+        report = run(context, request, lines.progress, lines.step, trainer)
     if as_json:
         print_json(report_tree(report))
     else:

@@ -150,8 +150,8 @@ class LoraLoop:
         return self.conclude(stopped)
 
     def conclude(self, stopped: str | None) -> Outcome:
-        """Puts the best state so far into the encoder. Raises KeyboardInterrupt where there is no scored state."""
-        if not self._state.scores:
+        """Puts the best state so far into the encoder. Raises KeyboardInterrupt where there is none worth keeping."""
+        if not self._state.scores or (stopped is not None and not self._state.best_step):
             raise KeyboardInterrupt
         self._encoder.load(self._best or self._zero())
         return Outcome(self._state, self._state.scores[0][1], stopped)
