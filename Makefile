@@ -80,7 +80,7 @@ STEPS ?= 400
 
 model: $(VENV)/.installed-demo $(VENV)/.installed-tune
 	@$(BIN)/refract tune pipeline/demo/model.yaml pipeline/demo/training --tasks urgency,issue,tone,wish \
-	  --wordings pipeline/demo/wordings.json --method lora --steps $(STEPS) --learning-rate 1e-3 \
+	  --wordings pipeline/demo/wordings.json --method lora --steps $(STEPS) --texts 32 --learning-rate 1e-3 \
 	  --base-name sentence-transformers/all-MiniLM-L6-v2 --output var/model
 
 check: $(VENV)/.installed-dev

@@ -11,7 +11,7 @@ from actors.process import start_context
 from actors.reporting import Reporter
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
-from pipeline.engine.load import load_engine
+from pipeline.engine.entry import load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.metrics import EmbedMetrics
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
@@ -35,7 +35,7 @@ def start_scheduler(context: Context, name: str, *, shared: bool) -> EmbedSchedu
     return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows, shared=shared)
 
 
-class Embedder:
+class EmbedderReplica:
     """A Serve replica around an engine. Serve replaces it when a forward batch hangs."""
 
     def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:

@@ -19,7 +19,7 @@ from actors.cluster import cluster, root_cause
 from pipeline.errors import ConfigError, RefractError
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.job import LoraJob, outcome_of, train_in_team
-from pipeline.tuning.loop import Outcome, StepFacts, Watch
+from pipeline.tuning.loop import StepFacts, TrainingOutcome, Watch
 from pipeline.tuning.team import ProcessGroup
 
 _TURN_S = 0.5
@@ -48,7 +48,7 @@ class RayTrainer:
         self._workers = workers
         self._address = address
 
-    def __call__(self, job: LoraJob, encoder: LoraEncoder, watch: Watch) -> Outcome:
+    def __call__(self, job: LoraJob, encoder: LoraEncoder, watch: Watch) -> TrainingOutcome:
         """See Trainer.
 
         Raises:

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import coverage
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.broker import Broker
+
+# A busy machine may take its time: no property is about that.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SLOW = "REFRACT_SLOW"
 """Environment variable: when it is set, tests that take minutes are run, too."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import orjson
 
 from pipeline.backfill.sample import Sample, Size, Tokens
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.engine.null import is_null
 from pipeline.engine.spec import ENCODER_TYPES, ModelSpec, resolve
-from pipeline.tasks import Task
 
 RAM_FACTOR = 1.5
 """Bytes of memory per byte of vector: the server's own rule of thumb for vectors with their index."""
@@ -65,7 +65,7 @@ class TaskEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What a backfill costs."""
 
     num_rows: int
@@ -78,7 +78,7 @@ class Estimate:
     savings: Sequence[str]
 
 
-def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, pace: Pace) -> Estimate:
+def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, pace: Pace) -> CostEstimate:
     """Returns what a run over the whole input takes."""
     tokens = sample.tokens
     seconds = pace.seconds(size.num_rows)
@@ -107,7 +107,7 @@ def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, 
                 disk_bytes=round(stored_bytes + min(stored_bytes, LOG_BYTES)),
             )
         )
-    return Estimate(
+    return CostEstimate(
         num_rows=size.num_rows,
         exact=size.exact,
         seconds=seconds,

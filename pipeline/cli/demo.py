@@ -50,6 +50,7 @@ def demo(
             demo_view.show_states(usecase.stream(app, prepared, stop))
         if not stop.is_set():
             demo_view.show_answers(usecase.ask(prepared))
+            demo_view.show_matrix(usecase.measure(app, prepared))
             demo_view.show_proof(usecase.prove(app, prepared), usecase.dead_letters(prepared))
             demo_view.show_next_steps(prepared, app.url)
         if sys.stdout.isatty():

@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.output import print_note, print_table
 
 if TYPE_CHECKING:
-    from pipeline.quality.report import Evaluation, MatrixRow, PairReport, TaskReport
+    from pipeline.quality.evaluation import Evaluation, MatrixRow, PairReport, TaskEvaluation
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
@@ -18,7 +18,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     verdict = judge(evaluation)
     typer.echo(f"{verdict.headline} {verdict.reason}\n")
     if evaluation.matrix:
-        _print_matrix(evaluation)
+        print_matrix(evaluation)
         print_table("Each task and its own label", _TASK_COLUMNS, [_task_row(task) for task in evaluation.tasks])
     pairs = [row for pair in evaluation.pairs for row in _pair_rows(pair)]
     if pairs:
@@ -29,7 +29,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         print_note(f"note: {line}")
 
 
-def _print_matrix(evaluation: "Evaluation") -> None:
+def print_matrix(evaluation: "Evaluation") -> None:
+    """Prints how well the neighbours under each instruction tell every label."""
     names = [label.name for label in evaluation.labels]
     print_table(
         f"How often the {evaluation.k} nearest neighbours say a text's label (in brackets κ, with luck taken out)",
@@ -50,13 +51,13 @@ _TASK_COLUMNS = ["task", "label", "accuracy", "macro F1", "V-measure", "over no 
 _TASK_COLUMNS += ["another task", "words alone"]
 
 
-def _task_row(task: "TaskReport") -> list[object]:
-    from pipeline.quality.report import Kind
+def _task_row(task: "TaskEvaluation") -> list[object]:
+    from pipeline.quality.evaluation import PromptKind
     from pipeline.quality.verdict import interval
 
-    controls = {control.kind: control for control in task.controls if control.kind is not Kind.ANOTHER_TASK}
-    others = [control.accuracy.value for control in task.controls if control.kind is Kind.ANOTHER_TASK]
-    plain = controls.get(Kind.NO_INSTRUCTION)
+    controls = {control.kind: control for control in task.controls if control.kind is not PromptKind.ANOTHER_TASK}
+    others = [control.accuracy.value for control in task.controls if control.kind is PromptKind.ANOTHER_TASK]
+    plain = controls.get(PromptKind.NO_INSTRUCTION)
     return [
         task.name,
         task.own.label,
@@ -66,7 +67,7 @@ def _task_row(task: "TaskReport") -> list[object]:
         None if plain is None else interval(plain.gain),
         *(
             f"{controls[kind].accuracy.value:.2f}" if kind in controls else None
-            for kind in (Kind.NONSENSE, Kind.GENERIC)
+            for kind in (PromptKind.NONSENSE, PromptKind.GENERIC)
         ),
         f"{max(others):.2f}" if others else None,
         None if task.words is None else f"{task.words.accuracy.value:.2f}",
@@ -81,7 +82,7 @@ def _pair_rows(pair: "PairReport") -> Iterable[list[object]]:
         yield [found.own, found.other, interval(found.difference), flips, pair.num_texts, f"{pair.cramers_v:.2f}"]
 
 
-def _print_wordings(tasks: "Sequence[TaskReport]") -> None:
+def _print_wordings(tasks: "Sequence[TaskEvaluation]") -> None:
     rows = [
         [task.name, f"{found.least:.2f}", f"{found.mean:.2f}", f"{found.most:.2f}", f"{found.spread:.2f}"]
         for task in tasks

@@ -1,5 +1,7 @@
 """`refract tune`: trains a model on labelled records, so that it does what the tasks' instructions ask."""
 
+from typing import TYPE_CHECKING
+
 from pipeline.cli.options import AsJson, ConfigFile, parse_labels
 from pipeline.cli.output import print_json
 from pipeline.cli.tune_options import (
@@ -25,6 +27,9 @@ from pipeline.cli.tune_options import (
 from pipeline.cli.tune_report import print_report
 from pipeline.cli.tune_view import StepLines
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.usecases.tune_request import Method as TuneMethod
 
 
 def tune(
@@ -56,22 +61,17 @@ def tune(
     instruction. lora trains one adapter that does. Retrieval tasks are trained on --pairs, by lora. A killed run
     continues when it is started again in the same way; Ctrl-C keeps the best state so far.
     """
-    from pipeline.config.load import ConfigTree
-    from pipeline.context import Context
+    from pipeline.session import Session
     from pipeline.usecases.tune import report_tree
-    from pipeline.usecases.tune import tune as run
-    from pipeline.usecases.tune_request import METHODS, TuneRequest
+    from pipeline.usecases.tune_request import TuneRequest
 
-    chosen = next((known for known in METHODS if known == method), None)
-    if chosen is None:
-        raise ConfigError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
     if steps is not None and minutes is not None:
         raise ConfigError("give either --steps or --minutes")
     request = TuneRequest(
         inputs or [],
         [name.strip() for name in tasks.split(",") if name.strip()],
         output,
-        method=chosen,
+        method=_method(method),
         columns=parse_labels(label or []),
         topic=topic,
         steps=steps,
@@ -85,15 +85,18 @@ def tune(
         pairs=pairs,
         workers=workers,
     )
-    context = Context(ConfigTree.read(config))
-    trainer = None
-    if workers > 1:
-        from actors.train_run import RayTrainer
-
-        trainer = RayTrainer(workers, context.config.ray.address)
-    with StepLines() as lines:
-        report = run(context, request, lines.progress, lines.step, trainer)
+    with Session.open(config) as refract, StepLines() as lines:
+        report = refract.tune(request, watch=lines.step, progress=lines.progress)
     if as_json:
         print_json(report_tree(report))
     else:
         print_report(report)
+
+
+def _method(name: str) -> "TuneMethod":
+    from pipeline.usecases.tune_request import METHODS
+
+    found = next((known for known in METHODS if known == name), None)
+    if found is None:
+        raise ConfigError(f"--method {name!r}: expected one of {', '.join(METHODS)}")
+    return found

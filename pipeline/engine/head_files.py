@@ -3,7 +3,7 @@
     config.json        {"in_features": 384, "out_features": 384, "bias": false,
                         "activation_function": "torch.nn.modules.linear.Identity"}
     model.safetensors  linear.weight (out_features, in_features), and linear.bias (out_features,) if `bias`
-    fitted_for.json    the model that it was fitted for, as `pipeline.engine.load.identify` knows it; written by
+    fitted_for.json    the model that it was fitted for, as `pipeline.engine.entry.identify` knows it; written by
                        `refract tune`, and absent from heads of others
 
 Other files of the folder are not read.

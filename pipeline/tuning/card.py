@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.tuning.folder import Card
 from pipeline.tuning.general import General
-from pipeline.tuning.loop import Outcome
+from pipeline.tuning.loop import TrainingOutcome
 from pipeline.tuning.matrix import figures
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.tuner import Tuned, Tuner
@@ -74,7 +74,7 @@ def _lora_facts(tuner: Tuner, tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def run_facts(settings: LoraSettings, outcome: Outcome, general: General | None) -> dict[str, Any]:
+def run_facts(settings: LoraSettings, outcome: TrainingOutcome, general: General | None) -> dict[str, Any]:
     """Returns what a card says of a run of the LoRA loop."""
     state = outcome.state
     return {

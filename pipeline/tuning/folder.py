@@ -1,5 +1,6 @@
 """What a run leaves behind: an adapter or heads, files for sentence-transformers, and a card. Appears whole or not."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,14 +14,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from pipeline.binding import ModelIdentity
 from pipeline.engine.head_files import FITTED_FOR, fitted_parts
 from pipeline.engine.prompts import Prompt
 from pipeline.engine.spec import ModelSpec
 from pipeline.engine.st_files import Dense
 from pipeline.errors import ConfigError, EnvironmentFault
-from pipeline.tasks import ModelIdentity
 from pipeline.tuning.encoder import LoraEncoder
-from pipeline.tuning.heads import Head
+from pipeline.tuning.fitting import Head
 
 CARD = "card.json"
 """Written last but for the renaming: a folder that has it is whole."""
@@ -129,9 +130,13 @@ def write_head(folder: Path, head: Head, identity: ModelIdentity | None = None) 
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Writes README.md and card.json."""
+    """Writes README.md and card.json, which names the hash of every file of weights that is there."""
     (folder / "README.md").write_text(card.readme, encoding="utf-8")
-    _write_json(folder / CARD, card.facts)
+    hashes = {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
+    _write_json(folder / CARD, {**card.facts, "sha256": hashes})
 
 
 def _write_sentence_files(folder: Path, spec: ModelSpec, prompts: Mapping[str, Prompt]) -> None:

@@ -12,7 +12,7 @@ from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.weights import pick_device
 from pipeline.tuning.encoder import LoraEncoder
-from pipeline.tuning.loop import Length, Lesson, LoraLoop, Outcome, Watch
+from pipeline.tuning.loop import Length, Lesson, LoraLoop, TrainingOutcome, Watch
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.team import Team
 
@@ -36,7 +36,7 @@ class LoraJob:
     length: Length
 
 
-Trainer = Callable[[LoraJob, LoraEncoder, Watch], Outcome]
+Trainer = Callable[[LoraJob, LoraEncoder, Watch], TrainingOutcome]
 """Takes the steps of a run and leaves the best state in the encoder given; raises like `LoraLoop.run`."""
 
 
@@ -56,18 +56,18 @@ def run_id(
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def train_here(job: LoraJob, encoder: LoraEncoder, watch: Watch) -> Outcome:
+def train_here(job: LoraJob, encoder: LoraEncoder, watch: Watch) -> TrainingOutcome:
     """Takes the steps in this process. See Trainer."""
     return LoraLoop(encoder, job.lesson, job.settings, job.file, run=job.run).run(job.length, watch)
 
 
-def train_in_team(job: LoraJob, team: Team, watch: Watch) -> Outcome:
+def train_in_team(job: LoraJob, team: Team, watch: Watch) -> TrainingOutcome:
     """Takes the steps together with other processes, which make the same call; the first one writes the checkpoint."""
     encoder = LoraEncoder(resolve(job.model, weights=True), job.prompts, pick_device(job.model), job.settings)
     return LoraLoop(encoder, job.lesson, job.settings, job.file, run=job.run, team=team).run(job.length, watch)
 
 
-def outcome_of(job: LoraJob, encoder: LoraEncoder, stopped: str | None) -> Outcome:
+def outcome_of(job: LoraJob, encoder: LoraEncoder, stopped: str | None) -> TrainingOutcome:
     """Puts the best state of a checkpoint that others have written into the encoder.
 
     Raises KeyboardInterrupt where there is no checkpoint.

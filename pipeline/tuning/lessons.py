@@ -11,10 +11,10 @@ from torch import Tensor
 from pipeline.quality.labels import Label
 from pipeline.records.batches import Int64
 from pipeline.tuning.encoder import LoraEncoder, cut
+from pipeline.tuning.fold import Fold
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.loss import contrastive_loss, keeping_loss, pair_loss
-from pipeline.tuning.pairs import Pair, PairTexts, score_pairs
-from pipeline.tuning.selection import Fold
+from pipeline.tuning.query_pairs import PairTexts, QueryPair, score_pairs
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.wordings import PLAIN, Wordings
 
@@ -106,7 +106,7 @@ class PairLesson:
         found = score_pairs(encoder, self.data, self.select, seed=self.settings.seed)
         return float("nan") if found is None else found.value
 
-    def _draw(self, draw: np.random.Generator) -> list[Pair]:
+    def _draw(self, draw: np.random.Generator) -> list[QueryPair]:
         """Returns pairs of the task of a pair that is drawn first."""
         task = self.data.pairs[int(draw.choice(self.train))].task
         of_task = [row for row in self.train.tolist() if self.data.pairs[row].task == task]
@@ -114,7 +114,7 @@ class PairLesson:
         return [self.data.pairs[row] for row in draw.choice(of_task, size, replace=False).tolist()]
 
 
-def _asked(encoder: LoraEncoder, pairs: Sequence[Pair]) -> Tensor:
+def _asked(encoder: LoraEncoder, pairs: Sequence[QueryPair]) -> Tensor:
     """Returns the queries' rows in order, each under its own instruction."""
     parts, order = [], []
     for prompt in dict.fromkeys(pair.query_prompt for pair in pairs):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import EnvironmentFault
-from pipeline.tuning.checkpoint import RunState, read_state, restore, write_checkpoint
+from pipeline.tuning.checkpoint import TrainingState, read_state, restore, write_checkpoint
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.settings import LoraSettings, default_learning_rate
 from pipeline.tuning.team import ALONE, Team
@@ -72,10 +72,10 @@ class Lesson(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingOutcome:
     """How a run ended."""
 
-    state: RunState
+    state: TrainingState
     plain_score: float
     """Of the model as it was."""
     stopped: str | None
@@ -114,18 +114,18 @@ class LoraLoop:
         self._rate = rate
         self._optimizer = torch.optim.AdamW(list(encoder.weights.values()), lr=rate, weight_decay=0.01)
         known = read_state(file)
-        self._state = known if known is not None and known.run == run else RunState(run)
+        self._state = known if known is not None and known.run == run else TrainingState(run)
         self._best: dict[str, Tensor] = {}
         if self._state.step:
             self._best = restore(file, encoder.weights, self._optimizer)
         self._saved_s = time.monotonic()
 
     @property
-    def state(self) -> RunState:
+    def state(self) -> TrainingState:
         """How far the run is."""
         return self._state
 
-    def run(self, length: Length, watch: Watch) -> Outcome:
+    def run(self, length: Length, watch: Watch) -> TrainingOutcome:
         """Trains, and leaves the best state in the encoder.
 
         An interrupt (Ctrl-C) and a loss that is not finite end the run early with the best state so far.
@@ -149,12 +149,12 @@ class LoraLoop:
             stopped = f"interrupted after {state.step} steps"
         return self.conclude(stopped)
 
-    def conclude(self, stopped: str | None) -> Outcome:
+    def conclude(self, stopped: str | None) -> TrainingOutcome:
         """Puts the best state so far into the encoder. Raises KeyboardInterrupt where there is none worth keeping."""
         if not self._state.scores or (stopped is not None and not self._state.best_step):
             raise KeyboardInterrupt
         self._encoder.load(self._best or self._zero())
-        return Outcome(self._state, self._state.scores[0][1], stopped)
+        return TrainingOutcome(self._state, self._state.scores[0][1], stopped)
 
     def _steps(self, length: Length, watch: Watch) -> str | None:
         state, begin_s = self._state, time.monotonic()

@@ -9,7 +9,7 @@ from pipeline.quality.estimates import Estimate
 from pipeline.tuning.card import Base, run_facts
 from pipeline.tuning.folder import Card
 from pipeline.tuning.pair_tuner import PairTuner, TunedPairs
-from pipeline.tuning.pairs import PairScore
+from pipeline.tuning.query_pairs import PairScore
 from pipeline.version import __version__
 
 

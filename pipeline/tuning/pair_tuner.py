@@ -16,8 +16,8 @@ from pipeline.tuning.folder import half_precision
 from pipeline.tuning.general import General, general_recall
 from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
 from pipeline.tuning.lessons import PairLesson
-from pipeline.tuning.loop import Length, Outcome, Watch
-from pipeline.tuning.pairs import PairScore, PairTexts, pair_groups, score_pairs
+from pipeline.tuning.loop import Length, TrainingOutcome, Watch
+from pipeline.tuning.query_pairs import PairScore, PairTexts, pair_groups, score_pairs
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import Split, copy_groups, split_texts
 from pipeline.tuning.tuner import has_plain_form
@@ -30,7 +30,7 @@ _REPLICATES = 1_000
 class TunedPairs:
     """What a run came to."""
 
-    outcome: Outcome
+    outcome: TrainingOutcome
     after: PairScore
     """On the report fold."""
     general: General | None

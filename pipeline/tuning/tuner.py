@@ -4,29 +4,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.binding import ModelIdentity
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import identify
+from pipeline.engine.entry import identify
 from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.weights import pick_device
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress
+from pipeline.quality.evaluation import Evaluation
 from pipeline.quality.labels import Label
-from pipeline.quality.report import Evaluation
 from pipeline.records.batches import Float32, Int64
-from pipeline.tasks import ModelIdentity
 from pipeline.tuning.encoder import LoraEncoder
+from pipeline.tuning.fitting import Head, HeadLesson, fit_head, fold_kappa, shuffled
+from pipeline.tuning.fold import Fold
 from pipeline.tuning.folder import half_precision
 from pipeline.tuning.general import General, general_recall
-from pipeline.tuning.heads import Head, HeadLesson, fit_head, fold_kappa, shuffled
 from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
-from pipeline.tuning.labelled import LabelledTexts
 from pipeline.tuning.lessons import LabelLesson
-from pipeline.tuning.loop import Length, Outcome, Watch
+from pipeline.tuning.loop import Length, TrainingOutcome, Watch
 from pipeline.tuning.matrix import measure
-from pipeline.tuning.selection import Fold
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import Split, copy_groups, split_texts
+from pipeline.tuning.texts import LabelledTexts
 from pipeline.tuning.wordings import PLAIN, Wordings
 
 
@@ -43,7 +43,7 @@ class Tuned:
     """κ of each task on the report fold, learned from labels dealt out at random; None where that was not asked."""
     general: General | None
     """None for heads: they change nothing of the model."""
-    outcome: Outcome | None
+    outcome: TrainingOutcome | None
     """Of the LoRA loop."""
     heads: Mapping[str, Head]
     """Empty for LoRA."""

@@ -4,16 +4,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from threading import Event, Thread
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pipeline.binding import Task
 from pipeline.errors import RefractError
 from pipeline.interfaces import PointReader
 from pipeline.records.record import PointIds
-from pipeline.tasks import Task
 from pipeline.usecases.client import AppClient
 from pipeline.usecases.demo_setup import Demo
 from pipeline.usecases.running import App, State
+
+if TYPE_CHECKING:
+    from pipeline.quality.evaluation import Evaluation
 
 RATE = 80.0
 """Records a second: slow enough to watch, fast enough not to wait."""
@@ -99,6 +103,30 @@ def ask(demo: Demo) -> Iterator[Answers]:
             key = app.search(demo.tasks[0], text=QUERIES[0], limit=1)["hits"][0]["key"]
         hits = {task: app.search(task, key=key, limit=MAX_HITS)["hits"] for task in demo.tasks}
         yield Answers(f"neighbours of record {key}", hits)
+
+
+def shared_hits(answers: Sequence[Answers]) -> float:
+    """Returns how many of their hits two tasks share on average: about all of them if instructions change nothing."""
+    shared = [
+        len({hit["key"] for hit in first} & {hit["key"] for hit in second})
+        for answer in answers
+        for first, second in combinations(answer.hits.values(), 2)
+    ]
+    return sum(shared) / len(shared)
+
+
+def measure(app: StoringApp, demo: Demo) -> "Evaluation | None":
+    """Returns how well each task's vectors tell every task's label, of the stored points; None of somebody's own data.
+
+    Raises ConfigError when scikit-learn is not installed, and like the store.
+    """
+    if not demo.newest:
+        return None
+    from pipeline.context import Context  # the engine
+    from pipeline.usecases.evaluate import EvaluateRequest, evaluate_points
+
+    request = EvaluateRequest(stored=True, topic=demo.topic)
+    return evaluate_points(Context.open(demo.path), app.store(), request, lambda *_: None)
 
 
 def prove(app: StoringApp, demo: Demo) -> list[Proof]:

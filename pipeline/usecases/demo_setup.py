@@ -3,10 +3,10 @@
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ import orjson
 import yaml
 
 import pipeline.demo
-from pipeline.config.app import Config
 from pipeline.config.load import load_config, read_tree
+from pipeline.config.pipeline import Config
 from pipeline.config.source import PLACEHOLDER
 from pipeline.errors import ConfigError
 from pipeline.records.files.messages import Keys, keys_of
@@ -124,7 +124,8 @@ def _demo(path: Path, request: DemoRequest, note: Note) -> Demo:
     tickets = _tickets()
     row_number = settings.key if request.data is not None and request.key is None else None
     keys = keys_of(topic, settings, request.key, row_number)
-    files = TopicFiles([request.data or str(tickets)], settings, config.limits, keys, all_columns=True)
+    names = [request.data] if request.data else [str(path) for path in tickets]
+    files = TopicFiles(names, settings, config.limits, keys, all_columns=True)
     newest = _newest(tickets) if request.data is None else {}
     return Demo(path, config, topic, files, keys, files.count().total, note, newest)
 
@@ -151,13 +152,15 @@ def _own_settings(settings: Mapping[str, Any], request: DemoRequest) -> dict[str
     return own
 
 
-def _tickets() -> Path:
-    return Path(str(pipeline.demo.__file__)).with_name("tickets.jsonl")
+def _tickets() -> list[Path]:
+    """The stream, and tickets written after it, so that every tone and wish occurs often enough to be measured."""
+    folder = Path(str(pipeline.demo.__file__)).parent
+    return [folder / "tickets.jsonl", folder / "tickets_extra.jsonl"]
 
 
-def _newest(path: Path) -> dict[str, tuple[int, bool]]:
+def _newest(paths: Sequence[Path]) -> dict[str, tuple[int, bool]]:
     newest: dict[str, tuple[int, bool]] = {}
-    for line in path.read_bytes().splitlines():
+    for line in chain.from_iterable(path.read_bytes().splitlines() for path in paths):
         row = orjson.loads(line)
         if "_raw" in row:
             continue

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backfill.selection import chosen_tasks, chosen_topic
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
 from pipeline.errors import ConfigError, nearest
-from pipeline.interfaces import Progress
+from pipeline.interfaces import PointReader, Progress
+from pipeline.quality.evaluation import Evaluation
 from pipeline.quality.page import render_page
+from pipeline.quality.paraphrases import frame, read_wordings
 from pipeline.quality.queries import Query, read_queries
-from pipeline.quality.report import Evaluation
 from pipeline.quality.verdict import judge, notes
-from pipeline.quality.wordings import frame, read_wordings
 from pipeline.records.batches import Float32
-from pipeline.tasks import Task
 from pipeline.usecases.embed import embed
 from pipeline.usecases.labelled import Draw, LabelledInput, Material, read_labelled
 from pipeline.usecases.queried import QueryPlan, measure_queries
@@ -99,6 +99,15 @@ def evaluate(context: Context, request: EvaluateRequest, progress: Progress) -> 
     return evaluation.of_stored() if request.stored else evaluation.of_records()
 
 
+def evaluate_points(context: Context, store: PointReader, request: EvaluateRequest, progress: Progress) -> Evaluation:
+    """Measures the vectors in a store that somebody else has opened, such as a running app's. Embeds nothing.
+
+    Raises like `evaluate`.
+    """
+    _check(request)
+    return _Evaluation(context, request, progress).of_points(store).evaluation
+
+
 class _Evaluation:
     """One evaluation on its way."""
 
@@ -116,12 +125,20 @@ class _Evaluation:
         self._names = [name for name in names if name in self._columns or name in asked]
 
     def of_stored(self) -> EvaluateReport:
-        tasks = self._tasks(self._columns)
         store = self._context.open_store()
         try:
-            material, vectors = read_stored(store, tasks, self._label_names, self._draw, self._progress)
+            for name, state in store.inspect(self._tasks(self._columns)).items():
+                if not state.exists:
+                    raise ConfigError(
+                        f"--stored: task {name!r} has no collection yet; run or backfill the pipeline first"
+                    )
+            return self.of_points(store)
         finally:
             store.close()
+
+    def of_points(self, store: PointReader) -> EvaluateReport:
+        tasks = self._tasks(self._columns)
+        material, vectors = read_stored(store, tasks, self._label_names, self._draw, self._progress)
         return self._finish(self._evaluator(material, vectors), material)
 
     def of_records(self) -> EvaluateReport:

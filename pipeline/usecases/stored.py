@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.errors import ConfigError, RefractError, nearest
-from pipeline.interfaces import Progress, Store, StoredPoint
+from pipeline.interfaces import PointReader, Progress, StoredPoint
+from pipeline.quality.evaluation import EvaluatedRows
 from pipeline.quality.labels import label_text
 from pipeline.quality.neighbours import find_neighbours
-from pipeline.quality.report import RowCounts
-from pipeline.quality.sampling import Sample
+from pipeline.quality.sampling import KeySample
 from pipeline.records.batches import Float32, Int64
-from pipeline.tasks import Task
 from pipeline.usecases.labelled import Draw, Material
 
 PAGE_POINTS = 1_000
@@ -24,24 +24,21 @@ _EQUAL = 1 - 1e-5
 
 
 def read_stored(
-    store: Store, tasks: Sequence[Task], columns: Sequence[str], draw: Draw, progress: Progress
+    store: PointReader, tasks: Sequence[Task], columns: Sequence[str], draw: Draw, progress: Progress
 ) -> tuple[Material, dict[str, Float32]]:
     """Returns a sample of the points that live in every task's collection, and their vectors by task.
 
     Args:
-        store: Open.
+        store: Has a collection of each task.
         tasks: At least one.
         columns: Stored names of the labels.
         draw: How many points, and which; its keys are not looked for.
         progress: Hears how many points are read.
 
     Raises:
-        ConfigError: A collection does not exist, or no point has one of the labels.
+        ConfigError: No point has one of the labels.
         EnvironmentFault, TransientError: like the store.
     """
-    for name, state in store.inspect(tasks).items():
-        if not state.exists:
-            raise ConfigError(f"--stored: task {name!r} has no collection yet; run or backfill the pipeline first")
     ids, rows = _chosen(store, tasks[0], columns, draw, progress)
     found = {task.name: dict(_vectors(store, task, ids, progress)) for task in tasks}
     everywhere = [place for place, point in enumerate(ids) if all(point in known for known in found.values())]
@@ -55,7 +52,7 @@ def read_stored(
         texts=(),
         labels={name: [rows.kept[place].labels[name] for place in places] for name in columns},
         contradicted={},
-        rows=RowCounts(
+        rows=EvaluatedRows(
             num_read=rows.num_read,
             num_texts=len(places),
             is_whole=rows.is_whole,
@@ -81,10 +78,10 @@ class _Rows:
 
 
 def _chosen(
-    store: Store, task: Task, columns: Sequence[str], draw: Draw, progress: Progress
+    store: PointReader, task: Task, columns: Sequence[str], draw: Draw, progress: Progress
 ) -> tuple[list[bytes], _Rows]:
     """Draws live points of a task's collection; vectors are read later, of these alone."""
-    sample: Sample[_Row] = Sample(draw.max_texts, seed=draw.seed)
+    sample: KeySample[_Row] = KeySample(draw.max_texts, seed=draw.seed)
     names: set[str] = set()
     total, after = store.count(task.collection), None
     while page := store.scroll(task.collection, after, PAGE_POINTS):
@@ -110,7 +107,9 @@ def _row(point: StoredPoint, columns: Sequence[str]) -> _Row:
     return _Row(point.id, str(point.payload.get("_key", "")).partition(":")[2], labels)
 
 
-def _vectors(store: Store, task: Task, ids: Sequence[bytes], progress: Progress) -> Iterator[tuple[bytes, Float32]]:
+def _vectors(
+    store: PointReader, task: Task, ids: Sequence[bytes], progress: Progress
+) -> Iterator[tuple[bytes, Float32]]:
     for begin in range(0, len(ids), PAGE_POINTS):
         for point in store.retrieve(task.collection, ids[begin : begin + PAGE_POINTS], with_vectors=True):
             if point.vector is not None and not point.deleted:

@@ -10,7 +10,7 @@ from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress
-from pipeline.quality.wordings import read_wordings
+from pipeline.quality.paraphrases import read_wordings
 from pipeline.usecases.labelled import Draw, LabelledInput, read_labelled
 from pipeline.usecases.tune_request import (
     Training,
@@ -30,8 +30,8 @@ from pipeline.usecases.tune_request import (
 
 if TYPE_CHECKING:
     from pipeline.tuning.job import Trainer
-    from pipeline.tuning.labelled import LabelledTexts
     from pipeline.tuning.loop import Watch
+    from pipeline.tuning.texts import LabelledTexts
     from pipeline.tuning.tuner import Tuned, Tuner
 
 _OPTIONAL = frozenset({"peft", "scipy", "sklearn"})
@@ -199,7 +199,7 @@ def _read(
 
     Versions are left aside: of several rows with one key, the last one counts.
     """
-    from pipeline.tuning.labelled import LabelledTexts, make_classes
+    from pipeline.tuning.texts import LabelledTexts, make_classes
 
     config = context.config
     topic = chosen_topic(config, request.topic, request.inputs)

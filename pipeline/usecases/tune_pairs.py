@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.tuning.folder import appearing, write_adapter, write_card
 from pipeline.tuning.pair_card import make_pair_card
 from pipeline.tuning.pair_tuner import PairTuner, TunedPairs
-from pipeline.tuning.pairs import PairTexts, read_pairs
+from pipeline.tuning.query_pairs import PairTexts, read_pairs
 from pipeline.usecases.tune_request import (
     Training,
     TuneReport,

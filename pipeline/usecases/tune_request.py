@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.tuning.card import Base
     from pipeline.tuning.general import General
     from pipeline.tuning.job import Trainer
-    from pipeline.tuning.loop import Length, Outcome, Watch
+    from pipeline.tuning.loop import Length, TrainingOutcome, Watch
     from pipeline.tuning.settings import LoraSettings
 
 Method = Literal["lora", "head", "auto"]
@@ -118,7 +118,7 @@ def check_general(general: "General | None", *, allow_drop: bool) -> None:
         )
 
 
-def run_notes(outcome: "Outcome", general: "General | None") -> list[str]:
+def run_notes(outcome: "TrainingOutcome", general: "General | None") -> list[str]:
     """Returns what limits a run of LoRA, a sentence each."""
     notes = []
     if outcome.stopped:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from pipeline.api.app import MAX_BODY_BYTES
+from pipeline.api.http_app import MAX_BODY_BYTES
 from pipeline.errors import TransientError
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.bad_input.stream import everything_logged
@@ -102,7 +102,7 @@ def _constant_time(place: Place) -> str:
         return compare(given, expected)
 
     with running(place, api__api_key=KEY) as (_, client):
-        place.patch.setattr("pipeline.api.app.hmac.compare_digest", spy)
+        place.patch.setattr("pipeline.api.http_app.hmac.compare_digest", spy)
         answer = client.get("/v1/tasks", headers={"api-key": "wrong"})
     return f"{told(answer)}, {len(compared)} comparison by hmac.compare_digest"
 

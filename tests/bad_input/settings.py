@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from actors.run import RunningApp
+from actors.supervisor import RunningApp
+from pipeline.binding import Task
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.stores.edge import EdgeStore
-from pipeline.tasks import Task
 from tests.bad_input.case import MARKER_SECRET, Case, Place, leaks, verdict
 from tests.bad_input.stream import URGENCY, everything_logged
 from tests.broker import free_port
@@ -62,7 +62,7 @@ def _written(place: Place, changes: dict[str, Any]) -> Path:
 def _too_many_gpus(place: Place) -> str:
     """The whole start but Ray itself, which says what it has."""
     for name, answer in (("init", None), ("cluster_resources", {"CPU": 64.0, "GPU": 1.0}), ("shutdown", None)):
-        place.patch.setattr(f"actors.run.ray.{name}", lambda *_, answer=answer, **__: answer)
+        place.patch.setattr(f"actors.supervisor.ray.{name}", lambda *_, answer=answer, **__: answer)
     path = _written(place, {"models__null__num_gpus": 2, "api__port": free_port()})
     try:
         RunningApp(path).start(lambda _: None)

@@ -1,6 +1,6 @@
 """What the demo's trained model does on tickets that it was not trained on, and what training takes.
 
-separation, flip_rate   of the configuration's tasks, on the stream's tickets and the other held-out ones
+separation, flip_rate   of the configuration's tasks, on the live tickets of the demo's stream
 separation_low          lower end of the 95 % interval
 tasks                   accuracy of each task's own label: `own` under its instruction, `plain` of the untrained
                         model without one, `tfidf` of words alone; `others`: of the other labels, under it
@@ -30,7 +30,7 @@ from pipeline.config.load import ConfigTree, parse_config, read_tree
 from pipeline.engine.files import find_adapter
 from pipeline.engine.measure import Workload
 from pipeline.quality.estimates import Estimate
-from pipeline.quality.report import Evaluation, Kind
+from pipeline.quality.evaluation import Evaluation, PromptKind
 from pipeline.session import Session
 from pipeline.tuning.loop import StepFacts
 from pipeline.usecases.evaluate import EvaluateRequest
@@ -90,15 +90,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def held_out_rows() -> list[dict[str, Any]]:
-    """Returns the newest state of every labelled ticket of the stream, and the tickets written beside it."""
+    """Returns the newest state of every ticket of the demo's stream that is not deleted."""
     newest: dict[str, dict[str, Any]] = {}
-    for row in _rows(DEMO / "tickets.jsonl"):
+    for row in [*_rows(DEMO / "tickets.jsonl"), *_rows(DEMO / "tickets_extra.jsonl")]:
         if "_raw" not in row and row["updated_at"] >= newest.get(row["id"], row)["updated_at"]:
             newest[row["id"]] = row
-    labels = {row["id"]: row for row in _rows(DEMO / "labels.jsonl")}
-    stream = [{**row, **labels[key]} for key, row in newest.items() if key in labels]
-    state = {"updated_at": 0, "status": "open"}  # those that the stream deletes are as good a ticket
-    return [{**row, **state} for row in [*stream, *_rows(DEMO / "heldout_extra.jsonl")]]
+    return [row for row in newest.values() if row["status"] != "deleted"]
 
 
 def text_of(row: Mapping[str, Any]) -> str:
@@ -128,7 +125,7 @@ def adapter_card(tree: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def figures_of(trained: Evaluation, plain: Evaluation) -> dict[str, Any]:
     """Returns the figures that two evaluations of the same tasks and texts hold."""
-    without = next(row for row in plain.matrix if row.kind is Kind.NO_INSTRUCTION)
+    without = next(row for row in plain.matrix if row.kind is PromptKind.NO_INSTRUCTION)
     plain_of = {score.label: score.accuracy for score in without.scores}
     under = {row.name: {score.label: score for score in row.scores} for row in trained.matrix}
     reworded = {task.name: task.paraphrases for task in trained.tasks if task.paraphrases is not None}

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import pipeline.demo
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
+from pipeline.engine.entry import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.spec import resolve
 from tests.real_weights import MODELS, NoWeightsError, OnnxReference, fetch_weights, unpack
 from tests.unit.engine.tiny_models import NASTY_TEXTS, build_head

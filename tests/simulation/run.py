@@ -10,7 +10,7 @@ from unittest.mock import patch
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from pipeline.config.app import LimitsConfig
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.interfaces import Source
 from pipeline.live.buffer import DELIVERY_BYTES

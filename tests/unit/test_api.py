@@ -17,14 +17,14 @@ from structlog.testing import capture_logs
 
 from actors.api import Api
 from actors.monitor import Monitor
-from pipeline.api.app import MAX_BODY_BYTES
-from pipeline.config.app import Config
+from pipeline.api.http_app import MAX_BODY_BYTES
+from pipeline.binding import bind_tasks
 from pipeline.config.load import ConfigTree
-from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault, TransientError
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.records.record import point_id
-from pipeline.tasks import bind_tasks
 from tests.config_trees import tree
 from tests.fakes import FakeStore
 

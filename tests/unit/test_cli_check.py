@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.binding import Task
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.errors import ConfigError, EnvironmentFault, TransientError
 from pipeline.interfaces import CollectionState
-from pipeline.quality.advice import instruction_advice
-from pipeline.tasks import Task
+from pipeline.quality.instructions import instruction_advice
 from pipeline.usecases.check import _asked
 from tests.config_trees import parsed, tree
 

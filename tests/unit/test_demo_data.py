@@ -27,7 +27,7 @@ ISSUES = {
     "billing_invoice",
 }
 URGENCIES = {"low", "medium", "high", "critical"}
-FIELDS = {"id", "title", "body", "issue", "urgency", "language", "updated_at", "status"}
+FIELDS = {"id", "title", "body", "issue", "urgency", "tone", "wish", "language", "updated_at", "status"}
 DOCUMENTATION = ("192.0.2.", "198.51.100.", "203.0.113.")
 """Address ranges reserved for documentation."""
 

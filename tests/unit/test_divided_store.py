@@ -8,10 +8,10 @@ import pytest
 
 from actors.callers import ActorCaller
 from actors.remote import DividedStore
+from pipeline.binding import Task
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
 from pipeline.records.batches import PointBatch
-from pipeline.tasks import Task
 from tests.contract.store_backends import make_batch, make_task, put
 
 TASKS = [make_task(name) for name in ("urgency", "technical_issue", "mood")]

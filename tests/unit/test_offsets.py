@@ -263,7 +263,7 @@ class TrackerAgainstModel(RuleBasedStateMachine):
 
 
 TestTrackerAgainstModel = TrackerAgainstModel.TestCase
-TestTrackerAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestTrackerAgainstModel.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_what_lies_between_the_last_record_and_the_position_is_passed_over_once_all_is_finished() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.run import GONE_S, RunningApp
+from actors.supervisor import GONE_S, RunningApp
 from pipeline.errors import RefractError, TransientError
 from tests.config_trees import CONFIGS
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from actors.store_owner import StoreOwner
+from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
-from pipeline.tasks import Task
 from tests.config_trees import tree
 
 POINT = point_id("null", "tickets", "s:T-1")

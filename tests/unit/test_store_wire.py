@@ -65,7 +65,7 @@ def stock(batch: PointBatch, *, strong: bool) -> qdrant.UpsertPoints:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(PAYLOADS, min_size=1, max_size=4), st.booleans())
 def test_the_request_equals_the_stock_clients(payloads: list[dict[str, Any]], strong: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
     batch = batch_of(payloads)
@@ -153,7 +153,7 @@ def test_endless_nesting_is_refused_before_the_stack_ends() -> None:
         WireChunk(checked(batch_of([{"field": nested}])), slice(0, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAYLOADS)
 def test_a_payload_reads_back_as_it_was(payload: dict[str, Any]) -> None:
     converted = RestToGrpc.convert_point_struct(models.PointStruct(id=1, vector=[1.0], payload=payload))

@@ -7,7 +7,7 @@ from time import monotonic, sleep
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.config.app import LimitsConfig
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
 from pipeline.live.buffer import DELIVERY_BYTES

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.catalogue import INSTRUCTABLE, STYLES, catalogue
-from pipeline.engine.load import check_tasks, identify, load_tokenizer
+from pipeline.engine.entry import check_tasks, identify, load_tokenizer
 from pipeline.engine.spec import resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.errors import ConfigError

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.binding import bind_task
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import check_tasks, identify, load_tokenizer
 from pipeline.engine.head_files import FITTED_FOR, find_head, fitted_parts, read_head
-from pipeline.engine.load import check_tasks, identify, load_tokenizer
 from pipeline.errors import ConfigError
-from pipeline.tasks import bind_task
 from tests.unit.engine.test_engine_transformer import loaded
 from tests.unit.engine.tiny_models import FAMILIES, HIDDEN, build, build_head
 

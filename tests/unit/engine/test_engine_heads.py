@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.duplicates import DeduplicatingEngine
+from pipeline.engine.entry import identify, load_engine
 from pipeline.engine.head_files import find_head
 from pipeline.engine.heads import Heads
 from pipeline.engine.items import assemble
 from pipeline.engine.layout import Pack
-from pipeline.engine.load import identify, load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine

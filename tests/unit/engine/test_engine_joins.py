@@ -4,7 +4,7 @@ import json
 from functools import cache
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -71,7 +71,7 @@ def joined(kind: str) -> tuple[RawTokenizer, dict[tuple[str, str], Join]]:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(text=TEXTS)
 @example(text="")
 @example(text=" ")

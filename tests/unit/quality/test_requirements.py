@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.quality.estimates import Estimate
-from pipeline.quality.report import Evaluation
+from pipeline.quality.evaluation import Evaluation
 from pipeline.quality.requirements import Requirement, find_misses, parse_requirement
 from tests.unit.quality import scenes
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config.model import TaskConfig
-from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
+from pipeline.engine.entry import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import resolve
 from pipeline.errors import EnvironmentFault

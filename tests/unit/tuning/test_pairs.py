@@ -18,7 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.tuning.loop import StepFacts
 from pipeline.tuning.loss import pair_loss
-from pipeline.tuning.pairs import Pair, pair_groups, read_pairs
+from pipeline.tuning.query_pairs import QueryPair, pair_groups, read_pairs
 from pipeline.usecases.embed import embed
 from pipeline.usecases.tune import tune
 from pipeline.usecases.tune_request import TuneReport, TuneRequest
@@ -52,8 +52,8 @@ def test_a_line_becomes_a_pair_of_its_task() -> None:
     found = read_pairs("f", as_bytes(lines), TASKS)
     assert list(found.documents) == ["p", "n", "m", "a", "b"]
     assert found.pairs == [
-        Pair("search", "q", "search:query", "search", (0,), (1, 2)),
-        Pair("other", "q", "other:query", "other", (3, 4), (0,)),
+        QueryPair("search", "q", "search:query", "search", (0,), (1, 2)),
+        QueryPair("other", "q", "other:query", "other", (3, 4), (0,)),
     ]
     assert found.num_lines == 2
 
@@ -70,7 +70,7 @@ def test_an_instruction_of_no_task_is_taken_as_it_is() -> None:
 
 def test_lines_that_ask_the_same_are_one_pair() -> None:
     found = read_pairs("f", as_bytes([line(), line(positive="z", negatives=["n"]), line(negatives="n")]), ONE)
-    assert found.pairs == [Pair("search", "q", "search:query", "search", (0, 1), (2,))]
+    assert found.pairs == [QueryPair("search", "q", "search:query", "search", (0, 1), (2,))]
     assert found.num_lines == 3
     again = read_pairs("f", as_bytes([line(), line(positive="z", negatives=["n"])]), ONE)
     assert again.sha256 == found.sha256
@@ -101,8 +101,8 @@ def test_a_bad_line_is_named(lines: list[Any], message: str) -> None:
 
 
 def test_pairs_that_share_a_query_or_a_near_copy_stay_together() -> None:
-    def pair(query: str, *positives: int) -> Pair:
-        return Pair("t", query, "t:query", "t", positives, ())
+    def pair(query: str, *positives: int) -> QueryPair:
+        return QueryPair("t", query, "t:query", "t", positives, ())
 
     pairs = [pair("a", 0), pair("b", 1), pair("c", 2, 3), pair("a", 4), pair("d", 5)]
     copies = np.array([0, 1, 2, 1, 4, 5])  # documents 1 and 3 are near copies

@@ -1,5 +1,6 @@
 """`refract tune` from files to a folder, on a tiny model."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 from pipeline.cli.main import invoke
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
-from pipeline.engine.load import check_tasks
+from pipeline.engine.entry import check_tasks
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError
 from pipeline.tuning import folder as folder_module
 from pipeline.tuning import general as general_module
@@ -92,6 +93,8 @@ def test_lora_writes_a_folder_that_the_same_configuration_serves(base: Path, tmp
     assert report.use == [f"models.m.adapter: {tmp_path / 'out'}"]
     assert not unfinished_folder(request.output).exists()
     card = json.loads((tmp_path / "out" / "card.json").read_text("utf-8"))
+    weights = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert card.pop("sha256") == {"adapter_model.safetensors": hashlib.sha256(weights).hexdigest()}
     assert card == json.loads(json.dumps(report.card))
     assert [card["data"][name] for name in ("rows", "texts")] == [200, 200]
     # The flip rate: over crossed triplets 30 texts say much, on every processor. Measured 0.3 before and 0.9 after.

@@ -22,9 +22,9 @@ from pipeline.api.models import (
     TaskResponse,
 )
 from pipeline.api.service import ApiService
-from pipeline.config.app import ApiConfig
+from pipeline.config.pipeline import ApiConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
-from pipeline.search import QueryError
+from pipeline.searcher import QueryError
 
 MAX_BODY_BYTES = 4_194_304
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
 from pipeline.records.record import point_id
-from pipeline.search import QueryError, Searcher
+from pipeline.searcher import QueryError, Searcher
 from tests.config_trees import parsed
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, task, vector
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.quality.advice import Asked, instruction_advice, is_vague
+from pipeline.quality.instructions import Asked, instruction_advice, is_vague
 
 
 def asked(task: str, instruction: str | None, **others: object) -> Asked:

@@ -26,7 +26,7 @@ _EXAMPLE = '{"query": "…", "positive": "…"}'
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class QueryPair:
     """One query, and what it should find and what not."""
 
     task: str
@@ -43,7 +43,7 @@ class Pair:
 class PairTexts:
     """Pairs, each query once per instruction, and their documents, each once."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[QueryPair]
     documents: Sequence[str]
     tasks: Mapping[str, TaskConfig]
     """Every task of the pairs by name, and one for every instruction that no task has."""
@@ -114,7 +114,9 @@ class _Gathering:
 
     def pairs(self) -> PairTexts:
         pairs = [
-            Pair(task, query, f"{asking}:query", task, tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
+            QueryPair(
+                task, query, f"{asking}:query", task, tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted))
+            )
             for (task, asking, query), (wanted, unwanted) in self.found.items()
         ]
         return PairTexts(pairs, list(self._documents), self._tasks, self._num_lines)
@@ -145,7 +147,7 @@ class _Gathering:
         return task, name
 
 
-def pair_groups(pairs: Sequence[Pair], copies: Int64) -> Int64:
+def pair_groups(pairs: Sequence[QueryPair], copies: Int64) -> Int64:
     """Returns a number per pair, (n,); pairs that share a query, or positives that are near copies, share one.
 
     Args:
@@ -212,14 +214,14 @@ def score_pairs(
     return PairScore(recall, ndcg, num_queries, len(places))
 
 
-def _corpus(data: PairTexts, pairs: Sequence[Pair], seed: int) -> list[int]:
+def _corpus(data: PairTexts, pairs: Sequence[QueryPair], seed: int) -> list[int]:
     own = {place for pair in pairs for place in (*pair.positives, *pair.negatives)}
     others = np.setdiff1d(np.arange(len(data.documents)), sorted(own))
     drawn = np.random.default_rng([seed, 5]).permutation(others)[: max(0, MAX_DOCUMENTS - len(own))]
     return sorted([*own, *drawn.tolist()])
 
 
-def _by_prompt(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[int]]]:
+def _by_prompt(pairs: Sequence[QueryPair]) -> Iterator[tuple[str, list[int]]]:
     for prompt in dict.fromkeys(pair.query_prompt for pair in pairs):
         yield prompt, [number for number, pair in enumerate(pairs) if pair.query_prompt == prompt]
 
