@@ -57,7 +57,7 @@ class TuneRequest:
     pairs: Path | None = None
     """JSON Lines of queries and documents, for retrieval tasks; in place of `inputs`."""
     workers: int = 1
-    """Processes that train LoRA together, each with batches of its own; more than one needs a `Trainer`."""
+    """Processes that train LoRA together, by Ray Train, each with batches of its own."""
 
 
 @dataclass(frozen=True, slots=True)
