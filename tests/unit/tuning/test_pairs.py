@@ -81,7 +81,7 @@ def test_lines_that_ask_the_same_are_one_pair() -> None:
     ("lines", "message"),
     [
         ([line(task="other"), "text"], r"f, line 2: expected a JSON object"),
-        ([line(task="other"), line(querry="x")], r"line 2: unknown field 'querry'\. Did you mean 'query'"),
+        ([line(task="other"), line(negative="x")], r"line 2: unknown field 'negative'\. Did you mean 'negatives'"),
         ([line(query=" ")], "line 1: query is missing or blank"),
         ([{"query": "q"}], "line 1: positive is missing"),
         ([line(positive=[])], "line 1: positive is missing"),
@@ -90,7 +90,7 @@ def test_lines_that_ask_the_same_are_one_pair() -> None:
         ([line(instruction=7)], "line 1: instruction is missing or blank"),
         ([line(task="other", negatives=["p"])], "line 1: a text is positive and negative for one query"),
         ([line(task="search", negatives="n"), line(task="search", positive="n")], "line 2: a text is positive and neg"),
-        ([line(task="serach")], r"line 1: no retrieval task 'serach'\. Did you mean 'search'"),
+        ([line(task="searches")], r"line 1: no retrieval task 'searches'\. Did you mean 'search'"),
         ([line(instruction="where")], "line 1: fits no task by its instruction"),
         ([], "holds no pair"),
     ],
