@@ -83,7 +83,6 @@ class Tuner:
         self._names = [*self.tasks, *([PLAIN] if self.has_plain else [])]
         with self.encoder.untrained():
             self._vectors = self._embed(self.encoder, list(data.texts))
-            self._recall = general_recall(self.encoder) if self.has_plain else None
         first = self._vectors[PLAIN if self.has_plain else next(iter(tasks))]
         self.split: Split = split_texts(list(data.labels.values()), copy_groups(first), seed=settings.seed)
         if not all(len(fold) > 1 for fold in (self.split.train, self.split.select, self.split.report)):
@@ -104,11 +103,15 @@ class Tuner:
             watch: Called after every step.
             train: Takes the steps.
         """
+        recall = None
+        if self.has_plain:
+            with self.encoder.untrained():
+                recall = general_recall(self.encoder)
         outcome = train(self._job(self.data.labels, file, length), self.encoder, watch)
         half_precision(self.encoder)  # what is measured is what is stored
         report = [self.data.texts[row] for row in self.split.report]
         after = self._measure(self._embed(self.encoder, report))
-        general = None if self._recall is None else General(self._recall, general_recall(self.encoder))
+        general = None if recall is None else General(recall, general_recall(self.encoder))
         score = outcome.state.best_score if outcome.state.best_score is not None else outcome.plain_score
         return Tuned("lora", score, after, None, general, outcome, {})
 
