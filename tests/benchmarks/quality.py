@@ -44,6 +44,7 @@ TRAINED = DEMO / "model.yaml"
 
 UNSEEN = "tone"
 QUICK_TEXTS = 240
+QUICK_STEPS = 2
 TRAINED_SETTINGS = ("rank", "learning_rate", "temperature", "texts", "plain_share", "warmup_steps")
 """Settings of an adapter's card with which a model is trained here."""
 
@@ -54,6 +55,10 @@ def main() -> None:
     tree = read_tree(given.config)
     max_texts = QUICK_TEXTS if given.quick else 10_000
     card = adapter_card(tree)
+    if card is None and (given.train or given.unseen):
+        raise SystemExit(
+            "--train and --unseen repeat the training of an adapter; the configuration has none with a card"
+        )
     with TemporaryDirectory(prefix="refract-quality-") as name:
         folder = Path(name)
         held_out = _write(folder / "held_out.jsonl", held_out_rows())
@@ -63,10 +68,13 @@ def main() -> None:
         figures = told("evaluation", 0, figures_of(trained, plain)) | _heads(folder, max_texts)
         figures["lora_train_s"] = None if card is None else card["training_s"]
         if given.train:
-            figures["lora_train_s"] = _lora(folder / "lora", card, None)["training_s"]
+            figures["lora_train_s"] = _lora(folder / "lora", repeated(card or {}, quick=given.quick))["training_s"]
         figures["cost_of_4_tasks"] = _cost(folder, [text_of(row) for row in held_out_rows()], quick=given.quick)
         if given.unseen:
-            figures["unseen_aspect"] = _unseen(folder / "unseen", tree, card, request)
+            _lora(folder / "unseen", repeated(card or {}, quick=given.quick, without=UNSEEN))
+            without = with_adapter(untrained(tree), UNSEEN, folder / "unseen")
+            asked = EvaluateRequest([held_out], max_texts=max_texts, controls=False)
+            figures["unseen_aspect"] = aspect_figures(UNSEEN, _evaluated(without, asked))
     settings = {
         "config": str(given.config),
         "quick": given.quick,
@@ -109,6 +117,23 @@ def untrained(tree: Mapping[str, Any]) -> dict[str, Any]:
         **tree,
         "models": {name: _without(model, "adapter", "adapter_revision") for name, model in tree["models"].items()},
         "tasks": {name: _without(task, "head") for name, task in tree["tasks"].items()},
+    }
+
+
+def with_adapter(tree: Mapping[str, Any], task: str, folder: Path) -> dict[str, Any]:
+    """Returns a configuration with an adapter on a task's model."""
+    model = tree["tasks"][task]["model"]
+    return {**tree, "models": {**tree["models"], model: {**tree["models"][model], "adapter": str(folder)}}}
+
+
+def repeated(card: Mapping[str, Any], *, quick: bool, without: str | None = None) -> dict[str, Any]:
+    """Returns how to train as an adapter's card says it was, on all of its tasks but one."""
+    return {
+        "tasks": [task for task in card["tasks"] if task != without],
+        "steps": QUICK_STEPS if quick else card["steps"]["planned"],
+        "seed": card["seed"],
+        "settings": {name: card["settings"][name] for name in TRAINED_SETTINGS},
+        "max_texts": QUICK_TEXTS if quick else 100_000,
     }
 
 
@@ -215,42 +240,22 @@ def _heads(folder: Path, max_texts: int) -> dict[str, Any]:
     return told("heads", 0, {"shuffled": card["shuffled_labels"], "head_train_s": seconds})
 
 
-def _lora(output: Path, card: Mapping[str, Any] | None, without: str | None) -> dict[str, Any]:
-    """Trains an adapter as the card's was, on all tasks but one; returns the new card."""
-    if card is None:
-        raise SystemExit(
-            "--train and --unseen need an adapter with a card in the configuration: what is to be repeated"
-        )
+def _lora(output: Path, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains an adapter on the training tickets; returns its card."""
     with Session.open(TRAINED) as refract:
         request = TuneRequest(
             [str(DEMO / "training")],
-            [task for task in refract.config.tasks if task != without],
-            output,
+            output=output,
             method="lora",
-            steps=card["steps"]["planned"],
-            seed=card["seed"],
             wordings=DEMO / "wordings.json",
-            settings={name: card["settings"][name] for name in TRAINED_SETTINGS},
             allow_drop=True,
+            **how,
         )
         return dict(refract.tune(request, watch=_tell_step).card)
 
 
 def _tell_step(facts: StepFacts) -> None:
     told("step", facts.step - 1, facts.loss)
-
-
-def _unseen(
-    folder: Path, tree: Mapping[str, Any], card: Mapping[str, Any] | None, request: EvaluateRequest
-) -> dict[str, Any]:
-    """Trains without a task for as many steps, and asks for it."""
-    _lora(folder, card, UNSEEN)
-    plain = untrained(tree)
-    model = plain["tasks"][UNSEEN]["model"]
-    plain["models"] = {**plain["models"], model: {**plain["models"][model], "adapter": str(folder)}}
-    return aspect_figures(
-        UNSEEN, _evaluated(plain, EvaluateRequest(request.inputs, max_texts=request.max_texts, controls=False))
-    )
 
 
 def _cost(folder: Path, texts: list[str], *, quick: bool) -> float:

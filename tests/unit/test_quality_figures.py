@@ -1,5 +1,6 @@
 """`tests.benchmarks.quality`: what it measures on, and how its figures are taken from evaluations."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ from pipeline.quality.evaluation import EvaluatedRows, Evaluation, PromptKind
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.labels import make_label
 from pipeline.records.batches import Float32
-from tests.benchmarks.quality import adapter_card, aspect_figures, figures_of, held_out_rows, untrained
+from pipeline.tuning.settings import LoraSettings
+from tests.benchmarks.quality import (
+    adapter_card,
+    aspect_figures,
+    figures_of,
+    held_out_rows,
+    repeated,
+    untrained,
+    with_adapter,
+)
 from tests.config_trees import tree
 
 COUNT = 120
@@ -86,6 +96,16 @@ def test_the_untrained_model_has_neither_adapter_nor_heads() -> None:
     trained["tasks"][task] |= {"head": "z"}
     assert untrained(trained) == tree()
     assert trained["tasks"][task]["head"] == "z"
+
+
+def test_a_training_is_repeated_as_its_card_says() -> None:
+    settings = {**asdict(LoraSettings()), "learning_rate": 1e-3, "rank": 8}
+    card = {"tasks": {"urgency": {}, "tone": {}}, "steps": {"planned": 400}, "seed": 7, "settings": settings}
+    how = repeated(card, quick=False, without="tone")
+    assert (how["tasks"], how["steps"], how["seed"]) == (["urgency"], 400, 7)
+    assert replace(LoraSettings(seed=7), **how["settings"]) == replace(LoraSettings(**settings), seed=7)
+    assert repeated(card, quick=True)["steps"] < 10
+    assert with_adapter(tree(), "urgency", Path("x"))["models"]["null"] == tree()["models"]["null"] | {"adapter": "x"}
 
 
 def test_the_card_is_the_configured_adapters(tmp_path: Path) -> None:
