@@ -123,9 +123,11 @@ SEEDS ?= 100000
 simulate: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-slow: $(VENV)/.installed-dev
+# Ray Train needs packages that are kept apart, too.
+slow: $(VENV)/.installed-dev $(BENCH)/.installed
 	@infra/kafka.sh fetch
 	@REFRACT_SLOW=1 $(BIN)/python -m pytest -m slow
+	@REFRACT_SLOW=1 $(BENCH)/bin/python -m pytest tests/e2e/test_tune_workers.py
 
 faults: $(VENV)/.installed-dev
 	@infra/kafka.sh fetch

@@ -36,7 +36,7 @@ def start_ray(config: Config, address: str | None, note: Note) -> None:
     importing = threading.Thread(target=_import_ahead, args=("actors.supervisor",), name="import", daemon=True)
     importing.start()
     needed = required_resources(config)
-    with _signal_handlers_kept():
+    with signal_handlers_kept():
         connect(address, config.ray.namespace, needed, log_to_driver=True, preload="ray.serve")
     try:
         check_resources(needed, "models.*.replicas times {resource}, and ray.ingestors")
@@ -53,7 +53,7 @@ def _import_ahead(name: str) -> None:
 
 
 @contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
+def signal_handlers_kept() -> Iterator[None]:
     """Ray puts handlers of its own in place of the caller's, and dies of a SIGTERM that comes while actors start."""
     before = {}
     if threading.current_thread() is threading.main_thread():

@@ -97,8 +97,16 @@ def check_resources(needed: Mapping[str, float], keys: str) -> None:
 
 
 @contextmanager
-def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) -> Iterator[None]:
+def cluster(
+    address: str | None,
+    namespace: str,
+    needed: Mapping[str, float],
+    *,
+    keys: str = "models.*.{resource}, one of each actor",
+) -> Iterator[None]:
     """Joins the cluster at an address, or starts one here; leaves or ends it afterwards.
+
+    `keys` is that of `check_resources`.
 
     Raises:
         TransientError: it cannot be reached or started.
@@ -106,7 +114,7 @@ def cluster(address: str | None, namespace: str, needed: Mapping[str, float]) ->
     """
     connect(address, namespace, needed, log_to_driver=False)
     try:
-        check_resources(needed, "models.*.{resource}, one of each actor")
+        check_resources(needed, keys)
         yield
     finally:
         # While Ray ends it prints its own end as a series of failures, on either stream.

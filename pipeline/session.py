@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
     from pipeline.usecases.search import StoreSearch
-    from pipeline.usecases.tune import TuneReport, TuneRequest
+    from pipeline.usecases.tune_request import TuneReport, TuneRequest
 
 Executor = Literal["ray", "local"]
 """Where a backfill's work is done: on a Ray cluster, or in this process."""
@@ -261,7 +261,7 @@ class Session:
         """Trains the model on labelled records to do what its tasks' instructions ask, and writes a folder.
 
         Args:
-            request: The records, the tasks, the folder and the method.
+            request: The records or pairs, the tasks, the folder and the method.
             watch: Called after every step of a LoRA run.
             progress: Called as in `verify`, with what begins.
 
@@ -272,7 +272,12 @@ class Session:
         """
         from pipeline.usecases.tune import tune
 
-        return tune(self.context, request, progress or _quiet, watch or _unwatched)
+        trainer = None
+        if request.workers > 1:
+            from actors.train_run import RayTrainer
+
+            trainer = RayTrainer(request.workers, self.config.ray.address)
+        return tune(self.context, request, progress or _quiet, watch or _unwatched, trainer)
 
     def _executor(self, chosen: "Executor | BackfillExecutor") -> "BackfillExecutor":
         if chosen == "local":

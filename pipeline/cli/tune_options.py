@@ -6,10 +6,19 @@ from typing import Annotated
 import typer
 
 Inputs = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="INPUT…",
         help="As of `refract backfill`: files, folders, globs or kafka://TOPIC.",
+        show_default=False,
+    ),
+]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="FILE",
+        help="Instead of INPUT, for retrieval tasks: JSON Lines of query, positive, negatives and instruction.",
         show_default=False,
     ),
 ]
@@ -37,6 +46,9 @@ LearningRate = Annotated[
 ]
 Rank = Annotated[int, typer.Option("--rank", min=1, max=512, help="Of LoRA.")]
 Texts = Annotated[int, typer.Option("--texts", min=4, help="Texts of a batch, under every instruction.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, max=1024, help="Processes that train LoRA together, by Ray Train.")
+]
 Control = Annotated[
     bool, typer.Option("--control", help="Train LoRA once more on shuffled labels.", show_default=False)
 ]

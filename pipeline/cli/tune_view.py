@@ -1,17 +1,15 @@
-"""What `refract tune` shows: a line per step, and the matrix before and after."""
+"""What `refract tune` shows while it works: what begins, and a line per step."""
 
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.cli.output import print_note, print_table
+from pipeline.cli.output import print_note
 
 if TYPE_CHECKING:
     from pipeline.tuning.loop import StepFacts
-    from pipeline.usecases.tune import TuneReport
 
 _LINE_S = 10.0
 """Between two lines where no terminal shows the running one."""
@@ -67,38 +65,6 @@ def step_line(facts: "StepFacts") -> str:
     if facts.remaining_s is not None:
         parts.append(f"{_duration(facts.remaining_s)} left")
     return ", ".join(parts)
-
-
-def print_report(report: "TuneReport") -> None:
-    """Prints the matrix, the notes, and how to use the result."""
-    before, after = report.card["before"]["accuracy"], report.card["after"]["accuracy"]
-    labels = list(next(iter(after.values())))
-    print_table(
-        f"{report.method}: share of held-out texts told by their neighbours, before and after ({report.why})",
-        ["under", *labels],
-        [[name, *(f"{before[name][label]:.2f} → {after[name][label]:.2f}" for label in labels)] for name in after],
-    )
-    for line in [*_figures(report.card), *(f"note: {note}" for note in report.notes)]:
-        print_note(line)
-    print_note(f"{report.output} is written. To serve it:")
-    for line in report.use:
-        print_note(f"  {line}")
-
-
-def _figures(card: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name, title in (("separation", "separation"), ("flip_rate", "flip rate")):
-        before, after = card["before"][name], card["after"][name]
-        if before and after:
-            lines.append(
-                f"{title} {before['value']:.2f} → {after['value']:.2f} ({after['low']:.2f} to {after['high']:.2f})"
-            )
-    general = card.get("general_recall_at_1")
-    if general:
-        lines.append(f"recall of plain pairs {general['before']:.2f} → {general['after']:.2f}")
-    if card["shuffled_labels"]:
-        lines.append("shuffled labels: κ " + ", ".join(f"{t} {v:+.2f}" for t, v in card["shuffled_labels"].items()))
-    return lines
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.catalogue import FREE_STYLES
 from pipeline.engine.engine import Engine
 from pipeline.engine.files import ModelFiles, sha256_of
-from pipeline.engine.head_files import find_head, read_head
+from pipeline.engine.head_files import check_fitted, find_head, read_head
 from pipeline.engine.null import NullEngine, NullTokenizer, is_null, null_dimension, null_identity, null_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.st_files import Dense
@@ -127,6 +127,7 @@ def check_tasks(model_name: str, model: ModelConfig, tasks: Mapping[str, TaskCon
         for name, task in tasks.items():
             if head := find_head(name, task):
                 read_head(head)
+                check_fitted(head, identify(model).parts)
     except ConfigError as error:
         raise ConfigError(f"models.{model_name}: {error}") from None
     except TransientError as error:

@@ -3,11 +3,14 @@
     config.json        {"in_features": 384, "out_features": 384, "bias": false,
                         "activation_function": "torch.nn.modules.linear.Identity"}
     model.safetensors  linear.weight (out_features, in_features), and linear.bias (out_features,) if `bias`
+    fitted_for.json    the model that it was fitted for, as `pipeline.engine.entry.identify` knows it; written by
+                       `refract tune`, and absent from heads of others
 
 Other files of the folder are not read.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,16 @@ from pipeline.config.model import TaskConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.batches import Float32
 
+FITTED_FOR = "fitted_for.json"
+"""In a head's folder."""
+
+FITTED_PARTS = ("weights", "adapter", "tokenizer", "pooling", "exclude_instruction", "after_pooling", "dense")
+"""Parts of a model's identity that a head depends on. Lengths and precision may differ."""
+
 _WEIGHT, _BIAS = "linear.weight", "linear.bias"
+_SHOWN = 60
+"""Characters of a part in a message."""
+
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Of safetensors -> of numpy, which has no bfloat16."""
 
@@ -103,6 +115,49 @@ def _size(key: str, folder: Path, settings: dict[str, Any], name: str) -> int:
         found = repr(value) if name in settings else f"missing.{nearest(name, settings)}"
         raise ConfigError(f"{key}: {folder / 'config.json'}: {name} is {found}; expected a whole number from 1")
     return value
+
+
+def fitted_parts(parts: Mapping[str, str]) -> dict[str, str]:
+    """Returns what fitted_for.json holds of a model's identity."""
+    return {name: parts[name] for name in FITTED_PARTS if name in parts}
+
+
+def check_fitted(head: HeadFiles, parts: Mapping[str, str]) -> None:
+    """Raises ConfigError where a head says that it was fitted for another model.
+
+    Args:
+        head: Where fitted_for.json may be.
+        parts: Of the identity of the model that it is to stand behind.
+    """
+    file = head.folder / FITTED_FOR
+    if not file.is_file():
+        return
+    try:
+        fitted = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{head.key}: {file} is not valid JSON ({type(error).__name__})") from None
+    if not isinstance(fitted, dict):
+        raise ConfigError(f"{head.key}: {file} holds a {type(fitted).__name__}; expected an object")
+    now = fitted_parts(parts)
+    different = [name for name in FITTED_PARTS if _differs(name, fitted.get(name), now.get(name))]
+    if different:
+        name = different[0]
+        raise ConfigError(
+            f"{head.key}: {head.folder} was fitted for another model; different: {', '.join(different)} "
+            f"({name}: {_shown(fitted.get(name))}, now {_shown(now.get(name))}). Fit it again with `refract tune`, or "
+            "name the model that it was fitted for"
+        )
+
+
+def _differs(name: str, fitted: object, now: object) -> bool:
+    if name == "weights" and ("@" in str(fitted)) != ("@" in str(now)):
+        return False  # a hub model's commit says nothing of a folder's hash
+    return fitted != now
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def read_head(head: HeadFiles) -> tuple[Float32, Float32 | None]:

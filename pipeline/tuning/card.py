@@ -5,7 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.tuning.folder import Card
+from pipeline.tuning.general import General
+from pipeline.tuning.loop import TrainingOutcome
 from pipeline.tuning.matrix import figures
+from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.tuner import Tuned, Tuner
 from pipeline.version import __version__
 
@@ -66,18 +69,24 @@ def _facts(tuner: Tuner, tuned: Tuned, base: Base) -> dict[str, Any]:
 
 def _lora_facts(tuner: Tuner, tuned: Tuned) -> dict[str, Any]:
     assert tuned.outcome is not None  # noqa: S101 - of a LoRA run
-    state = tuned.outcome.state
+    return run_facts(tuner.settings, tuned.outcome, tuned.general) | {
+        "exclude_instruction": tuner.spec.exclude_instruction
+    }
+
+
+def run_facts(settings: LoraSettings, outcome: TrainingOutcome, general: General | None) -> dict[str, Any]:
+    """Returns what a card says of a run of the LoRA loop."""
+    state = outcome.state
     return {
-        "settings": asdict(tuner.settings),
+        "settings": asdict(settings),
         "steps": {"planned": state.steps, "done": state.step, "kept": state.best_step},
-        "scale": tuned.scale,
         "training_s": round(state.seconds, 1),
-        "stopped": tuned.outcome.stopped,
+        "stopped": outcome.stopped,
         "selection": [[step, round(score, 4)] for step, score in state.scores],
         "general_recall_at_1": None
-        if tuned.general is None
-        else {"before": round(tuned.general.before, 4), "after": round(tuned.general.after, 4)},
-        "exclude_instruction": tuner.spec.exclude_instruction,
+        if general is None
+        else {"before": round(general.before, 4), "after": round(general.after, 4)},
+        "scale": 1.0 if general is None else general.scale,
     }
 
 

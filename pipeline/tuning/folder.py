@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from pipeline.binding import ModelIdentity
+from pipeline.engine.head_files import FITTED_FOR, fitted_parts
 from pipeline.engine.prompts import Prompt
 from pipeline.engine.spec import ModelSpec
 from pipeline.engine.st_files import Dense
@@ -103,9 +105,17 @@ def half_precision(encoder: LoraEncoder) -> None:
     encoder.load({name: value.detach().half().float() for name, value in encoder.weights.items()})
 
 
-def write_head(folder: Path, head: Head) -> None:
-    """Writes a head in sentence-transformers' `Dense` format. The folder is created."""
+def write_head(folder: Path, head: Head, identity: ModelIdentity | None = None) -> None:
+    """Writes a head in sentence-transformers' `Dense` format. The folder is created.
+
+    Args:
+        folder: Does not exist.
+        head: The map.
+        identity: Of the model that it was fitted for; None leaves that open.
+    """
     folder.mkdir()
+    if identity is not None:
+        _write_json(folder / FITTED_FOR, fitted_parts(identity.parts))
     outputs, inputs = head.weight.shape
     _write_json(
         folder / "config.json",

@@ -1,29 +1,24 @@
-"""The LoRA loop: draws a batch, takes a step, and now and then keeps the best state on texts it does not train on."""
+"""The LoRA loop: takes one step after another, and now and then keeps the best state on texts it does not train on."""
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import EnvironmentFault
-from pipeline.quality.labels import Label
-from pipeline.records.batches import Int64
 from pipeline.tuning.checkpoint import TrainingState, read_state, restore, write_checkpoint
-from pipeline.tuning.encoder import LoraEncoder, cut
-from pipeline.tuning.fold import Fold
-from pipeline.tuning.grids import GridSampler
-from pipeline.tuning.loss import contrastive_loss, keeping_loss
+from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.rehearsal import Rehearsal, general_texts
 from pipeline.tuning.settings import LoraSettings, default_learning_rate
-from pipeline.tuning.wordings import Wordings
-
-PLAIN = "#plain"
-"""Prompt name of a text without an instruction."""
+from pipeline.tuning.team import ALONE, Team
+from pipeline.tuning.wordings import PLAIN
 
 MEASURED_STEPS = 5
 """Steps whose time decides how many fit into the minutes given."""
@@ -62,20 +57,24 @@ Watch = Callable[[StepFacts], None]
 """Called after every step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What is to be learned."""
+class Lesson(Protocol):
+    """What is to be learned: what a step minimises, and by what a state is judged."""
 
-    texts: Sequence[str]
-    labels: Mapping[str, Label]
-    """Of each task, over all texts."""
-    train: Int64
-    """Texts to learn from."""
-    select: Int64
-    """Texts that decide which state is kept."""
-    wordings: Wordings
-    has_plain: bool
-    """Whether the model has a form without an instruction."""
+    @property
+    def has_plain(self) -> bool:
+        """Whether the model has a form without an instruction."""
+
+    def loss(self, encoder: LoraEncoder, number: int, random: np.random.Generator) -> Tensor:
+        """Returns the loss of a batch, a scalar with gradients.
+
+        Args:
+            encoder: In training, dropout on.
+            number: Of the batch; equal numbers give equal batches.
+            random: For all that is drawn beside the batch itself.
+        """
+
+    def score(self, encoder: LoraEncoder) -> float:
+        """Returns how good the selection fold is, the higher the better; NaN where its vectors are not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +91,31 @@ class TrainingOutcome:
 class LoraLoop:
     """One run over one lesson. It continues from the checkpoint of the same run where there is one."""
 
-    def __init__(self, encoder: LoraEncoder, lesson: Lesson, settings: LoraSettings, file: Path, *, run: str) -> None:
+    def __init__(  # noqa: PLR0913 - a run is all of these
+        self,
+        encoder: LoraEncoder,
+        lesson: Lesson,
+        settings: LoraSettings,
+        file: Path,
+        *,
+        run: str,
+        team: Team = ALONE,
+    ) -> None:
         """Nothing is computed yet.
 
         Args:
             encoder: Untrained.
-            lesson: Texts, labels and folds.
+            lesson: What is learned.
             settings: Of the run.
-            file: The checkpoint.
+            file: The checkpoint; the first worker writes it, and all of them read it.
             run: Hash of everything that decides the run.
+            team: The workers that take every step together.
         """
         self._encoder = encoder
         self._lesson = lesson
         self._settings = settings
         self._file = file
-        self._fold = Fold(lesson.labels, lesson.select, seed=settings.seed)
-        self._sampler = GridSampler(list(lesson.labels.values()), lesson.train, settings.texts, seed=settings.seed)
+        self._team = team
         rate = settings.learning_rate or default_learning_rate(encoder.spec.hidden_size)
         self._rate = rate
         self._optimizer = torch.optim.AdamW(list(encoder.weights.values()), lr=rate, weight_decay=0.01)
@@ -134,6 +142,7 @@ class LoraLoop:
             KeyboardInterrupt: before any state was worth keeping.
         """
         state, stopped = self._state, None
+        self._team.check_equal(state.step, "of the checkpoint; --output must be on a disk that all workers share")
         if not state.scores:
             state.scores.append((0, self._score()))
             state.best_score = state.scores[0][1]
@@ -147,8 +156,14 @@ class LoraLoop:
             if not state.best_step:
                 raise
             stopped = f"interrupted after {state.step} steps"
+        return self.conclude(stopped)
+
+    def conclude(self, stopped: str | None) -> TrainingOutcome:
+        """Puts the best state so far into the encoder. Raises KeyboardInterrupt where there is none worth keeping."""
+        if not self._state.scores or (stopped is not None and not self._state.best_step):
+            raise KeyboardInterrupt
         self._encoder.load(self._best or self._zero())
-        return TrainingOutcome(state, state.scores[0][1], stopped)
+        return TrainingOutcome(self._state, self._state.scores[0][1], stopped)
 
     def _steps(self, length: Length, watch: Watch) -> str | None:
         state, begin_s = self._state, time.monotonic()
@@ -161,7 +176,8 @@ class LoraLoop:
             measured.append(time.monotonic() - step_s)
             state.step += 1
             if state.steps is None and len(measured) == MEASURED_STEPS:
-                state.steps = _steps_within((length.minutes or 0) * 60 - sum(measured), measured, state.step)
+                remaining_s = (length.minutes or 0) * 60 - sum(measured)
+                state.steps = int(self._team.first(partial(_steps_within, remaining_s, measured, state.step)))
             if not self._look(step_s):
                 return self._diverged(state.step - 1)
             state.seconds += time.monotonic() - step_s
@@ -170,41 +186,27 @@ class LoraLoop:
         return None
 
     def _step(self, step: int) -> float:
-        """Takes one step and returns its loss; weights stay as they are where that is not finite."""
+        """Takes one step and returns its loss; weights stay as they are where that is not finite.
+
+        Each worker has a batch of its own, and the mean of their gradients is what a step follows.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * self._schedule(step)
-        random = np.random.default_rng([self._settings.seed, step, 1])
-        rows = self._sampler.draw(step)
+        number = step * self._team.size + self._team.rank
+        random = np.random.default_rng([self._settings.seed, number, 1])
         self._encoder.train(seed=int(random.integers(2**31)))
-        loss = self._loss(rows, random)
+        loss = self._lesson.loss(self._encoder, number, random)
         if self._rehearsal is not None:
             loss = loss + self._rehearsal.loss(random, self._settings.temperature)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch leaves it bare
-        norm = torch.nn.utils.clip_grad_norm_(list(self._encoder.weights.values()), 1.0)
+        weights = list(self._encoder.weights.values())
+        mean_loss = self._team.average(weights, loss.item())
+        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
         if not math.isfinite(float(norm)):
             return math.nan
         self._optimizer.step()
-        return loss.item()
-
-    def _loss(self, rows: Int64, random: np.random.Generator) -> Tensor:
-        texts = [self._lesson.texts[row] for row in rows]
-        if self._lesson.has_plain and random.random() < self._settings.plain_share:
-            with self._encoder.untrained():
-                (reference,) = self._encoder.rows(texts, [PLAIN])
-            self._encoder.train(seed=int(random.integers(2**31)))
-            return keeping_loss(self._encoder.rows(texts, [PLAIN])[0], reference, self._settings.temperature)
-        prompts = [self._lesson.wordings.draw(task, random) for task in self._lesson.labels]
-        found = self._encoder.rows(texts, prompts)
-        losses = []
-        for part, (task, label) in zip(found, self._lesson.labels.items(), strict=True):
-            codes = torch.from_numpy(label.codes[rows]).to(part.device)
-            widths = sorted({self._encoder.dimension(task), part.shape[1]})
-            losses += [
-                contrastive_loss(cut(part, width, self._encoder.spec), codes, self._settings.temperature) / len(widths)
-                for width in widths
-            ]
-        return torch.stack(losses).sum() / len(self._lesson.labels)
+        return mean_loss
 
     def _schedule(self, step: int) -> float:
         warmup = self._settings.warmup_steps
@@ -234,14 +236,11 @@ class LoraLoop:
         return True
 
     def _score(self) -> float:
-        texts = [self._lesson.texts[row] for row in self._lesson.select]
-        vectors = self._encoder.embed(texts, list(self._lesson.labels))
-        if not all(np.isfinite(rows).all() for rows in vectors.values()):
-            return math.nan
-        return self._fold.score(vectors).value
+        return self._team.first(lambda: self._lesson.score(self._encoder))
 
     def _save(self) -> None:
-        write_checkpoint(self._file, self._state, self._encoder.weights, self._optimizer, self._best)
+        if self._team.rank == 0:
+            write_checkpoint(self._file, self._state, self._encoder.weights, self._optimizer, self._best)
         self._saved_s = time.monotonic()
 
     def _diverged(self, step: int) -> str:

@@ -1,4 +1,4 @@
-"""What training minimises: texts of one class closer than texts of others, and plain texts where they were."""
+"""What training minimises: what belongs together closer than what does not, and plain texts where they were."""
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,21 @@ def contrastive_loss(rows: Tensor, codes: Tensor, temperature: float) -> Tensor:
     against = similar.masked_fill(~negative, float("-inf")).logsumexp(dim=1, keepdim=True)
     losses = torch.logaddexp(similar, against) - similar
     return ((losses * positive).sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+def pair_loss(queries: Tensor, documents: Tensor, own: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Returns the mean cross-entropy of each query's own document among those that it should not find (InfoNCE).
+
+    Args:
+        queries: Unit vectors, (n, d).
+        documents: Unit vectors, (m, d).
+        own: Place of the document that each query is to find now, (n,).
+        wanted: Whether a document is a positive of a query, (n, m); its other positives are no negatives.
+        temperature: Divides similarities.
+    """
+    similar = queries @ documents.T / temperature
+    itself = nn.functional.one_hot(own, len(documents)).bool()
+    return nn.functional.cross_entropy(similar.masked_fill(wanted & ~itself, float("-inf")), own)
 
 
 def keeping_loss(rows: Tensor, reference: Tensor, temperature: float) -> Tensor:

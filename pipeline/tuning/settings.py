@@ -28,6 +28,8 @@ class LoraSettings:
     """Steps over which the learning rate rises; afterwards it falls to nothing at the last one."""
     max_tokens: int = 256
     """Longest prompt in training; longer texts are cut."""
+    workers: int = 1
+    """Processes that take every step together, each with a batch of its own."""
 
     @property
     def alpha(self) -> int:

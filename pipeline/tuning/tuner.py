@@ -1,13 +1,12 @@
 """One training from labelled texts to figures: split, train, measure. Writes nothing but checkpoints."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
+from pipeline.binding import ModelIdentity
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import identify
 from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.weights import pick_device
@@ -20,19 +19,15 @@ from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.fitting import Head, HeadLesson, fit_head, fold_kappa, shuffled
 from pipeline.tuning.fold import Fold
 from pipeline.tuning.folder import half_precision
-from pipeline.tuning.general import General, plain_pairs, recall_at_1
-from pipeline.tuning.loop import PLAIN, Length, Lesson, LoraLoop, TrainingOutcome, Watch
+from pipeline.tuning.general import General, general_recall, scale_to_keep
+from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
+from pipeline.tuning.lessons import LabelLesson
+from pipeline.tuning.loop import Length, TrainingOutcome, Watch
 from pipeline.tuning.matrix import measure
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import Split, copy_groups, split_texts
 from pipeline.tuning.texts import LabelledTexts
-from pipeline.tuning.wordings import Wordings
-
-_SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Of an adapter's updates, the first that keeps general ability."""
-
-_ALGORITHM = 2
-"""Raised with every change that makes an equal run give other weights: old checkpoints are not continued then."""
+from pipeline.tuning.wordings import PLAIN, Wordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +47,6 @@ class Tuned:
     """Of the LoRA loop."""
     heads: Mapping[str, Head]
     """Empty for LoRA."""
-    scale: float = 1.0
-    """By which the adapter's updates were multiplied, so that general ability is kept."""
 
 
 class Tuner:
@@ -81,79 +74,61 @@ class Tuner:
         """
         self.data = data
         self.settings = settings
-        self.spec = resolve(model.model_copy(update={"adapter": None}), weights=True)
+        self._model = model.model_copy(update={"adapter": None})
+        self.spec = resolve(self._model, weights=True)
         self.tasks = dict(tasks)
         self.wordings = Wordings({name: task.instruction or "" for name, task in tasks.items()}, wordings)
-        self.has_plain = _has_plain(self.spec, self.tasks)
+        self.has_plain = has_plain_form(self.spec, self.tasks)
         self.encoder = LoraEncoder(self.spec, self._prompts(), pick_device(model), settings)
         self._names = [*self.tasks, *([PLAIN] if self.has_plain else [])]
         with self.encoder.untrained():
             self._vectors = self._embed(self.encoder, list(data.texts))
-            self._recall = self._general_recall() if self.has_plain else None
         first = self._vectors[PLAIN if self.has_plain else next(iter(tasks))]
         self.split: Split = split_texts(list(data.labels.values()), copy_groups(first), seed=settings.seed)
         if not all(len(fold) > 1 for fold in (self.split.train, self.split.select, self.split.report)):
             raise ConfigError(f"{len(data.texts):,} distinct labelled texts are too few to train, select and report on")
         self.before = self._measure({name: rows[self.split.report] for name, rows in self._vectors.items()})
 
-    def run_id(self, length: Length) -> str:
-        """Returns a hash of everything that decides a LoRA run."""
-        parts = {
-            "algorithm": _ALGORITHM,
-            "data": self.data.sha256,
-            "model": [self.spec.files.name, self.spec.files.commit, self.spec.exclude_instruction],
-            "prompts": {
-                name: [*prompt.content, prompt.dimension]
-                for name, prompt in build_prompts(self.spec, self._prompts()).items()
-            },
-            "settings": asdict(self.settings),
-            "length": asdict(length),
-        }
-        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    @property
+    def identity(self) -> ModelIdentity:
+        """What the model below is."""
+        return identify(self._model)
 
-    def lora(self, length: Length, file: Path, watch: Watch, *, keep_general: bool = True) -> Tuned:
+    def lora(
+        self, length: Length, file: Path, watch: Watch, train: Trainer = train_here, *, keep_general: bool = True
+    ) -> Tuned:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.
 
         Args:
             length: Steps or minutes.
             file: The checkpoint.
             watch: Called after every step.
+            train: Takes the steps.
             keep_general: Whether the updates are scaled down where general ability would be lost else.
         """
-        outcome = self._loop(self.encoder, self.data.labels, file, length).run(length, watch)
-        scale = self._scale_to_keep() if keep_general else 1.0
+        recall = None
+        if self.has_plain:
+            with self.encoder.untrained():
+                recall = general_recall(self.encoder)
+        outcome = train(self._job(self.data.labels, file, length), self.encoder, watch)
+        scale = 1.0 if recall is None or not keep_general else scale_to_keep(self.encoder, recall)
         half_precision(self.encoder)  # what is measured is what is stored
-        report = [self.data.texts[row] for row in self.split.report]
+        report, select = ([self.data.texts[row] for row in fold] for fold in (self.split.report, self.split.select))
         after = self._measure(self._embed(self.encoder, report))
-        general = None if self._recall is None else General(self._recall, self._general_recall())
-        fold = Fold(self.data.labels, self.split.select, seed=self.settings.seed)
-        chosen = self._embed(self.encoder, [self.data.texts[row] for row in self.split.select])
-        score = fold.score({task: chosen[task] for task in self.tasks}).value
-        return Tuned("lora", score, after, None, general, outcome, {}, scale)
+        general = None if recall is None else General(recall, general_recall(self.encoder), scale)
+        score = Fold(self.data.labels, self.split.select, seed=self.settings.seed).score(
+            self.encoder.embed(select, list(self.tasks))
+        )
+        return Tuned("lora", score.value, after, None, general, outcome, {})
 
-    def _scale_to_keep(self) -> float:
-        """Shrinks the updates as far as general ability asks for, and says how far; not at all where that is no help.
-
-        Between a model and what was trained of it lie models that keep most of both: Wortsman et al., "Robust
-        fine-tuning of zero-shot models", CVPR 2022.
-        """
-        if self._recall is None:
-            return 1.0
-        weights = {name: value.detach().clone() for name, value in self.encoder.weights.items()}
-        for scale in _SCALES:
-            self.encoder.load(weights)
-            self.encoder.scale(scale)
-            if General(self._recall, self._general_recall()).is_kept:
-                return scale
-        self.encoder.load(weights)
-        return 1.0
-
-    def lora_control(self, length: Length, file: Path, watch: Watch) -> dict[str, float] | None:
+    def lora_control(
+        self, length: Length, file: Path, watch: Watch, train: Trainer = train_here
+    ) -> dict[str, float] | None:
         """Trains on shuffled labels in the same way. Returns κ by task on the report fold; None if interrupted."""
         dealt = shuffled(self.data.labels, seed=self.settings.seed)
         encoder = LoraEncoder(self.spec, self._prompts(), self.encoder.device, self.settings)
         file = file.with_name(f"shuffled-{file.name}")
-        if self._loop(encoder, dealt, file, length).run(length, watch).stopped is not None:
+        if train(self._job(dealt, file, length), encoder, watch).stopped is not None:
             return None
         rows = self.split.report
         vectors = self._embed(encoder, [self.data.texts[row] for row in rows])
@@ -194,10 +169,13 @@ class Tuner:
     def _plain(self, rows: Int64) -> dict[str, Float32]:
         return {PLAIN: self._vectors[PLAIN][rows]} if self.has_plain else {}
 
-    def _loop(self, encoder: LoraEncoder, labels: Mapping[str, Label], file: Path, length: Length) -> LoraLoop:
+    def _job(self, labels: Mapping[str, Label], file: Path, length: Length) -> LoraJob:
         data, split = self.data, self.split
-        lesson = Lesson(data.texts, labels, split.train, split.select, self.wordings, self.has_plain)
-        return LoraLoop(encoder, lesson, self.settings, file, run=self.run_id(length))
+        lesson = LabelLesson(
+            data.texts, labels, split.train, split.select, self.wordings, self.has_plain, self.settings
+        )
+        run = run_id(self.spec, self._prompts(), self.settings, length, data.sha256)
+        return LoraJob(self._model, self._prompts(), lesson, self.settings, file, run, length)
 
     def _prompts(self) -> dict[str, TaskConfig]:
         """Every wording of every task, and the plain form."""
@@ -216,17 +194,13 @@ class Tuner:
         """Returns the vectors of texts under each task and without an instruction."""
         return encoder.embed(texts, self._names)
 
-    def _general_recall(self) -> float:
-        pairs = plain_pairs()
-        queries, passages = (self.encoder.embed(list(t), [PLAIN])[PLAIN] for t in (pairs.queries, pairs.passages))
-        return recall_at_1(queries, passages)
-
     def _measure(self, vectors: Mapping[str, Float32]) -> Evaluation:
         plain = vectors.get(PLAIN)
         return measure(self.data.labels, self.split.report, vectors, plain, seed=self.settings.seed)
 
 
-def _has_plain(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> bool:
+def has_plain_form(spec: ModelSpec, tasks: Mapping[str, TaskConfig]) -> bool:
+    """Whether the model of some tasks has a form without an instruction."""
     try:
         build_prompts(spec, {PLAIN: TaskConfig(model=next(iter(tasks.values())).model)})
     except ConfigError:

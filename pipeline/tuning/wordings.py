@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+PLAIN = "#plain"
+"""Prompt name of a text without an instruction."""
+
 FRAMES = (
     "{instruction}?",
     "Question about the text: {instruction}",

@@ -131,7 +131,15 @@ def _asked(config: Config, models: Collection[str]) -> list[Asked]:
     """Returns what the tasks of those models ask that can be looked at."""
     is_free = {name: instruction_form(config.models[name]).is_free for name in models}
     return [
-        Asked(name, task.model, task.instruction, task.query_instruction, task.mode, is_free[task.model])
+        Asked(
+            name,
+            task.model,
+            task.instruction,
+            task.query_instruction,
+            task.mode,
+            is_free[task.model],
+            has_head=task.head is not None,
+        )
         for name, task in config.tasks.items()
         if task.model in is_free
     ]

@@ -1,33 +1,40 @@
-"""Trains a model's tasks on labelled records: an adapter that reads their instructions, or a head for each."""
+"""Trains a model's tasks on labelled records, or on pairs: an adapter that reads instructions, or a head for each."""
 
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from pipeline.backfill.selection import chosen_topic
-from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.model import TaskConfig
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
-from pipeline.errors import ConfigError, RefractError, nearest
+from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress
 from pipeline.quality.paraphrases import read_wordings
 from pipeline.usecases.labelled import Draw, LabelledInput, read_labelled
+from pipeline.usecases.tune_request import (
+    Training,
+    TuneReport,
+    TuneRequest,
+    base_of,
+    check_general,
+    checkpoint_of,
+    drop_unfinished,
+    length_of,
+    model_of,
+    run_notes,
+    settings_of,
+    tasks_of,
+    use_adapter,
+)
 
 if TYPE_CHECKING:
-    from pipeline.tuning.loop import Length, Watch
-    from pipeline.tuning.settings import LoraSettings
+    from pipeline.tuning.job import Trainer
+    from pipeline.tuning.loop import Watch
     from pipeline.tuning.texts import LabelledTexts
     from pipeline.tuning.tuner import Tuned, Tuner
 
-Method = Literal["lora", "head", "auto"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
 _OPTIONAL = frozenset({"peft", "scipy", "sklearn"})
-
-DEFAULT_STEPS = 300
-"""Of LoRA where neither steps nor minutes are given."""
 
 _FEW_ROWS = 8
 """Rows of a class below which it is named."""
@@ -36,52 +43,9 @@ _CHANCE = 0.15
 """κ that shuffled labels may reach; above it something tells a text by more than its label."""
 
 
-@dataclass(frozen=True, slots=True)
-class TuneRequest:
-    """What to train, on what, for how long."""
-
-    inputs: Sequence[str]
-    """Files, folders, globs or Kafka ranges, as of a backfill."""
-    tasks: Sequence[str]
-    output: Path
-    """The folder to write; must not exist."""
-    method: Method = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Task -> column of its label; else the column of the task's name."""
-    topic: str | None = None
-    """Whose template makes the text; None: the only one."""
-    steps: int | None = None
-    minutes: float | None = None
-    seed: int = 0
-    wordings: Path | None = None
-    """YAML or JSON: task -> other wordings of its instruction."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `LoraSettings` that differ from their defaults."""
-    control: bool = False
-    """Whether LoRA is trained a second time, on shuffled labels."""
-    allow_drop: bool = False
-    """Whether the model may lose general ability."""
-    base: str | None = None
-    """Written into the adapter as the name of its model; None: the hub id or the folder it was loaded from."""
-    max_texts: int = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class TuneReport:
-    """What a run came to. `card` is card.json of the folder."""
-
-    method: str
-    output: str
-    why: str
-    """Why this method was kept."""
-    card: Mapping[str, Any]
-    notes: Sequence[str]
-    """What limits the figures, a sentence each."""
-    use: Sequence[str]
-    """Lines of the configuration by which the result is served."""
-
-
-def tune(context: Context, request: TuneRequest, progress: Progress, watch: "Watch") -> TuneReport:
+def tune(
+    context: Context, request: TuneRequest, progress: Progress, watch: "Watch", trainer: "Trainer | None" = None
+) -> TuneReport:
     """Trains, measures, and writes the folder. The same request continues where it was killed.
 
     Args:
@@ -89,99 +53,98 @@ def tune(context: Context, request: TuneRequest, progress: Progress, watch: "Wat
         request: What to do.
         progress: Hears what begins, and how many rows are read.
         watch: Called after every step of LoRA.
+        trainer: Takes the steps of LoRA; None takes them in this process.
 
     Raises:
-        ConfigError: the request, the configuration or the labels cannot work.
+        ConfigError: the request, the configuration, the labels or the pairs cannot work.
         RefractError: the model would lose too much general ability.
         EnvironmentFault: the loss diverged, or the disk does not take the output.
         KeyboardInterrupt: interrupted before any state was worth keeping.
     """
     try:
-        from pipeline.engine.spec import resolve
-        from pipeline.tuning.folder import check_output, unfinished_folder
-        from pipeline.tuning.tuner import Tuner, check_reads_instructions
+        from pipeline.tuning.folder import check_output
+        from pipeline.tuning.job import train_here
+        from pipeline.usecases.tune_pairs import tune_pairs
     except ModuleNotFoundError as error:
         if error.name not in _OPTIONAL:
             raise
         raise ConfigError(f"tune: needs the package {error.name}; pip install 'refract[tune]'") from None
     check_output(request.output)
-    tasks, model = _tasks(context, request), _model(context, request)
-    settings, wordings = _settings(request), _wordings(context, request)
-    data = _read(context, request, tasks, progress)
+    if request.workers > 1 and trainer is None:
+        raise ConfigError(f"workers is {request.workers}: this process is one; give a trainer, or use --workers")
+    chosen = Training(progress, watch, trainer or train_here)
+    if request.pairs is not None:
+        return tune_pairs(context, request, chosen)
+    return _tune_labels(context, request, chosen)
+
+
+def _tune_labels(context: Context, request: TuneRequest, how: Training) -> TuneReport:
+    from pipeline.engine.spec import resolve
+    from pipeline.tuning.tuner import Tuner, check_reads_instructions
+
+    if not request.inputs:
+        raise ConfigError("name at least one INPUT, or --pairs FILE for retrieval tasks")
+    tasks, model = tasks_of(context, request), model_of(context, request)
+    settings, wordings = settings_of(request), _wordings(context, request)
+    data = _read(context, request, tasks, how.progress)
     if request.method == "lora":
         check_reads_instructions(resolve(model.model_copy(update={"adapter": None})), tasks)
-    progress(f"embedding {len(data.texts):,} texts", 0, 0)
+    how.progress(f"embedding {len(data.texts):,} texts", 0, 0)
     tuner = Tuner(model, tasks, data, wordings, settings)
-    tuned, why = _train(tuner, request, progress, watch)
-    if tuned.general is not None and not tuned.general.is_kept and not request.allow_drop:
-        raise RefractError(
-            f"recall of plain pairs fell from {tuned.general.before:.2f} to {tuned.general.after:.2f}, by more than "
-            "0.05: the model would be worse at everything else. Train fewer steps or at a lower --learning-rate, or "
-            "allow it with --allow-drop"
-        )
+    tuned, why = _train(tuner, request, how)
+    check_general(tuned.general, allow_drop=request.allow_drop)
     card = _write(tuner, tuned, request)
-    shutil.rmtree(unfinished_folder(request.output), ignore_errors=True)
-    return TuneReport(
-        tuned.method, str(request.output), why, card, _notes(tuner, tuned, request), _use(request, tuned, model, tasks)
-    )
+    drop_unfinished(request)
+    use = [f"tasks.{task}.head: {request.output / task}" for task in tasks]
+    if tuned.method == "lora":
+        use = use_adapter(request, tasks, model)
+    return TuneReport(tuned.method, str(request.output), why, card, _notes(tuner, tuned, request), use)
 
 
-def _train(tuner: "Tuner", request: TuneRequest, progress: Progress, watch: "Watch") -> tuple["Tuned", str]:
+def _train(tuner: "Tuner", request: TuneRequest, how: Training) -> tuple["Tuned", str]:
     from pipeline.tuning.tuner import check_reads_instructions
 
     if request.method == "head":
-        return tuner.heads(progress), "asked for"
+        return tuner.heads(how.progress), "asked for"
     if request.method == "lora":
-        return _lora(tuner, request, progress, watch), "asked for"
-    heads = tuner.heads(progress)
+        return _lora(tuner, request, how), "asked for"
+    heads = tuner.heads(how.progress)
     try:
         check_reads_instructions(tuner.spec, tuner.tasks)
     except ConfigError as error:
         return heads, f"LoRA cannot be trained here: {error}"
     if request.minutes is None and request.steps is None:
         return heads, "no --minutes or --steps were given for LoRA"
-    lora = _lora(tuner, request, progress, watch)
+    lora = _lora(tuner, request, how)
     better, worse = (heads, lora) if heads.score >= lora.score else (lora, heads)
     return better, (
         f"score {better.score:.2f} of {better.method} on the selection fold, {worse.score:.2f} of {worse.method}"
     )
 
 
-def _lora(tuner: "Tuner", request: TuneRequest, progress: Progress, watch: "Watch") -> "Tuned":
-    from pipeline.tuning.folder import CHECKPOINT, unfinished_folder
-
-    progress("training", 0, 0)
-    file = unfinished_folder(request.output) / CHECKPOINT
-    tuned = tuner.lora(_length(request), file, watch, keep_general=not request.allow_drop)
+def _lora(tuner: "Tuner", request: TuneRequest, how: Training) -> "Tuned":
+    how.progress("training", 0, 0)
+    file, length = checkpoint_of(request), length_of(request)
+    tuned = tuner.lora(length, file, how.watch, how.train, keep_general=not request.allow_drop)
     if not request.control or (tuned.outcome is not None and tuned.outcome.stopped is not None):
         return tuned
-    progress("training on shuffled labels, as a control", 0, 0)
-    return replace(tuned, shuffled=tuner.lora_control(_length(request), file, watch))
-
-
-def _length(request: TuneRequest) -> "Length":
-    from pipeline.tuning.loop import Length
-
-    if request.minutes is None and request.steps is None:
-        return Length(steps=DEFAULT_STEPS)
-    return Length(request.steps, request.minutes)
+    how.progress("training on shuffled labels, as a control", 0, 0)
+    return replace(tuned, shuffled=tuner.lora_control(length, file, how.watch, how.train))
 
 
 def _write(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> Mapping[str, Any]:
     from pipeline.engine.prompts import build_prompts
-    from pipeline.tuning.card import Base, make_card
+    from pipeline.tuning.card import make_card
     from pipeline.tuning.folder import appearing, write_adapter, write_card, write_head
 
-    files = tuner.spec.files
-    hub_name = files.name if files.commit is not None else str(files.folder)
-    base = Base(request.base or hub_name, files.commit)
+    base = base_of(request, tuner.spec)
     card = make_card(tuner, tuned, base)
     with appearing(request.output) as folder:
         if tuned.method == "lora":
             prompts = build_prompts(tuner.spec, tuner.tasks)
             write_adapter(folder, tuner.encoder, prompts, base=base.name, revision=base.revision)
         for task, head in tuned.heads.items():
-            write_head(folder / task, head)
+            write_head(folder / task, head, tuner.identity)
         write_card(folder, card)
     return card.facts
 
@@ -220,58 +183,13 @@ def _notes(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> list[str]:
 
 def _lora_notes(tuner: "Tuner", tuned: "Tuned", request: TuneRequest) -> list[str]:
     assert tuned.outcome is not None  # noqa: S101 - of a LoRA run
-    notes = []
-    if tuned.outcome.stopped:
-        notes.append(f"{tuned.outcome.stopped}; kept the state after step {tuned.outcome.state.best_step}")
-    if not tuned.outcome.state.best_step:
-        notes.append("no state was better than the untrained model: the adapter changes nothing")
+    notes = run_notes(tuned.outcome, tuned.general)
     if not tuner.spec.exclude_instruction and set(tuner.spec.pooling) & {"mean", "max", "weightedmean"}:
         notes.append(
             f"the instruction's own tokens are pooled with the text's; overrides.exclude_instruction: true of the "
             f"model of {request.tasks[0]} keeps them out and usually separates tasks better"
         )
-    if tuned.scale < 1:
-        notes.append(f"the updates were multiplied by {tuned.scale}, so that recall of plain pairs is kept")
-    if tuned.general is not None and not tuned.general.is_kept:
-        notes.append(f"recall of plain pairs fell from {tuned.general.before:.2f} to {tuned.general.after:.2f}")
     return notes
-
-
-def _use(request: TuneRequest, tuned: "Tuned", model: ModelConfig, tasks: Mapping[str, TaskConfig]) -> list[str]:
-    name = next(iter(tasks.values())).model
-    if tuned.method == "lora":
-        return [f"models.{name}.adapter: {request.output}"] + (
-            ["the adapter it had is replaced"] if model.adapter is not None else []
-        )
-    return [f"tasks.{task}.head: {request.output / task}" for task in tasks]
-
-
-def _tasks(context: Context, request: TuneRequest) -> dict[str, TaskConfig]:
-    """The tasks without their heads: what is trained here is the model, or other heads."""
-    known = context.config.tasks
-    if not request.tasks:
-        raise ConfigError(f"--tasks names no task. Tasks: {', '.join(known)}")
-    for name in request.tasks:
-        if name not in known:
-            raise ConfigError(
-                f"no task {name!r} in {context.source.origin}.{nearest(name, known)} Tasks: {', '.join(known)}"
-            )
-        if known[name].mode == "retrieval":
-            raise ConfigError(f"tasks.{name} has mode: retrieval; labels train symmetric tasks only")
-    for name in request.columns:
-        if name not in request.tasks:
-            raise ConfigError(f"--label {name}=…: not among --tasks.{nearest(name, request.tasks)}")
-    return {name: known[name].model_copy(update={"head": None}) for name in dict.fromkeys(request.tasks)}
-
-
-def _model(context: Context, request: TuneRequest) -> ModelConfig:
-    models = dict.fromkeys(context.config.tasks[name].model for name in request.tasks)
-    if len(models) > 1:
-        raise ConfigError(f"the tasks have different models ({', '.join(models)}); train those of one model at a time")
-    model = context.config.models[next(iter(models))]
-    if model.model.startswith("null:"):
-        raise ConfigError(f"models.{next(iter(models))} is {model.model!r}, which has nothing to train")
-    return model
 
 
 def _read(
@@ -301,12 +219,6 @@ def _read(
         {task: found.contradicted[column] for task, column in columns.items()},
         found.rows,
     )
-
-
-def _settings(request: TuneRequest) -> "LoraSettings":
-    from pipeline.tuning.settings import LoraSettings
-
-    return replace(LoraSettings(seed=request.seed), **request.settings)
 
 
 def _wordings(context: Context, request: TuneRequest) -> dict[str, list[str]]:

@@ -42,7 +42,7 @@ def main() -> None:
     given = arguments(__doc__)
     texts = tickets(NUM_TICKETS)
     with TemporaryDirectory(prefix="refract-heads-") as folder:
-        engine, tokenizer, prompts = _loaded(Path(folder))
+        engine, tokenizer, prompts = loaded(Path(folder))
         works = {
             name: [Workload(engine, tokenizer, texts[at : at + CHUNK], some) for at in range(0, len(texts), CHUNK)]
             for name, some in prompts.items()
@@ -53,7 +53,7 @@ def main() -> None:
     report(figures, settings | {"dtype": engine.describe()["dtype"]}, given.json)
 
 
-def _loaded(folder: Path) -> tuple[TransformerEngine, PromptTokenizer, dict[str, list[str]]]:
+def loaded(folder: Path) -> tuple[TransformerEngine, PromptTokenizer, dict[str, list[str]]]:
     """Returns one model with all tasks, and the prompts of each sort and number by name."""
     plain = {f"t{n}": TaskConfig(model="m", instruction=text) for n, text in enumerate(INSTRUCTIONS)}
     headed = {
@@ -87,8 +87,8 @@ def _head(folder: Path, seed: int) -> Path:
     return folder
 
 
-def _run(works: Mapping[str, Sequence[Workload]]) -> dict[str, Any]:
-    """Returns the cost of each, by the clock and by processor time, which others on the machine disturb less."""
+def by_turns(works: Mapping[str, Sequence[Workload]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the seconds of each by the clock, and of the processor, which others on the machine disturb less."""
     seconds, cpu_seconds = dict.fromkeys(works, 0.0), dict.fromkeys(works, 0.0)
     for turn in range(len(next(iter(works.values())))):
         for name in np.roll(list(works), turn).tolist():  # what comes first in a turn costs a little more
@@ -97,6 +97,12 @@ def _run(works: Mapping[str, Sequence[Workload]]) -> dict[str, Any]:
             work.embed_all()
             seconds[name] += time.perf_counter() - began_s
             cpu_seconds[name] += time.process_time() - began_cpu_s
+    return seconds, cpu_seconds
+
+
+def _run(works: Mapping[str, Sequence[Workload]]) -> dict[str, Any]:
+    """Returns the cost of each in one run."""
+    seconds, cpu_seconds = by_turns(works)
     return {
         "one_task_s": seconds["1_plain"],
         **{f"cost_{name}": value / seconds["1_plain"] for name, value in seconds.items()},

@@ -179,8 +179,8 @@ REPORTS = (
     "pipeline.quality.evaluation.Evaluation",
     "pipeline.usecases.produce.ProduceRequest",
     "pipeline.usecases.produce.ProduceReport",
-    "pipeline.usecases.tune.TuneRequest",
-    "pipeline.usecases.tune.TuneReport",
+    "pipeline.usecases.tune_request.TuneRequest",
+    "pipeline.usecases.tune_request.TuneReport",
 )
 """What the methods of a session take and return, beside arrays."""
 

@@ -13,7 +13,9 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.errors import ConfigError, EnvironmentFault, TransientError
 from pipeline.interfaces import CollectionState
-from tests.config_trees import tree
+from pipeline.quality.instructions import instruction_advice
+from pipeline.usecases.check import _asked
+from tests.config_trees import parsed, tree
 
 FACTS = {"brokers": 1, "topics": {"tickets": 4}}
 Check = Callable[..., tuple[int, dict[str, Any]]]
@@ -243,3 +245,13 @@ def test_advice_on_instructions(check: Check, changes: dict[str, Any], advice: s
     assert code == ExitCode.OK
     assert any(line.startswith(advice) for line in plan["advice"])
     assert not any(line.startswith("tasks.") for line in check("--offline")[1]["advice"])
+
+
+def test_tasks_that_ask_the_same_behind_heads_are_not_warned_of() -> None:
+    """Heads need a model: the null engine has none, so what the check looks at is asked for here."""
+    config = parsed(tasks__urgency__instruction="What is the technical issue in this support ticket")
+    asked = _asked(config, config.models)
+    assert len(instruction_advice(asked)) == 1
+    headed = config.tasks["urgency"].model_copy(update={"head": Path("somewhere")})
+    asked = _asked(config.model_copy(update={"tasks": config.tasks | {"urgency": headed}}), config.models)
+    assert instruction_advice(asked) == []

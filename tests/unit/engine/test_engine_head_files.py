@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.binding import bind_task
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.entry import check_tasks, identify, load_tokenizer
-from pipeline.engine.head_files import find_head, read_head
+from pipeline.engine.head_files import FITTED_FOR, find_head, fitted_parts, read_head
 from pipeline.errors import ConfigError
 from tests.unit.engine.test_engine_transformer import loaded
 from tests.unit.engine.tiny_models import FAMILIES, HIDDEN, build, build_head
@@ -100,6 +100,48 @@ def test_a_head_that_cannot_work_is_refused_at_check(
     with pytest.raises(ConfigError, match=message) as caught:
         check_tasks("m", model, tasks)
     assert str(caught.value).startswith("models.m: tasks.t.head: ")
+
+
+def fitted_for(head: Path, model: ModelConfig) -> None:
+    (head / FITTED_FOR).write_text(json.dumps(fitted_parts(identify(model).parts)))
+
+
+def test_a_head_of_another_model_of_the_same_width_is_refused(tmp_path: Path) -> None:
+    head = build_head(tmp_path / "head", HIDDEN, 16)
+    model, other = (
+        ModelConfig(model=str(build(family, tmp_path / family)), overrides=dict(FAMILIES[family].overrides))
+        for family in ("bert-bge", "bert-e5")
+    )
+    tasks = {"t": TaskConfig(model="m", head=head)}
+    fitted_for(head, model)
+    check_tasks("m", model.model_copy(update={"max_length": 24, "dtype": "float32"}), tasks)
+    fitted_for(head, other)
+    with pytest.raises(ConfigError, match=r"fitted for another model; different: pooling \(pooling: mean, now cls\)"):
+        check_tasks("m", model, tasks)
+    (head / FITTED_FOR).write_text("{")
+    with pytest.raises(ConfigError, match=r"fitted_for\.json is not valid JSON"):
+        check_tasks("m", model, tasks)
+    (head / FITTED_FOR).write_text("[]")
+    with pytest.raises(ConfigError, match=r"fitted_for\.json holds a list"):
+        check_tasks("m", model, tasks)
+
+
+def test_a_head_of_the_model_without_its_adapter_is_refused_behind_it(tmp_path: Path) -> None:
+    head = build_head(tmp_path / "head", HIDDEN, 16)
+    model = ModelConfig(model=str(build("bert-bge", tmp_path / "m")), overrides=dict(FAMILIES["bert-bge"].overrides))
+    parts = identify(model).parts
+    for name, now in (("adapter", "nothing"), ("weights", r"\w{60}…")):
+        (head / FITTED_FOR).write_text(json.dumps(fitted_parts(parts) | {name: "0" * 64}))
+        with pytest.raises(ConfigError, match=rf"different: {name} \({name}: 0{{60}}…, now {now}\)"):
+            check_tasks("m", model, {"t": TaskConfig(model="m", head=head)})
+
+
+def test_weights_of_a_hub_and_of_a_folder_are_not_held_against_each_other(tmp_path: Path) -> None:
+    head = build_head(tmp_path / "head", HIDDEN, 16)
+    model = ModelConfig(model=str(build("bert-bge", tmp_path / "m")), overrides=dict(FAMILIES["bert-bge"].overrides))
+    parts = fitted_parts(identify(model).parts)
+    (head / FITTED_FOR).write_text(json.dumps(parts | {"weights": "owner/name@1234"}))
+    check_tasks("m", model, {"t": TaskConfig(model="m", head=head)})
 
 
 def test_a_head_gives_no_more_values_than_it_has(head: Path, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.quality.labels import Label, make_label
-from pipeline.tuning.loop import PLAIN
-from pipeline.tuning.wordings import Wordings
+from pipeline.tuning.wordings import PLAIN, Wordings
 from tests.unit.engine.tiny_models import build
 
 FREE = {"instruction_style": "free_form", "query_template": "{instruction}: {text}", "exclude_instruction": True}

@@ -14,11 +14,12 @@ from pipeline.engine.spec import resolve
 from pipeline.errors import EnvironmentFault
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.folder import half_precision, write_adapter
-from pipeline.tuning.loop import PLAIN, Length, Lesson, LoraLoop, StepFacts
+from pipeline.tuning.lessons import LabelLesson
+from pipeline.tuning.loop import Length, LoraLoop, StepFacts
 from pipeline.tuning.rehearsal import Rehearsal, general_texts
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import split_texts
-from pipeline.tuning.wordings import Wordings
+from pipeline.tuning.wordings import PLAIN, Wordings
 from tests.unit.tuning.scenes import INSTRUCTIONS, crossed_texts, prompts_of, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks for it
@@ -27,7 +28,7 @@ TEXTS, LABELS = crossed_texts(160)
 SETTINGS = LoraSettings(rank=4, texts=16, learning_rate=1e-2, warmup_steps=2, plain_share=0.2)
 SPLIT = split_texts(list(LABELS.values()), np.arange(len(TEXTS)), seed=0)
 WORDINGS = Wordings(INSTRUCTIONS, {})
-LESSON = Lesson(TEXTS, LABELS, SPLIT.train, SPLIT.select, WORDINGS, has_plain=True)
+LESSON = LabelLesson(TEXTS, LABELS, SPLIT.train, SPLIT.select, WORDINGS, has_plain=True, settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")

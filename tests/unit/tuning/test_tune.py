@@ -14,13 +14,15 @@ from safetensors.numpy import load_file
 from pipeline.cli.main import invoke
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
+from pipeline.engine.entry import check_tasks
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError
 from pipeline.tuning import folder as folder_module
-from pipeline.tuning import tuner as tuner_module
+from pipeline.tuning import general as general_module
 from pipeline.tuning.folder import unfinished_folder
 from pipeline.tuning.loop import StepFacts
 from pipeline.usecases.embed import embed
-from pipeline.usecases.tune import TuneReport, TuneRequest, tune
+from pipeline.usecases.tune import tune
+from pipeline.usecases.tune_request import TuneReport, TuneRequest
 from tests.unit.tuning.scenes import FREE, INSTRUCTIONS, crossed_texts, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks for it
@@ -110,6 +112,14 @@ def test_lora_writes_a_folder_that_the_same_configuration_serves(base: Path, tmp
 def test_heads_are_written_one_per_task_and_separate(base: Path, tmp_path: Path) -> None:
     report = run(base, request_of(tmp_path, method="head"))
     assert report.use == [f"tasks.{task}.head: {tmp_path / 'out' / task}" for task in ("urgency", "about")]
+    served = tree_of(base)
+    for task in served["tasks"]:
+        served["tasks"][task]["head"] = str(tmp_path / "out" / task)
+    headed = Context(ConfigTree(served, "c.yaml"))
+    check_tasks("m", headed.config.models["m"], headed.config.tasks)
+    other = headed.config.models["m"].model_copy(update={"overrides": {**FREE, "exclude_instruction": False}})
+    with pytest.raises(ConfigError, match="was fitted for another model; different: exclude_instruction"):
+        check_tasks("m", other, headed.config.tasks)
     weight = load_file(tmp_path / "out" / "urgency" / "model.safetensors")["linear.weight"]
     assert weight.shape == (32, 32)
     accuracy = report.card["after"]["accuracy"]
@@ -162,7 +172,7 @@ def test_shuffled_labels_are_trained_on_request(base: Path, tmp_path: Path) -> N
 
 def test_a_loss_of_general_ability_fails_the_run(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recalls = chain([0.8], repeat(0.7))
-    monkeypatch.setattr(tuner_module, "recall_at_1", lambda *_: next(recalls))
+    monkeypatch.setattr(general_module, "recall_at_1", lambda *_: next(recalls))
     with pytest.raises(RefractError, match=r"fell from 0\.80 to 0\.70"):
         run(base, request_of(tmp_path))
     assert not (tmp_path / "out").exists()
@@ -176,7 +186,7 @@ def test_updates_are_scaled_down_until_general_ability_is_kept(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recalls = iter([0.8, 0.7, 0.74, 0.76, 0.76])
-    monkeypatch.setattr(tuner_module, "recall_at_1", lambda *_: next(recalls))
+    monkeypatch.setattr(general_module, "recall_at_1", lambda *_: next(recalls))
     report = run(base, request_of(tmp_path))
     assert report.card["scale"] == 0.8
     assert any("multiplied by 0.8" in note for note in report.notes)
