@@ -94,9 +94,9 @@ def test_each_worker_has_batches_of_its_own_and_all_have_the_same_weights(tmp_pa
     from tests.unit.tuning.test_lora import LESSON, SETTINGS, encoder_of, ignore, weights_of  # noqa: PLC0415 - as above
 
     class Recording:
-
-    has_plain = False
         """The lesson, with notes."""
+
+        has_plain = False
 
         def __init__(self) -> None:
             self.numbers: list[int] = []
