@@ -125,7 +125,7 @@ def payload_path(field: str) -> str:
 
 
 def _condition(field: str, value: object, kind: PayloadKind | None) -> Condition:
-    if not field or '"' in field:
+    if not field or '"' in field or not _is_text(field):
         raise ConfigError(f"filter on {field!r}: not the name of a payload field")
     try:
         if isinstance(value, dict):
@@ -154,7 +154,7 @@ def _from_mapping(field: str, wanted: dict[Any, Any], kind: PayloadKind | None) 
         words = wanted[WORDS]
         if len(wanted) > 1 or not isinstance(words, str) or not words.strip() or kind not in {"text", None}:
             raise _WrongError
-        return HasWords(field, words)
+        return HasWords(field, _text(words))
     return _range(field, wanted, kind)
 
 
@@ -172,7 +172,7 @@ def _any_of(field: str, values: list[object] | tuple[object, ...], kind: Payload
     if kind == "uuid":
         return AnyOf(field, tuple(_uuid(value) for value in values))
     if kind in {"keyword", None} and all(isinstance(value, str) for value in values):
-        return AnyOf(field, tuple(str(value) for value in values))
+        return AnyOf(field, tuple(_text(value) for value in values))
     if kind in {"integer", None} and all(isinstance(value, int) for value in values):
         return AnyOf(field, tuple(_integer(value) for value in values))
     raise _WrongError
@@ -191,7 +191,17 @@ def _equals(field: str, value: object, kind: PayloadKind | None) -> Condition:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise _WrongError
+    if not _is_text(value):
+        raise _WrongError("a text holds a lone surrogate, which is not a character")
     return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _uuid(value: object) -> str:
@@ -220,7 +230,9 @@ def _no_value(_value: object) -> str:
 
 
 def _scalar(value: object) -> str | int | bool:
-    return value if isinstance(value, (str, bool)) else _integer(value)
+    if isinstance(value, bool):
+        return value
+    return _text(value) if isinstance(value, str) else _integer(value)
 
 
 def _number(value: object) -> float:

@@ -95,6 +95,8 @@ class Searcher:
         """
         task = self.task(task_name)
         conditions = _conditions(task, filters)
+        if isinstance(key, str):
+            _num_bytes(key)
         own = [self._ids.of(topic, spelled) for topic, spelled in self._spellings(task_name, key)]
         stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
         found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
@@ -135,10 +137,7 @@ class Searcher:
         return list(dict.fromkeys(spellings))
 
     def _check_text(self, text: str) -> None:
-        try:
-            num_bytes = len(text.encode())
-        except UnicodeEncodeError:
-            raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character") from None
+        num_bytes = _num_bytes(text)
         if not text.strip():
             raise QueryError("empty_text", "the text is empty")
         if num_bytes > self._config.api.max_query_bytes:
@@ -153,6 +152,14 @@ class Searcher:
             return self._store.search(task, vector, limit, conditions)
         except ConfigError as error:  # what this store, as it is set up, cannot be asked
             raise QueryError("refused_by_store", str(error)) from None
+
+
+def _num_bytes(text: str) -> int:
+    """Returns the size of a text or key. Raises QueryError for one that is not characters."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character") from None
 
 
 def _conditions(task: Task, filters: Filters) -> list[Condition]:

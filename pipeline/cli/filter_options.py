@@ -25,10 +25,18 @@ def parse_filter_options(options: list[str], fields: Mapping[str, PayloadField])
     """
     wanted: dict[str, Any] = {}
     for option in options:
+        _check_text(option)
         field, operator, text = _split(option, fields)
         asked = _asked(option, operator, text, fields.get(field))
         _add(wanted, field, asked, option)
     return {name: asked[0] if isinstance(asked, list) and len(asked) == 1 else asked for name, asked in wanted.items()}
+
+
+def _check_text(option: str) -> None:
+    try:
+        option.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"--filter {option!r}: not UTF-8") from None
 
 
 def _split(option: str, fields: Mapping[str, PayloadField]) -> tuple[str, str, str]:

@@ -81,6 +81,8 @@ class AppClient:
             answer = self._http.request(method, path, json=body)
         except httpx.TimeoutException:
             raise TransientError(f"the app at {self.url} did not answer within {_TIMEOUT_S:.0f} s") from None
+        except UnicodeEncodeError:
+            raise ConfigError("the text, the key or a filter is not UTF-8") from None
         except httpx.TransportError:
             raise TransientError(
                 f"no app answers at {self.url} (api.host and api.port of this file). Start it with: refract run CONFIG"

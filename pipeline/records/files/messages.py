@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import RecordDecoder
 from pipeline.records.files.reading import RAW, Row
 from pipeline.records.record import Position, Record
-from pipeline.records.strict_json import parse_object
+from pipeline.records.strict_json import parse_object, spelt
 from pipeline.records.values import field_at, kafka_key_of
 
 _RAW_KEY = "_key"
@@ -80,7 +80,7 @@ class Messages:
             fields[self._keys.row_number] = number if self._keys.integer_number else str(number)
         elif row.text is not None:
             return Message(self._key(fields), row.text)
-        return Message(self._key(fields), orjson.dumps(fields))
+        return Message(self._key(fields), spelt(fields))
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
         """Less strict than a decoder: what is JSON is sent, and the pipeline judges the rest."""
@@ -137,4 +137,4 @@ def _raw_message(fields: dict[str, Any]) -> Message:
 def _bytes(value: Any) -> bytes | None:
     if value is None:
         return None
-    return value.encode() if isinstance(value, str) else orjson.dumps(value)
+    return value.encode() if isinstance(value, str) else spelt(value)
