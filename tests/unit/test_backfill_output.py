@@ -306,6 +306,7 @@ def test_what_is_left_goes_by_what_is_finished_however_far_ahead_reading_is() ->
         (["a.parquet", "--output", "x"], "needs --to parquet"),
         (["a.parquet", "--tasks", "on"], "Did you mean 'one'"),
         (["kafka://other"], "no source topic"),
+        (["kafka://["], "is not an address"),
         (["a.parquet"], "no column 'title'.*Nothing was written"),
     ],
 )

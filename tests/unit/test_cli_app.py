@@ -193,7 +193,11 @@ def test_filters_of_one_field_are_joined_and_a_fields_name_may_hold_an_operator(
         (refuses, ExitCode.UNREACHABLE, "Start it with: refract run CONFIG"),
         (answers({"error": {"message": "loading"}}, 503), ExitCode.UNREACHABLE, "503: loading"),
         (answers({}, 429), ExitCode.UNREACHABLE, "429: Too Many Requests"),
-        (lambda _request: httpx.Response(404, text=NO_ROUTE), ExitCode.UNREACHABLE, "is starting: Ray Serve has no route"),
+        (
+            lambda _request: httpx.Response(404, text=NO_ROUTE),
+            ExitCode.UNREACHABLE,
+            "is starting: Ray Serve has no route",
+        ),
         (answers("Path '/v1/status' not found.", 404), ExitCode.UNREACHABLE, "is starting: Ray Serve has no route"),
         (answers({"error": {"message": "no such task"}}, 404), ExitCode.FAILED, "404: no such task"),
         (answers({}, 401), ExitCode.CONFIG, "refuses the key"),
@@ -211,7 +215,12 @@ def test_every_answer_but_success_is_one_message_and_an_exit_code(
 
 def test_an_argument_that_is_not_utf_8_is_told(app: Install, capsys: pytest.CaptureFixture[str]) -> None:
     app(answers(HITS))
-    for arguments in (["caf\udce9"], ["--id", "\udce9"], ["x", "--filter", "issue=caf\udce9"], ["x", "--filter", "\udce9~a"]):
+    for arguments in (
+        ["caf\udce9"],
+        ["--id", "\udce9"],
+        ["x", "--filter", "issue=caf\udce9"],
+        ["x", "--filter", "\udce9~a"],
+    ):
         assert invoke(["search", NULL, *arguments, "--task", "urgency"]) == ExitCode.CONFIG
         assert "not UTF-8" in capsys.readouterr().err
 

@@ -18,6 +18,8 @@ BOM = b"\xef\xbb\xbf"
 def open_bytes(uri: str, kind: Kind) -> Iterator[Any]:
     """Opens a file for one pass over its decompressed bytes. Raises pyarrow's errors and OSError."""
     files, path = open_filesystem(uri)
+    if kind.compression is not None and not files.get_file_info(path).size:
+        raise OSError(f"no bytes, which is not {kind.compression}: is the file cut short?")
     with files.open_input_stream(path, compression=kind.compression) as stream:
         yield stream
 
