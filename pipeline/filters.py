@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pipeline.config.payload import PayloadField, PayloadKind
 from pipeline.errors import ConfigError, nearest
+from pipeline.records.characters import is_text
 from pipeline.records.times import moment
 
 Filters = Mapping[str, Any]
@@ -125,7 +126,7 @@ def payload_path(field: str) -> str:
 
 
 def _condition(field: str, value: object, kind: PayloadKind | None) -> Condition:
-    if not field or '"' in field or not _is_text(field):
+    if not field or '"' in field or not is_text(field):
         raise ConfigError(f"filter on {field!r}: not the name of a payload field")
     try:
         if isinstance(value, dict):
@@ -191,17 +192,9 @@ def _equals(field: str, value: object, kind: PayloadKind | None) -> Condition:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise _WrongError
-    if not _is_text(value):
+    if not is_text(value):
         raise _WrongError("a text holds a lone surrogate, which is not a character")
     return value
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _uuid(value: object) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config.payload import PayloadField
 from pipeline.errors import ConfigError
+from pipeline.records.characters import is_text
 
 FILTER_HELP = (
     "Only hits with this payload; may be repeated. field=value (repeated: any of the values), field>=value (also >, <, "
@@ -25,18 +26,12 @@ def parse_filter_options(options: list[str], fields: Mapping[str, PayloadField])
     """
     wanted: dict[str, Any] = {}
     for option in options:
-        _check_text(option)
+        if not is_text(option):
+            raise ConfigError(f"--filter {option!r}: not UTF-8")
         field, operator, text = _split(option, fields)
         asked = _asked(option, operator, text, fields.get(field))
         _add(wanted, field, asked, option)
     return {name: asked[0] if isinstance(asked, list) and len(asked) == 1 else asked for name, asked in wanted.items()}
-
-
-def _check_text(option: str) -> None:
-    try:
-        option.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"--filter {option!r}: not UTF-8") from None
 
 
 def _split(option: str, fields: Mapping[str, PayloadField]) -> tuple[str, str, str]:

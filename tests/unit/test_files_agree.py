@@ -185,6 +185,11 @@ def test_a_cell_that_is_neither_true_nor_false_costs_its_row(tmp_path: Path) -> 
     assert found[1][2] is None
 
 
+NOTHING: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
+    ("no bytes", f"a{format_}{compression}", b"", {}, ["failed"])
+    for format_ in (".csv", ".jsonl", ".json", ".parquet")
+    for compression in (".gz", ".zst", ".bz2")
+]
 FILES: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
     ("an empty file", "a.csv", b"", {}, []),
     ("a header alone", "a.csv", b"id,text,v", {}, []),
@@ -250,11 +255,7 @@ FILES: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
     ("an array cut short", "a.json", b'[{"id": "1", "text": "a", "v": 1},', {}, [None, "failed"]),
     ("not Parquet", "a.parquet", b"x", {}, ["failed"]),
     ("not gzip", "a.csv.gz", b"x", {}, ["failed"]),
-    *(
-        ("no bytes", f"a{format_}{compression}", b"", {}, ["failed"])
-        for format_ in (".csv", ".jsonl", ".json", ".parquet")
-        for compression in (".gz", ".zst", ".bz2")
-    ),
+    *NOTHING,
     (
         "integers beyond what Kafka's key can spell",
         "a.csv",
