@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pipeline.config.payload import PayloadField, PayloadKind
+from pipeline.config.payload import PayloadField, PayloadKind, is_stored_name
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.characters import is_text
 from pipeline.records.times import moment
@@ -126,7 +126,7 @@ def payload_path(field: str) -> str:
 
 
 def _condition(field: str, value: object, kind: PayloadKind | None) -> Condition:
-    if not field or '"' in field or not is_text(field):
+    if not is_stored_name(field) or not is_text(field):
         raise ConfigError(f"filter on {field!r}: not the name of a payload field")
     try:
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url, is_field_path
-from pipeline.config.payload import PayloadField, long_forms
+from pipeline.config.payload import PayloadField, is_stored_name, long_forms
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
@@ -204,8 +204,10 @@ class TopicConfig(Section):
             if not is_field_path(path):
                 raise ValueError(f"text: {{{path}}} names no field: a field path is names joined by single dots")
         for name in (*self.payload, *self.payload_headers):
-            if not name or '"' in name:
-                raise ValueError(f"payload name {name!r}: the store cannot name it; expected a name without quotes")
+            if not is_stored_name(name):
+                raise ValueError(
+                    f"payload name {name!r}: the store cannot name it; expected a name without quotes and backslashes"
+                )
         taken = set(self.payload_fields) | ({"timestamp_ms"} if self.payload_timestamp else set())
         for name in self.payload_headers:
             if name.startswith("_") or name in taken:

@@ -178,6 +178,8 @@ CASES = [
     refused(129, "names no field", **{f"{TICKETS}text": "{ title }"}),
     refused(129, "the store cannot name it", **{f"{TICKETS}payload": {"": "title"}}),
     refused(129, "the store cannot name it", **{f"{TICKETS}payload": {'a"b': "title"}}),
+    refused(129, "the store cannot name it", **{f"{TICKETS}payload": [r"a\\b"]}),
+    refused(129, "the store cannot name it", **{f"{TICKETS}payload_headers": ["a\\b"]}),
     refused(129, "a whole number", **{f"{TICKETS}schema_version": {"field": "v", "max": "three"}}),
     refused(129, "beyond 1.8e308", limits__max_dead_letter_share=10**400),
     Case(118, "a payload path that no record of 1,200 has", "1 point, told 1 time", _never),
