@@ -78,7 +78,7 @@ def fuzz(name: str, seconds: int) -> Run:
     for data in (*target.seeds, *findings_of(name)):
         (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
     before = set(found.iterdir())
-    command = [sys.executable, "-m", "tests.fuzz.process", name, *_arguments(target, seconds, found), str(corpus)]
+    command = [sys.executable, "-m", "tests.fuzz.process", name, str(found), *_arguments(target, seconds), str(corpus)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)  # noqa: S603 - our own
     said = ran.stderr.decode(errors="replace") + ran.stdout.decode(errors="replace")
     executions = re.search(r"stat::number_of_executed_units:\s*(\d+)", said)
@@ -87,13 +87,12 @@ def fuzz(name: str, seconds: int) -> Run:
     return Run(name, seconds, int(executions[1]) if executions else 0, finding, said[-_TAIL:] if finding else "")
 
 
-def _arguments(target: Target, seconds: int, found: Path) -> list[str]:
+def _arguments(target: Target, seconds: int) -> list[str]:
     return [
         f"-max_total_time={seconds}",
         f"-timeout={HANGS_AFTER_S}",
         f"-rss_limit_mb={RSS_MIB}",
         f"-max_len={max(target.max_bytes, *map(len, target.seeds))}",
-        f"-artifact_prefix={found}/",
         "-print_final_stats=1",
         "-verbosity=1",
     ]

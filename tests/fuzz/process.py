@@ -1,16 +1,33 @@
-"""Fuzzes one target until its time is up: `python -m tests.fuzz.process NAME LIBFUZZER_ARGUMENT…`.
+"""Fuzzes one target until its time is up: `python -m tests.fuzz.process NAME FOLDER LIBFUZZER_ARGUMENT…`.
 
 A process of its own: libFuzzer ends it, at the first finding or when it is done.
 """
 
 import sys
+from hashlib import sha1
+from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["pipeline"]):
     from tests.fuzz.table import TARGETS
 
-if __name__ == "__main__":
-    _, name, *arguments = sys.argv
-    atheris.Setup([name, *arguments], TARGETS[name].check)
+
+def main() -> None:
+    """Hands over to libFuzzer, and keeps in FOLDER what fails: libFuzzer does not where Python ends the process first."""
+    _, name, folder, *arguments = sys.argv
+    target = TARGETS[name]
+
+    def check(data: bytes) -> None:
+        try:
+            target.check(data)
+        except BaseException:
+            (Path(folder) / f"crash-{sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
+
+    atheris.Setup([name, f"-artifact_prefix={folder}/", *arguments], check)
     atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
