@@ -14,8 +14,8 @@ with atheris.instrument_imports(include=["pipeline"]):
 
 
 def main() -> None:
-    """Hands over to libFuzzer, and keeps in FOLDER what fails: libFuzzer does not where Python ends the process first."""
-    _, name, folder, *arguments = sys.argv
+    """Hands over to libFuzzer, and keeps in FOLDER what fails: it does not where Python ends the process first."""
+    name, folder, *arguments = sys.argv[1:]
     target = TARGETS[name]
 
     def check(data: bytes) -> None:

@@ -71,9 +71,10 @@ class Lines:
             # A CR at the end may be half of a CR LF.
             rest = pieces.pop() if pieces and not pieces[-1].endswith(b"\n") else b""
             yield from pieces
-            if len(rest) > self._max_bytes:
-                yield rest
-                rest = b""
+            cut = len(rest) - rest.endswith(b"\r")
+            if cut > self._max_bytes:
+                yield rest[:cut]
+                rest = rest[cut:]
         if rest:
             yield rest
 
