@@ -10,7 +10,7 @@ from actors.callers import DeploymentCaller
 from actors.process import start_context
 from actors.remote import RemoteEmbedder, RemoteStore
 from actors.reporting import Reporter
-from pipeline.api.app import build_api
+from pipeline.api.http_app import build_api
 from pipeline.api.service import ApiService
 from pipeline.config.load import ConfigTree
 from pipeline.interfaces import PointReader

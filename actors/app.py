@@ -13,9 +13,9 @@ from actors.embedder import Embedder
 from actors.ingestor import DRAIN_S, Ingestor
 from actors.monitor import Monitor
 from actors.store_owner import StoreOwner
-from pipeline.config.app import BATCHES_PER_EMBEDDER
 from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig
+from pipeline.config.pipeline import BATCHES_PER_EMBEDDER
 from pipeline.errors import ConfigError
 
 APP_NAME = "refract"

@@ -19,7 +19,7 @@ from actors.store_owner import StoreOwner
 from pipeline.backfill.dispatch import WORKS_PER_CARRIER, Dispatch
 from pipeline.backfill.executor import CHECKPOINT_S, TURN_S, BackfillEvents, Interval, RunState
 from pipeline.backfill.work import BackfillJob, Work
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, RefractError
 
 ANSWER_S = 0.2

@@ -11,8 +11,8 @@ from importlib import import_module
 import ray
 
 from actors.cluster import check_resources, connect, quieten, required_resources
-from pipeline.config.app import Config
-from pipeline.engine.load import check_tasks
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import check_tasks
 from pipeline.errors import ConfigError
 from pipeline.usecases.running import Note
 
@@ -33,7 +33,7 @@ def start_ray(config: Config, address: str | None, note: Note) -> None:
         # On a cluster Serve may hold the port already, for apps before and beside this one.
         _wait_for_port(config.api.host, config.api.port, note)
     note(f"joining Ray at {address}" if address else "starting Ray on this machine")
-    importing = threading.Thread(target=_import_ahead, args=("actors.run",), name="import", daemon=True)
+    importing = threading.Thread(target=_import_ahead, args=("actors.supervisor",), name="import", daemon=True)
     importing.start()
     needed = required_resources(config)
     with _signal_handlers_kept():

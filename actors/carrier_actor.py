@@ -19,10 +19,10 @@ from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.sharing import check_same_tasks, considerate
 from pipeline.backfill.vectors import FragmentFile
 from pipeline.backfill.work import BackfillJob, Work
+from pipeline.binding import Task
 from pipeline.context import Context
 from pipeline.errors import ConfigError, TransientError
 from pipeline.interfaces import Embedder, PointWriter, Store
-from pipeline.tasks import Task
 
 APP_TIMEOUT_S = 30.0
 

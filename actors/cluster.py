@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import ray
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, TransientError
 
 PRELOAD = "RAY_preload_python_modules"

@@ -11,7 +11,7 @@ from actors.process import start_context
 from actors.reporting import Reporter
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
-from pipeline.engine.load import load_engine
+from pipeline.engine.entry import load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.metrics import EmbedMetrics
 from pipeline.records.batches import Embeddings, Priority, TokenBatch

@@ -10,7 +10,7 @@ from pipeline.config.load import load_config
 from pipeline.usecases.running import Note
 
 if TYPE_CHECKING:
-    from actors.run import RunningApp
+    from actors.supervisor import RunningApp
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def launched(path: Path, address: str | None, note: Note) -> "Iterator[RunningAp
     start_ray(config, address or config.ray.address, note)
 
     # Only now: it brings Serve, which has been imported while Ray started.
-    from actors.run import RunningApp  # noqa: PLC0415 - see above
+    from actors.supervisor import RunningApp  # noqa: PLC0415 - see above
 
     app = RunningApp(path, address)
     try:

@@ -7,10 +7,10 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from actors.callers import Caller, DeploymentCaller, call, call_all
+from pipeline.binding import Task
 from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
-from pipeline.tasks import Task
 
 STORE_TIMEOUT_S = 60.0
 EMBED_TIMEOUT_S = 600.0

@@ -8,11 +8,11 @@ from typing import TypeVar
 import numpy as np
 
 from actors.process import start_context
+from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.filters import Condition
 from pipeline.interfaces import StoredPoint, Written
 from pipeline.records.batches import Float32, PointBatch
-from pipeline.tasks import Task
 
 NUM_WRITE_THREADS = 2
 NUM_READ_THREADS = 4

@@ -7,15 +7,15 @@ from typing import Self
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.config.app import Config
+from pipeline.binding import Task, bind_tasks
 from pipeline.config.load import ConfigTree
-from pipeline.engine.load import identify, load_tokenizer
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import identify, load_tokenizer
 from pipeline.engine.local import LocalEmbedder
 from pipeline.errors import ConfigError, nearest
 from pipeline.interfaces import Store, Tokenizer
 from pipeline.records.batches import Float32, Priority
 from pipeline.stores.open import open_store
-from pipeline.tasks import Task, bind_tasks
 
 
 class Context:

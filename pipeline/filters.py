@@ -1,6 +1,6 @@
 """Filters on payload fields, parsed once into conditions that every store can express.
 
-What a filter may say depends on the field's type (`pipeline.config.payload`); an untyped field takes anything
+What a filter may say depends on the field's type (`pipeline.config.payload_fields`); an untyped field takes anything
 that some point could hold.
 """
 
@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pipeline.config.payload import PayloadField, PayloadKind, is_stored_name
+from pipeline.config.payload_fields import PayloadField, PayloadKind, is_stored_name
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.characters import is_text
 from pipeline.records.times import moment

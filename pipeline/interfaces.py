@@ -15,11 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.binding import Task
 from pipeline.errors import Reason
 from pipeline.filters import Condition
 from pipeline.records.batches import Embeddings, Float32, Int64, PointBatch, Priority, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery, Partition, Position, Record
-from pipeline.tasks import Task
 
 
 class Source(Protocol):

@@ -16,19 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
+from pipeline.config.pipeline import Config
 
 if TYPE_CHECKING:
+    from pipeline.backfill.counts import BackfillReport
     from pipeline.backfill.executor import BackfillExecutor
-    from pipeline.backfill.report import BackfillReport
     from pipeline.backfill.watch import BackfillWatch, Watch
+    from pipeline.binding import Task
     from pipeline.compare.report import RepairReport, VerifyReport
     from pipeline.context import Context
     from pipeline.interfaces import Progress
     from pipeline.records.batches import Float32
-    from pipeline.search import Hit
-    from pipeline.tasks import Task
+    from pipeline.searcher import Hit
     from pipeline.tuning.loop import StepFacts
     from pipeline.usecases.backfill import BackfillRequest
     from pipeline.usecases.check import CheckReport
@@ -276,7 +276,7 @@ class Session:
 
     def _executor(self, chosen: "Executor | BackfillExecutor") -> "BackfillExecutor":
         if chosen == "local":
-            from pipeline.backfill.local import LocalExecutor
+            from pipeline.backfill.in_process import LocalExecutor
 
             return LocalExecutor(self.context)
         if chosen == "ray":

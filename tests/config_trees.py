@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.app import Config
 from pipeline.config.load import parse_config, read_tree
+from pipeline.config.pipeline import Config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.binding import ModelIdentity, Task, bind_task
 from pipeline.config.model import TaskConfig
 from pipeline.errors import BatchShapeError, DiedError, Reason, RefractError, TransientError, UnexpectedFault
 from pipeline.filters import Condition
@@ -15,7 +16,6 @@ from pipeline.interfaces import StoredPoint, Written
 from pipeline.live.offsets import OffsetTracker
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery, Partition, Position, Record
-from pipeline.tasks import ModelIdentity, Task, bind_task
 
 DIMENSION = 8
 

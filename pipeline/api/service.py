@@ -11,7 +11,7 @@ from pipeline.api.status import readiness, status
 from pipeline.context import Context
 from pipeline.interfaces import Embedder, PointReader
 from pipeline.metrics import ApiMetrics, ReplicaReport, SnapshotCollector
-from pipeline.search import Embedded, QueryError, Searcher
+from pipeline.searcher import Embedded, QueryError, Searcher
 
 Reports = Callable[[], Awaitable[list[ReplicaReport]]]
 """Returns the latest report of every replica of the app."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.metrics import ReplicaReport, Snapshot, quantile, samples, total
 
 

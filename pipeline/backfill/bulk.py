@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from pipeline.binding import Task
 from pipeline.errors import TransientError
 from pipeline.interfaces import DeferrableIndex, Progress
-from pipeline.tasks import Task
 
 POLL_S = 1.0
 

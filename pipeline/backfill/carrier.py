@@ -13,7 +13,8 @@ from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.rows import FragmentFault, FragmentReader
 from pipeline.backfill.tally import Tally
 from pipeline.backfill.work import Work
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.errors import TransientError
 from pipeline.interfaces import Embedder, PointWriter, Tokenizer
 from pipeline.live.offsets import OffsetTracker
@@ -22,7 +23,6 @@ from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Priority
 from pipeline.records.record import Delivery, Partition, PointIds, Receipt
-from pipeline.tasks import Task
 
 _FRAGMENT = Partition("fragment", 0)
 """To its own offset tracker a fragment is the only partition, and its rows are the offsets."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import orjson
 
 from pipeline.backfill.sample import Sample, Size, Tokens
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.engine.null import is_null
 from pipeline.engine.spec import ENCODER_TYPES, ModelSpec, resolve
-from pipeline.tasks import Task
 
 RAM_FACTOR = 1.5
 """Bytes of memory per byte of vector: the server's own rule of thumb for vectors with their index."""

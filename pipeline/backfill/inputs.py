@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.backfill.kafka_ranges import SCHEME, KafkaRange, list_ranges
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError
 from pipeline.records.files.listing import FilePart, left_out_words, list_files
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Outcome, Reject
 from pipeline.backfill.work import Work
+from pipeline.binding import Task
 from pipeline.errors import EnvironmentFault
-from pipeline.tasks import Task
 
 FILE = "ledger.sqlite"
 

@@ -6,7 +6,7 @@ from itertools import islice
 
 from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.kafka_ranges import KafkaRange
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, EnvironmentFault, RecordError
 from pipeline.records.decode import Decoders

@@ -10,7 +10,8 @@ import orjson
 
 from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.rows import FragmentFault, FragmentReader
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
 from pipeline.engine.items import assemble
 from pipeline.engine.tokenizer import PromptTokenizer
@@ -18,7 +19,6 @@ from pipeline.interfaces import Progress, Tokenizer
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.row_counts import count_rows, is_broken
 from pipeline.records.record import Delivery, Record
-from pipeline.tasks import Task
 
 NUM_PLACES = 16
 """Places in the input at which rows are taken, evenly spread: files are often sorted."""

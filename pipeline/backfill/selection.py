@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.backfill.inputs import Inputs, list_inputs
 from pipeline.backfill.kafka_ranges import SCHEME, topic_of
 from pipeline.backfill.rows import check_topic
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, nearest
 from pipeline.interfaces import Progress
 from pipeline.records.files.schema import check_columns

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from pipeline.backfill.carrier import Manner
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError
-from pipeline.tasks import Task
 
 BATCH_RECORDS = 32
 REST = 1.0

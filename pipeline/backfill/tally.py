@@ -8,11 +8,11 @@ from dataclasses import replace
 from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.outcome import Counts, Reject
 from pipeline.backfill.rows import FragmentFault
+from pipeline.binding import Task
 from pipeline.interfaces import Written
 from pipeline.live.observer import Observer
 from pipeline.records.batches import PointBatch, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery
-from pipeline.tasks import Task
 
 MAX_REJECTS = 100_000
 """Of one fragment. More of them mean a wrong configuration, not bad rows; and they are held in memory."""

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backfill.inputs import Fragment
+from pipeline.binding import Task
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.interfaces import Progress, Written
 from pipeline.records.batches import Float32, PointBatch
-from pipeline.tasks import Task
 
 GROUP_ROWS = 8_192
 """Rows of a row group: some megabytes per task."""

@@ -7,7 +7,7 @@ import typer
 from pipeline.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from pipeline.backfill.report import BackfillReport, BackfillStatus
+    from pipeline.backfill.counts import BackfillReport, BackfillStatus
 
 
 def print_report(report: "BackfillReport", *, as_json: bool) -> None:

@@ -18,6 +18,6 @@ def table() -> None:
 @config_app.command()
 def schema() -> None:
     """Print the JSON schema, which editors use to complete and check a file."""
-    from pipeline.config.app import Config
+    from pipeline.config.pipeline import Config
 
     print_json(Config.model_json_schema())

@@ -9,7 +9,7 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note
 from pipeline.cli.progress import progress
-from pipeline.cli.times import unix_ms
+from pipeline.cli.time_options import unix_ms
 
 dlq_app = typer.Typer(help="The dead-letter topic.", no_args_is_help=False)
 

@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.output import print_note, print_table
 
 if TYPE_CHECKING:
-    from pipeline.quality.report import Evaluation, MatrixRow, PairReport, TaskReport
+    from pipeline.quality.evaluation import Evaluation, MatrixRow, PairReport, TaskReport
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
@@ -51,7 +51,7 @@ _TASK_COLUMNS += ["another task", "words alone"]
 
 
 def _task_row(task: "TaskReport") -> list[object]:
-    from pipeline.quality.report import Kind
+    from pipeline.quality.evaluation import Kind
     from pipeline.quality.verdict import interval
 
     controls = {control.kind: control for control in task.controls if control.kind is not Kind.ANOTHER_TASK}

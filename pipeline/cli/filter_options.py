@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.payload import PayloadField
+from pipeline.config.payload_fields import PayloadField
 from pipeline.errors import ConfigError
 from pipeline.records.characters import is_text
 

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli.options import AsJson, ConfigFile
 from pipeline.cli.output import print_json, print_note, print_table
-from pipeline.cli.times import unix_ms
+from pipeline.cli.time_options import unix_ms
 from pipeline.errors import ConfigError, nearest
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ def tasks(
 ) -> None:
     """List the tasks; with --show, the exact prompt of records and queries and its token ids."""
     from pipeline.config.load import load_config
-    from pipeline.usecases.prompts import list_tasks, show_prompts
+    from pipeline.usecases.tasks import list_tasks, show_prompts
 
     loaded = load_config(config)
     listed = [asdict(task) for task in list_tasks(loaded)]

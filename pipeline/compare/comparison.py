@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.binding import Task
 from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Origin, Progress, RecordRange, StoredPoint
 from pipeline.records.record import Partition
-from pipeline.tasks import Task
 
 PAGE_POINTS = 1_000
 """Points of one read: below the sizes at which stores slow down, and a tenth of a second of their time."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, RecordError
 from pipeline.interfaces import Found, Origin
 from pipeline.records.batches import Int64

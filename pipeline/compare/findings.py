@@ -8,10 +8,10 @@ from uuid import UUID
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.compare.accounting import Undecodable
 from pipeline.compare.report import TaskReport
 from pipeline.compare.source_keys import ENTRY, Entries
-from pipeline.tasks import Task
 
 
 class Kind(IntEnum):

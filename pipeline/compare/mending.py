@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.compare.findings import Kind, TaskFindings
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import CHUNK_RECORDS, Chosen, Chunk, Revisit
 from pipeline.compare.source_keys import Entries, raw_ids
 from pipeline.records.batches import PointBatch
-from pipeline.tasks import Task
 
 WRITABLE = (Kind.MISSING, Kind.STALE, Kind.WRONG_STATE, Kind.TOMBSTONE_MISSING, Kind.WRONG_VECTOR)
 """What writing the source's record again puts right."""

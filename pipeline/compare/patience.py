@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event
 from typing import Protocol, TypeVar
 
+from pipeline.binding import Task
 from pipeline.errors import TransientError
 from pipeline.interfaces import (
     CollectionState,
@@ -20,7 +21,6 @@ from pipeline.interfaces import (
 from pipeline.live.retry import Retrier
 from pipeline.records.batches import Int64, PointBatch
 from pipeline.records.record import Partition, Position
-from pipeline.tasks import Task
 
 PATIENCE_S = 300.0
 """Longest absence that is waited for; then the error of the last attempt ends the comparison."""

@@ -6,11 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.compare.source_keys import Entries, SourceKeys, by_partition, places
 from pipeline.interfaces import Progress, RecordRange
 from pipeline.records.batches import Float32
 from pipeline.records.record import Position, Record
-from pipeline.tasks import Task
 
 CHUNK_RECORDS = 256
 

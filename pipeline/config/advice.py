@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.config.source import SecurityConfig
 from pipeline.config.store import QdrantStoreConfig
 

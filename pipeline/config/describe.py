@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline.config.app import Config
 from pipeline.config.explain import STORES
+from pipeline.config.pipeline import Config
 
 
 @dataclass(frozen=True, slots=True)

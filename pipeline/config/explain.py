@@ -5,8 +5,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from pipeline.config.app import Config
 from pipeline.config.base import PATTERN_MEANINGS
+from pipeline.config.pipeline import Config
 from pipeline.config.refused import why_refused
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import nearest

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config.app import Config
 from pipeline.config.explain import explain
+from pipeline.config.pipeline import Config
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.errors import ConfigError
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url, is_field_path
-from pipeline.config.payload import PayloadField, is_stored_name, long_forms
+from pipeline.config.payload_fields import PayloadField, is_stored_name, long_forms
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.engine.forward import Forward
-from pipeline.engine.streams import Streams
+from pipeline.engine.parallel import Streams
 
 _REGROW_AFTER = 64
 """Full batches that must pass before the budget grows again."""

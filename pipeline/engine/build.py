@@ -10,9 +10,9 @@ from pipeline.engine.budget import TokenBudget, measure_budget
 from pipeline.engine.cpu_kernels import pack, quantise
 from pipeline.engine.flat import prove
 from pipeline.engine.forward import Forward
+from pipeline.engine.parallel import Streams
 from pipeline.engine.selftest import PROBE_TEXTS, self_test
 from pipeline.engine.spec import ModelSpec, resolve
-from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.engine.weights import load_transformer, pick_device, pick_dtype
@@ -22,7 +22,7 @@ _PROBE_TOKENS = 1_024
 
 
 def build_engine(model: ModelConfig, tasks: Mapping[str, TaskConfig], *, threads: int | None) -> TransformerEngine:
-    """Returns a loaded and tested engine. Raises as `pipeline.engine.load.load_engine`."""
+    """Returns a loaded and tested engine. Raises as `pipeline.engine.entry.load_engine`."""
     if threads is not None:
         torch.set_num_threads(threads)
     spec = resolve(model, weights=True)

@@ -1,8 +1,8 @@
 """The configured engines in this process, behind the seam the actors stand behind elsewhere."""
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.engine.engine import Engine
-from pipeline.engine.load import load_engine
+from pipeline.engine.entry import load_engine
 from pipeline.errors import RefractError, UnexpectedFault
 from pipeline.records.batches import Embeddings, Priority, TokenBatch
 

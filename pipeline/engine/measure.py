@@ -13,9 +13,9 @@ import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.build import build_engine
-from pipeline.engine.comparison import Comparison, Setting, compare, peak_memory_mb
 from pipeline.engine.engine import MERGED_ITEMS
 from pipeline.engine.flops import forward_flops, matmul_peak
+from pipeline.engine.reference import Comparison, Setting, compare, peak_memory_mb
 from pipeline.engine.spec import resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
@@ -92,7 +92,7 @@ def measure(
 ) -> Measured:
     """Loads the model and measures it, with as many threads as it is configured for, or else torch's.
 
-    Raises as `pipeline.engine.load.load_engine`.
+    Raises as `pipeline.engine.entry.load_engine`.
     """
     step("loading the model", 0, 0)
     engine = build_engine(model, tasks, threads=model.threads)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from pipeline import failpoints
+from pipeline.binding import ModelIdentity
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine, Job, Result
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.batches import Float32, TokenBatch
-from pipeline.tasks import ModelIdentity
 
 _NAME = re.compile(r"^null:([1-9][0-9]{0,4})$")
 _IDS_PER_TEXT = 4

@@ -14,9 +14,9 @@ from pipeline.engine.budget import TokenBudget
 from pipeline.engine.engine import Engine, Job, Result, Rows
 from pipeline.engine.forward import Forward, HostCopy, finish
 from pipeline.engine.items import Items, assemble
+from pipeline.engine.parallel import Streams
 from pipeline.engine.prompts import Content
 from pipeline.engine.spec import ModelSpec
-from pipeline.engine.streams import Streams
 from pipeline.engine.tokenizer import PromptIds
 from pipeline.errors import BatchShapeError, Reason, RecordError, RefractError
 from pipeline.records.batches import Bool, Embeddings, Float32, TokenBatch

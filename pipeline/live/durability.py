@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from pipeline import failpoints
+from pipeline.binding import Task
 from pipeline.interfaces import PointStore
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.witness import Confirm
-from pipeline.tasks import Task
 
 
 class Durability:

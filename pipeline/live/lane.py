@@ -7,6 +7,7 @@ import numpy as np
 import structlog
 
 from pipeline import failpoints
+from pipeline.binding import Task
 from pipeline.errors import Action, EnvironmentFault, Reason, RecordError, RefractError, action_for
 from pipeline.interfaces import Tokenizer
 from pipeline.live.conflicts import Conflicts
@@ -14,7 +15,6 @@ from pipeline.live.crashes import PROBE_TEXT
 from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Bool, Embeddings, Float32, PointBatch, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery, Record
-from pipeline.tasks import Task
 
 log = structlog.get_logger(__name__)
 

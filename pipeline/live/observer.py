@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.clock import WallClock
 from pipeline.interfaces import Written
 from pipeline.live.buffer import DeliveryBuffer
@@ -14,7 +15,6 @@ from pipeline.live.offsets import OffsetTracker
 from pipeline.metrics import IngestMetrics
 from pipeline.records.batches import PointBatch, TokenBatch
 from pipeline.records.record import DeadLetter, Delivery, Partition
-from pipeline.tasks import Task
 
 
 class Observer:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.binding import Task
 from pipeline.interfaces import DeadLetters, Embedder, PointWriter, Tokenizer
 from pipeline.live.crashes import Suspects
 from pipeline.live.observer import Observer
 from pipeline.live.retry import Retrier
 from pipeline.records.batches import Priority
 from pipeline.records.record import PointIds
-from pipeline.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ is gone, and nothing more is committed once the last one is.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from pipeline.binding import Task
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import PointReader
 from pipeline.records.record import Partition, Witness, collection_tag
-from pipeline.tasks import Task
 
 Confirm = Callable[[Collection[tuple[Partition, Witness]]], None]
 """Raises EnvironmentFault when the store no longer holds what offsets stand for. Called from several threads."""

@@ -10,7 +10,7 @@ import structlog
 
 from pipeline import failpoints
 from pipeline.clock import Clock
-from pipeline.config.app import LimitsConfig
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.errors import Action, RefractError, action_for
 from pipeline.interfaces import Source
 from pipeline.live.breaker import DeadLetterBreaker

@@ -8,11 +8,7 @@ import numpy as np
 
 from pipeline.quality.clustering import find_clusters
 from pipeline.quality.estimates import Estimate, Float64, Resampler
-from pipeline.quality.keywords import Words
-from pipeline.quality.labels import Label
-from pipeline.quality.neighbours import Neighbours, find_neighbours
-from pipeline.quality.pairs import Side, measure_pair
-from pipeline.quality.report import (
+from pipeline.quality.evaluation import (
     Comparison,
     Confusion,
     Evaluation,
@@ -25,6 +21,10 @@ from pipeline.quality.report import (
     TaskReport,
     Wording,
 )
+from pipeline.quality.keywords import Words
+from pipeline.quality.labels import Label
+from pipeline.quality.neighbours import Neighbours, find_neighbours
+from pipeline.quality.pairs import Side, measure_pair
 from pipeline.quality.scores import Outcomes, Tally, confusion, predict, score, v_measure_replicates
 from pipeline.quality.worst import Judged, find_worst
 from pipeline.records.batches import Float32, Int64

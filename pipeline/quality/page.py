@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipeline.quality.estimates import Estimate
+from pipeline.quality.evaluation import Evaluation, Misjudged, WorstText
 from pipeline.quality.markup import Markup, foreign, fragment, tag
 from pipeline.quality.page_style import STYLE
 from pipeline.quality.page_tables import confusions, matrix, pairs, retrieval, wordings
-from pipeline.quality.report import Evaluation, Misjudged, WorstText
 from pipeline.quality.verdict import RANDOM_FLIPS, judge, notes, two_places
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.quality.estimates import Estimate
+from pipeline.quality.evaluation import Confusion, Evaluation, Kind, MatrixRow, Separation, TaskReport
 from pipeline.quality.markup import Markup, foreign, fragment, tag
-from pipeline.quality.report import Confusion, Evaluation, Kind, MatrixRow, Separation, TaskReport
 from pipeline.quality.scores import Score
 from pipeline.quality.verdict import interval, two_places
 from pipeline.records.batches import Int64

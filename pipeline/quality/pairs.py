@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from pipeline.quality.crossing import Crossing, cross, kappas
 from pipeline.quality.estimates import Estimate, Float64, Resampler
+from pipeline.quality.evaluation import Flip, PairReport, Separation
 from pipeline.quality.labels import Label
-from pipeline.quality.report import Flip, PairReport, Separation
 from pipeline.quality.triplets import PER_ANCHOR, draw_triplets, find_flips
 from pipeline.records.batches import Float32
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.quality.estimates import Estimate
-from pipeline.quality.report import Evaluation, Kind
+from pipeline.quality.evaluation import Evaluation, Kind
 
 OVERALL = ("separation", "flip_rate", "gain")
 """Figures there is one of."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.quality.estimates import Estimate
+from pipeline.quality.evaluation import Evaluation, Kind, LabelReport, PairReport, TaskReport
 from pipeline.quality.labels import THIN_ROWS
-from pipeline.quality.report import Evaluation, Kind, LabelReport, PairReport, TaskReport
 
 RANDOM_FLIPS = 0.25
 """Flip rate of vectors that have nothing to do with the labels."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.quality.evaluation import Misjudged, Neighbour, WorstText
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import Neighbours, majority
-from pipeline.quality.report import Misjudged, Neighbour, WorstText
 from pipeline.records.batches import Int64
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pipeline.clock import wall_clock_ms
-from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import split_path
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.formats import FORMATS, Parser

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pipeline.config.app import LimitsConfig
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.records.strict_json import parse_object
 

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import orjson
 
-from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import split_path
-from pipeline.config.payload import PayloadKind
+from pipeline.config.payload_fields import PayloadKind
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.headers import carried, decimal

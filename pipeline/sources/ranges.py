@@ -18,7 +18,7 @@ from pipeline.records.batches import Int64
 from pipeline.records.decode import Decoders, RecordDecoder, record_bytes
 from pipeline.records.record import Partition, Position, place_of
 from pipeline.sources.client.admin import group_offsets, open_admin, partition_offsets, partitions_of, topic_exists
-from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
+from pipeline.sources.client.topic_reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.letter_reader import read_dead_letters
 
 SKIP_OFFSETS = 20_000

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import structlog
 
+from pipeline.binding import Task
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.filters import Condition
@@ -18,7 +19,6 @@ from pipeline.stores.edge_errors import edge_errors
 from pipeline.stores.edge_shard import EdgeChunk, EdgeShard
 from pipeline.stores.metadata import check_alias, check_metadata, collection_metadata, collection_state
 from pipeline.stores.points import check_query, check_widths, checked
-from pipeline.tasks import Task
 
 GUARD_POINTS = 256
 """Points of one guarded upsert: cheapest per point here (128 to 512 differ by a sixth), and searches

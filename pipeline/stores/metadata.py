@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.binding import Task
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import CollectionState
-from pipeline.tasks import Task
 
 DISTANCE = "Cosine"
 SCHEMA = 1

@@ -8,6 +8,7 @@ from threading import Lock
 import grpc
 from qdrant_client import grpc as qdrant
 
+from pipeline.binding import Task
 from pipeline.clock import Clock
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, Reason, RefractError
@@ -24,7 +25,6 @@ from pipeline.stores.qdrant_collections import Collection, QdrantCollections
 from pipeline.stores.qdrant_purge import purge
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import WireChunk, read_payload, read_vector, upsert_head
-from pipeline.tasks import Task
 
 ALIAS_TTL_S = 1.0
 """How long a reader remembers where an alias led. It reads the collection it checked, so after an alias

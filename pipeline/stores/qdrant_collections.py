@@ -6,6 +6,7 @@ from typing import Any
 
 from qdrant_client import grpc as qdrant
 
+from pipeline.binding import Task
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import EnvironmentFault, RefractError
 from pipeline.interfaces import CollectionState
@@ -20,7 +21,6 @@ from pipeline.stores.qdrant_indexes import (
 )
 from pipeline.stores.qdrant_rpc import QdrantConnection
 from pipeline.stores.wire import read_payload
-from pipeline.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from qdrant_client import grpc as qdrant
 
-from pipeline.config.payload import PayloadField, PayloadKind
+from pipeline.config.payload_fields import PayloadField, PayloadKind
 from pipeline.filters import payload_path
 from pipeline.stores.points import STATE_FIELD
 

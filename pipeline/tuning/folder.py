@@ -18,7 +18,7 @@ from pipeline.engine.spec import ModelSpec
 from pipeline.engine.st_files import Dense
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.tuning.encoder import LoraEncoder
-from pipeline.tuning.heads import Head
+from pipeline.tuning.fitting import Head
 
 CARD = "card.json"
 """Written last but for the renaming: a folder that has it is whole."""

@@ -15,9 +15,9 @@ from pipeline.quality.labels import Label
 from pipeline.records.batches import Int64
 from pipeline.tuning.checkpoint import RunState, read_state, restore, write_checkpoint
 from pipeline.tuning.encoder import LoraEncoder, cut
+from pipeline.tuning.fold import Fold
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.loss import contrastive_loss, keeping_loss
-from pipeline.tuning.selection import Fold
 from pipeline.tuning.settings import LoraSettings, default_learning_rate
 from pipeline.tuning.wordings import Wordings
 

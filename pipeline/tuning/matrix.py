@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.quality.evaluation import Evaluation, Kind, RowCounts
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.labels import Label
-from pipeline.quality.report import Evaluation, Kind, RowCounts
 from pipeline.records.batches import Float32, Int64
 
 

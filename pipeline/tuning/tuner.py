@@ -13,19 +13,19 @@ from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.weights import pick_device
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress
+from pipeline.quality.evaluation import Evaluation
 from pipeline.quality.labels import Label
-from pipeline.quality.report import Evaluation
 from pipeline.records.batches import Float32, Int64
 from pipeline.tuning.encoder import LoraEncoder
+from pipeline.tuning.fitting import Head, HeadLesson, fit_head, fold_kappa, shuffled
+from pipeline.tuning.fold import Fold
 from pipeline.tuning.folder import half_precision
 from pipeline.tuning.general import General, plain_pairs, recall_at_1
-from pipeline.tuning.heads import Head, HeadLesson, fit_head, fold_kappa, shuffled
-from pipeline.tuning.labelled import LabelledTexts
 from pipeline.tuning.loop import PLAIN, Length, Lesson, LoraLoop, Outcome, Watch
 from pipeline.tuning.matrix import measure
-from pipeline.tuning.selection import Fold
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import Split, copy_groups, split_texts
+from pipeline.tuning.texts import LabelledTexts
 from pipeline.tuning.wordings import Wordings
 
 _ALGORITHM = 1

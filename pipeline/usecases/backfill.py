@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.backfill.bulk import finish_index
+from pipeline.backfill.counts import BackfillReport, BackfillStatus, TaskStatus
 from pipeline.backfill.executor import BackfillExecutor, RunState
 from pipeline.backfill.ledger import Ledger, read_progress
 from pipeline.backfill.outcome import Outcome
-from pipeline.backfill.report import BackfillReport, BackfillStatus, TaskStatus
 from pipeline.backfill.selection import checked_inputs, chosen_tasks, chosen_topic, unresolved_words, warnings
 from pipeline.backfill.watch import BackfillWatch, Unwatched
 from pipeline.backfill.work import BackfillJob, Work
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.config.source import TopicConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.context import Context
-from pipeline.engine.load import check_tasks
+from pipeline.engine.entry import check_tasks
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import DeferrableIndex, Store
-from pipeline.tasks import Task
 
 LOCK_WAIT_S = 15.0
 """A killed run lets go of an embedded store within seconds."""

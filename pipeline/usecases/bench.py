@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import check_tasks
+from pipeline.engine.entry import check_tasks
 from pipeline.engine.null import is_null
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress

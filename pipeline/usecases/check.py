@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pipeline.binding import ModelIdentity, Task, bind_task
 from pipeline.config.advice import advice, file_faults
-from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.pipeline import Config
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.context import Context
-from pipeline.engine.load import check_tasks, identify, instruction_form
+from pipeline.engine.entry import check_tasks, identify, instruction_form
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
 from pipeline.interfaces import Inspectable
-from pipeline.quality.advice import Asked, instruction_advice
-from pipeline.tasks import ModelIdentity, Task, bind_task
-from pipeline.usecases.prompts import Prompter, load_prompter
+from pipeline.quality.instructions import Asked, instruction_advice
+from pipeline.usecases.tasks import Prompter, load_prompter
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import httpx
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, RefractError, TransientError, nearest
 
 _TIMEOUT_S = 30.0

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any, Protocol
 
+from pipeline.binding import Task
 from pipeline.errors import RefractError
 from pipeline.interfaces import PointReader
 from pipeline.records.record import PointIds
-from pipeline.tasks import Task
 from pipeline.usecases.client import AppClient
 from pipeline.usecases.demo_setup import Demo
 from pipeline.usecases.running import App, State

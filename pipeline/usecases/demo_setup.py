@@ -15,8 +15,8 @@ import orjson
 import yaml
 
 import pipeline.demo
-from pipeline.config.app import Config
 from pipeline.config.load import load_config, read_tree
+from pipeline.config.pipeline import Config
 from pipeline.config.source import PLACEHOLDER
 from pipeline.errors import ConfigError
 from pipeline.records.files.messages import Keys, keys_of

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backfill.selection import chosen_tasks, chosen_topic
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
 from pipeline.errors import ConfigError, nearest
 from pipeline.interfaces import Progress
+from pipeline.quality.evaluation import Evaluation
 from pipeline.quality.page import render_page
+from pipeline.quality.paraphrases import frame, read_wordings
 from pipeline.quality.queries import Query, read_queries
-from pipeline.quality.report import Evaluation
 from pipeline.quality.verdict import judge, notes
-from pipeline.quality.wordings import frame, read_wordings
 from pipeline.records.batches import Float32
-from pipeline.tasks import Task
 from pipeline.usecases.embed import embed
 from pipeline.usecases.labelled import Draw, LabelledInput, Material, read_labelled
 from pipeline.usecases.queried import QueryPlan, measure_queries

@@ -8,13 +8,13 @@ import orjson
 
 from pipeline.backfill.inputs import Fragment, Inputs, list_inputs
 from pipeline.backfill.rows import FragmentReader, check_key
-from pipeline.config.app import Config
-from pipeline.config.payload import PayloadField
+from pipeline.config.payload_fields import PayloadField
+from pipeline.config.pipeline import Config
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RefractError, nearest
 from pipeline.interfaces import Progress
+from pipeline.quality.evaluation import RowCounts
 from pipeline.quality.labels import Label, label_text, make_label
-from pipeline.quality.report import RowCounts
 from pipeline.quality.sampling import Sample, distinct_texts
 from pipeline.records.files.folders import hive_columns
 from pipeline.records.files.listing import FilePart

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, Reason, nearest
 from pipeline.interfaces import Progress

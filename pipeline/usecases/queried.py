@@ -8,8 +8,8 @@ import numpy as np
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.quality.estimates import Resampler
+from pipeline.quality.evaluation import RetrievalReport
 from pipeline.quality.queries import Query
-from pipeline.quality.report import RetrievalReport
 from pipeline.quality.retrieval import RankChange, measure_rank_change, measure_retrieval, places_of
 from pipeline.records.batches import Float32, Int64
 from pipeline.usecases.embed import embed

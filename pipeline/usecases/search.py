@@ -4,7 +4,7 @@ from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError
 from pipeline.filters import Filters
 from pipeline.interfaces import Store
-from pipeline.search import Hit, Searcher
+from pipeline.searcher import Hit, Searcher
 from pipeline.usecases.client import AppClient
 
 MAX_LIMIT = 100_000

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.app import Config
+from pipeline.config.pipeline import Config
 
 
 def serve_tree(config: Config, path: Path) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.interfaces import Progress, Store, StoredPoint
+from pipeline.quality.evaluation import RowCounts
 from pipeline.quality.labels import label_text
 from pipeline.quality.neighbours import find_neighbours
-from pipeline.quality.report import RowCounts
 from pipeline.quality.sampling import Sample
 from pipeline.records.batches import Float32, Int64
-from pipeline.tasks import Task
 from pipeline.usecases.labelled import Draw, Material
 
 PAGE_POINTS = 1_000

@@ -12,13 +12,13 @@ from pipeline.config.yaml_loader import load_yaml
 from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.interfaces import Progress
-from pipeline.quality.wordings import read_wordings
+from pipeline.quality.paraphrases import read_wordings
 from pipeline.usecases.labelled import Draw, LabelledInput, read_labelled
 
 if TYPE_CHECKING:
-    from pipeline.tuning.labelled import LabelledTexts
     from pipeline.tuning.loop import Length, Watch
     from pipeline.tuning.settings import LoraSettings
+    from pipeline.tuning.texts import LabelledTexts
     from pipeline.tuning.tuner import Tuned, Tuner
 
 Method = Literal["lora", "head", "auto"]
@@ -279,7 +279,7 @@ def _read(
 
     Versions are left aside: of several rows with one key, the last one counts.
     """
-    from pipeline.tuning.labelled import LabelledTexts, make_classes
+    from pipeline.tuning.texts import LabelledTexts, make_classes
 
     config = context.config
     topic = chosen_topic(config, request.topic, request.inputs)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
-from pipeline.engine.load import instruction_form
-from pipeline.quality.report import Kind
-from pipeline.quality.wordings import GENERIC, NONSENSE
-from pipeline.tasks import Task
+from pipeline.engine.entry import instruction_form
+from pipeline.quality.evaluation import Kind
+from pipeline.quality.paraphrases import GENERIC, NONSENSE
 
 _OWN = ("collection", "replaces")
 """What a task does not share with its variants."""

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from pipeline.api.app import MAX_BODY_BYTES
+from pipeline.api.http_app import MAX_BODY_BYTES
 from pipeline.errors import TransientError
 from tests.bad_input.case import MARKER_SECRET, MARKER_TEXT, Case, Place, leaks, verdict
 from tests.bad_input.stream import everything_logged

@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from actors.run import RunningApp
+from actors.supervisor import RunningApp
+from pipeline.binding import Task
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.stores.edge import EdgeStore
-from pipeline.tasks import Task
 from tests.bad_input.case import MARKER_SECRET, Case, Place, leaks, verdict
 from tests.bad_input.stream import URGENCY, everything_logged
 from tests.broker import free_port

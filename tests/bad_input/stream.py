@@ -12,7 +12,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from pipeline.config.app import LimitsConfig
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import EnvironmentFault, RecordError
 from pipeline.interfaces import PointStore, Source

@@ -5,7 +5,7 @@ from functools import cache
 from tokenizers import Tokenizer as HubTokenizer
 
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import load_tokenizer
+from pipeline.engine.entry import load_tokenizer
 from pipeline.engine.spec import resolve
 from pipeline.interfaces import Tokenizer
 from pipeline.records.batches import TokenBatch

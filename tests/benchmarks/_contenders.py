@@ -64,7 +64,7 @@ def serve(connection: Connection, name: str, precision: str, work: Work) -> None
 def _refract(precision: str, work: Work) -> Encode:
     from pipeline.config.model import ModelConfig, TaskConfig  # noqa: PLC0415 - its own process
     from pipeline.engine.engine import MERGED_ITEMS  # noqa: PLC0415 - as above
-    from pipeline.engine.load import load_engine, load_tokenizer  # noqa: PLC0415 - as above
+    from pipeline.engine.entry import load_engine, load_tokenizer  # noqa: PLC0415 - as above
 
     model = ModelConfig.model_validate({"model": MODEL, "dtype": precision, "device": "cpu", "overrides": OVERRIDES})
     tasks = {str(i): TaskConfig(model="m", instruction=text) for i, text in enumerate(work.instructions)}

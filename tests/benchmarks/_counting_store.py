@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.interfaces import Written
 from pipeline.records.batches import PointBatch
-from pipeline.tasks import Task
 
 
 class CountingOwner:

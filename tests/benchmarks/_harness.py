@@ -20,7 +20,7 @@ import orjson
 import psutil
 import yaml
 
-from actors.run import RunningApp
+from actors.supervisor import RunningApp
 from pipeline.sources.client.admin import create_topics
 from pipeline.sources.client.producer import RecordProducer
 

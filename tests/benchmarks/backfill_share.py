@@ -28,7 +28,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from actors.run import RunningApp
+from actors.supervisor import RunningApp
 from pipeline.metrics import Snapshot, quantile
 from pipeline.sources.client.producer import RecordProducer
 from tests.benchmarks import _harness as harness

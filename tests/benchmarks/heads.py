@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import save_file
 
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import load_engine, load_tokenizer
+from pipeline.engine.entry import load_engine, load_tokenizer
 from pipeline.engine.measure import Workload
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine

@@ -26,7 +26,7 @@ ENGINE_ALONE = """
 import sys, time
 from pathlib import Path
 from pipeline.config.load import load_config
-from pipeline.engine.load import load_engine, load_tokenizer
+from pipeline.engine.entry import load_engine, load_tokenizer
 from tests.benchmarks._harness import tickets
 config = load_config(Path(sys.argv[1]))
 model, texts = config.models["model"], tickets(int(sys.argv[2]))

@@ -22,7 +22,7 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.engine.entry import identify, load_engine, load_tokenizer
 from pipeline.engine.spec import resolve
 from pipeline.records.batches import Float32
 from tests.benchmarks._harness import tickets

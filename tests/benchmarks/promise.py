@@ -18,8 +18,9 @@ from unittest.mock import patch
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.config.app import LimitsConfig
+from pipeline.binding import bind_task
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.config.store import EdgeStoreConfig
 from pipeline.engine.null import NullEngine, NullTokenizer, null_identity
@@ -37,7 +38,6 @@ from pipeline.records.record import Delivery, Partition, PointIds, Position, Rec
 from pipeline.records.strict_json import parse_object
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.edge_shard import EdgeShard
-from pipeline.tasks import bind_task
 from tests.benchmarks import _harness as harness
 from tests.fakes import FakeDeadLetters
 

@@ -17,8 +17,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core
 import torch
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import load_engine, load_tokenizer
 from pipeline.engine.layout import Pack
-from pipeline.engine.load import load_engine, load_tokenizer
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
 from tests.benchmarks._harness import MINILM, TASKS, arguments, median, report, tickets

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tasks import Task
+from pipeline.binding import Task
 from tests.contract.store_backends import AnyStore, Backend, EdgeBackend, QdrantBackend, StrictQdrantBackend
 from tests.qdrant_server.process import QdrantServer
 

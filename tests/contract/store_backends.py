@@ -14,14 +14,14 @@ import qdrant_edge as edge
 from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import json_to_value
 
+from pipeline.binding import Task
 from pipeline.config.model import TaskConfig
-from pipeline.config.payload import PayloadField, long_forms
+from pipeline.config.payload_fields import PayloadField, long_forms
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.interfaces import PointReader
 from pipeline.records.batches import Float32, PointBatch
 from pipeline.stores.edge import EdgeStore
 from pipeline.stores.qdrant import QdrantStore
-from pipeline.tasks import Task
 
 PIPELINE = "contract"
 DIMENSION = 4

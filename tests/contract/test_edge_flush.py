@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tasks import Task
+from pipeline.binding import Task
 from tests.contract.store_backends import EdgeBackend, key_id, make_batch, make_task, put, stored
 
 

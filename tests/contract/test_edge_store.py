@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.binding import Task
 from pipeline.errors import EnvironmentFault, Reason, RecordError, RefractError, TransientError
 from pipeline.stores.edge import MIN_FREE_BYTES, EdgeStore
 from pipeline.stores.edge_directory import EdgeDirectory
 from pipeline.stores.edge_errors import edge_errors
 from pipeline.stores.edge_shard import EdgeShard
-from pipeline.tasks import Task
 from tests.contract.store_backends import (
     PIPELINE,
     EdgeBackend,

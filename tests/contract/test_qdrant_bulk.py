@@ -3,10 +3,10 @@
 import pytest
 
 from pipeline.backfill.bulk import finish_index
+from pipeline.binding import Task
 from pipeline.interfaces import DeferrableIndex
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.stores.qdrant_bulk import DEFERRED
-from pipeline.tasks import Task
 from tests.contract.store_backends import QdrantBackend, make_batch, put
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from pipeline.binding import Task
 from pipeline.errors import (
     BatchShapeError,
     EnvironmentFault,
@@ -19,7 +20,6 @@ from pipeline.errors import (
     UnknownOutcomeError,
 )
 from pipeline.stores.qdrant import QdrantStore
-from pipeline.tasks import Task
 from tests.contract.store_backends import QdrantBackend, key_id, make_batch, put, stored, unit
 from tests.qdrant_server.faults import Fault, FaultFile
 from tests.qdrant_server.process import QdrantServer

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from qdrant_client import grpc as qdrant
 
-from pipeline.config.payload import PayloadField
+from pipeline.binding import Task
+from pipeline.config.payload_fields import PayloadField
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.filters import parse_filters
 from pipeline.stores.qdrant import QdrantStore
-from pipeline.tasks import Task
 from tests.contract.store_backends import (
     QdrantBackend,
     StrictQdrantBackend,

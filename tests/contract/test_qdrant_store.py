@@ -15,12 +15,12 @@ from cryptography.x509.oid import NameOID
 from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as qdrant
 
+from pipeline.binding import Task
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.filters import payload_path
 from pipeline.stores.qdrant import QdrantStore
 from pipeline.stores.qdrant_rpc import QdrantConnection
-from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
     FIELDS,

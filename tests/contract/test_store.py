@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.binding import Task
 from pipeline.errors import BatchShapeError, EnvironmentFault, Reason, RecordError
 from pipeline.filters import parse_filters
 from pipeline.records.record import MAX_VERSION
-from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
     AnyStore,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.binding import Task
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.stores.open import open_store
-from pipeline.tasks import Task
 from tests.contract.store_backends import (
     DIMENSION,
     PIPELINE,

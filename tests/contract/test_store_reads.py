@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.binding import Task
 from pipeline.filters import parse_filters
-from pipeline.tasks import Task
 from tests.contract.store_backends import AnyStore, Row, delete, key_id, make_batch, put, unit
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.tasks import Task
+from pipeline.binding import Task
 from tests.contract.store_backends import AnyStore, Backend, delete, key_id, make_batch, put, unit
 
 

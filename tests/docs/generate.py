@@ -163,9 +163,9 @@ def _catalogue() -> str:
 # Python
 
 REPORTS = (
-    "pipeline.search.Hit",
+    "pipeline.searcher.Hit",
     "pipeline.usecases.backfill.BackfillRequest",
-    "pipeline.backfill.report.BackfillReport",
+    "pipeline.backfill.counts.BackfillReport",
     "pipeline.usecases.estimate.EstimateRequest",
     "pipeline.usecases.estimate.EstimateReport",
     "pipeline.usecases.compare.CompareRequest",
@@ -176,7 +176,7 @@ REPORTS = (
     "pipeline.usecases.check.CheckReport",
     "pipeline.usecases.evaluate.EvaluateRequest",
     "pipeline.usecases.evaluate.EvaluateReport",
-    "pipeline.quality.report.Evaluation",
+    "pipeline.quality.evaluation.Evaluation",
     "pipeline.usecases.produce.ProduceRequest",
     "pipeline.usecases.produce.ProduceReport",
     "pipeline.usecases.tune.TuneRequest",

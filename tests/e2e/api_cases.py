@@ -10,11 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from actors.reporting import REPORT_INTERVAL_S
-from pipeline.api.app import MAX_BODY_BYTES
+from pipeline.api.http_app import MAX_BODY_BYTES
+from pipeline.binding import bind_task
 from pipeline.config.load import load_config
-from pipeline.engine.load import identify
+from pipeline.engine.entry import identify
 from pipeline.stores.open import open_store
-from pipeline.tasks import bind_task
 from tests.e2e.harness import InProcessApp
 
 MINILM = {

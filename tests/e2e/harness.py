@@ -14,9 +14,9 @@ import httpx
 import psutil
 import yaml
 
-from actors.run import RunningApp
-from pipeline.config.app import Config
+from actors.supervisor import RunningApp
 from pipeline.config.load import load_config
+from pipeline.config.pipeline import Config
 from pipeline.interfaces import PointReader
 from pipeline.sources.client.admin import create_topics
 from tests.broker import Broker, free_port

@@ -15,15 +15,15 @@ import numpy as np
 import orjson
 from kafka import KafkaProducer
 
-from pipeline.config.app import Config
-from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.binding import Task, bind_tasks
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import identify, load_engine, load_tokenizer
 from pipeline.errors import Reason
 from pipeline.interfaces import PointReader, StoredPoint
 from pipeline.records.batches import Float32
 from pipeline.records.record import point_id, uuid_text
 from pipeline.sources.client.admin import open_admin, topic_exists
 from pipeline.sources.letters.letter_reader import StoredLetter, read_dead_letters
-from pipeline.tasks import Task, bind_tasks
 from tests.e2e.differences import Difference, Harm, State, difference_of, told
 
 VERSION_0 = 1_700_000_000_000

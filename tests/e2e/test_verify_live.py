@@ -18,13 +18,13 @@ import pytest
 from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import json_to_value
 
+from pipeline.binding import Task
 from pipeline.cli.exits import ExitCode
 from pipeline.errors import Reason
 from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import Float32
 from pipeline.records.record import point_id, uuid_text
 from pipeline.stores.qdrant import QdrantStore
-from pipeline.tasks import Task
 from tests.broker import Broker
 from tests.e2e.harness import PATIENCE_S, CommandApp, end, journal_of, start_python, write_config
 from tests.qdrant_server.process import QdrantServer

@@ -10,16 +10,16 @@ import grpc
 import pytest
 from qdrant_client import grpc as qdrant
 
+from pipeline.binding import Task, bind_tasks
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.config.load import load_config
-from pipeline.engine.load import identify, load_engine, load_tokenizer
+from pipeline.engine.entry import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import PointReader
 from pipeline.records.batches import Float32
 from pipeline.stores.open import open_store
 from pipeline.stores.qdrant import QdrantStore
-from pipeline.tasks import Task, bind_tasks
 from tests.e2e.harness import wait_until
 from tests.faults.harness import STORE_TIMEOUT_S, Ground, Rig, WorkerProcess
 from tests.faults.results import FaultRun, fault_run

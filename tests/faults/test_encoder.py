@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
-from pipeline.engine.load import load_engine, load_tokenizer
+from pipeline.engine.entry import load_engine, load_tokenizer
 from pipeline.errors import Reason
 from tests.e2e.harness import wait_until
 from tests.e2e.oracle import VERSION_0, all_points

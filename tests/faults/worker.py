@@ -20,10 +20,10 @@ import grpc._common
 import psutil
 from prometheus_client import CollectorRegistry
 
-from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
-from pipeline.engine.load import load_engine
+from pipeline.engine.entry import load_engine
 from pipeline.live.observer import IngestObserver
 from pipeline.live.offsets import OffsetTracker
 from pipeline.live.retry import Retrier

@@ -4,9 +4,9 @@ from typing import Any, cast
 
 import numpy as np
 import orjson
+from pipeline.config.app import LimitsConfig
 from pydantic import ValidationError
 
-from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import flat_name, split_path, top_names
 from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError

@@ -9,6 +9,7 @@ from threading import Event, Thread
 from typing import Any, Self
 
 from pipeline.config.app import LimitsConfig
+
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
 from pipeline.live.offsets import OffsetTracker

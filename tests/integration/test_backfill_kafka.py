@@ -7,11 +7,11 @@ import orjson
 import pytest
 import yaml
 from kafka import KafkaProducer
+from pipeline.config.app import Config
 
 from pipeline.backfill import kafka_ranges
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.rows import FragmentReader
-from pipeline.config.app import Config
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
 from pipeline.records.record import Delivery, offset_version

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 import yaml
+from pipeline.tasks import Task
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
@@ -17,7 +18,6 @@ from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
 from pipeline.sources.letters.letter_reader import read_dead_letters
 from pipeline.stores.edge import EdgeStore
-from pipeline.tasks import Task
 from tests.broker import Broker, free_port, unique
 from tests.integration.members import Reader, produce
 

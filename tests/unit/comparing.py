@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pipeline.tasks import Task
 
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.findings import TaskFindings
@@ -17,7 +18,6 @@ from pipeline.errors import EnvironmentFault, Reason, TransientError
 from pipeline.interfaces import CollectionState, Found, Letters, Origin, RecordRange, StoredPoint, Written
 from pipeline.records.batches import Float32, Int64, PointBatch, Priority
 from pipeline.records.record import Partition, PointIds, Position, Record, point_id
-from pipeline.tasks import Task
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, record, task, vector
 
 PIPELINE = "p"

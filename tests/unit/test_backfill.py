@@ -11,19 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pipeline.config.app import Config
+from pipeline.tasks import Task
 
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger, read_progress, write_rejects
 from pipeline.backfill.outcome import Counts, Outcome, Reject
 from pipeline.backfill.rows import FragmentReader, check_topic
 from pipeline.backfill.work import Work
-from pipeline.config.app import Config
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.records.files import listing, text_rows
 from pipeline.records.files.listing import FilePart
-from pipeline.tasks import Task
 
 ROWS = [{"id": f"T-{number}", "title": f'a "ticket",\nnumber {number}', "v": number} for number in range(50)]
 

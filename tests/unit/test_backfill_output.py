@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipeline.backfill.report import BackfillReport
 
 from pipeline.backfill.executor import RunState
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.outcome import Counts, Outcome, Reject
 from pipeline.backfill.rates import Rates
-from pipeline.backfill.report import BackfillReport
 from pipeline.backfill.vectors import FragmentFile, check_output
 from pipeline.backfill.work import Work
 from pipeline.cli.backfill_report import print_report

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pipeline.tasks import Task
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.errors import ConfigError, EnvironmentFault, TransientError
 from pipeline.interfaces import CollectionState
-from pipeline.tasks import Task
 from tests.config_trees import tree
 
 FACTS = {"brokers": 1, "topics": {"tickets": 4}}

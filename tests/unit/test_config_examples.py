@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from pipeline.config.advice import advice
 from pipeline.config.app import Config
-from pipeline.config.load import load_config
-from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.load import check_tasks, identify
-from pipeline.errors import ConfigError
 from pipeline.tasks import bind_tasks
 from pipeline.usecases.prompts import load_prompter
+
+from pipeline.config.advice import advice
+from pipeline.config.load import load_config
+from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.errors import ConfigError
 from tests.config_trees import CONFIGS
 from tests.unit.engine import tiny_models
 

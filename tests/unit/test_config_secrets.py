@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pipeline.config.app import Config
 
 from pipeline.config.advice import advice, file_faults
-from pipeline.config.app import Config
 from pipeline.config.load import SECRETS, parse_config, read_tree
 from pipeline.errors import ConfigError
 from tests.certificates import key_and_certificate

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipeline.tasks import Task
 
 from actors.callers import ActorCaller
 from actors.remote import DividedStore
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
 from pipeline.records.batches import PointBatch
-from pipeline.tasks import Task
 from tests.contract.store_backends import make_batch, make_task, put
 
 TASKS = [make_task(name) for name in ("urgency", "technical_issue", "mood")]

@@ -7,8 +7,8 @@ from typing import cast
 
 import orjson
 import pytest
-
 from pipeline.api.app import build_api
+
 from pipeline.api.service import ApiService
 from pipeline.config.describe import config_keys
 from pipeline.errors import Reason

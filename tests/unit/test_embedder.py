@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pipeline.engine.load import load_engine, load_tokenizer
 from ray import serve
 
 from actors.backfill_embedder import BackfillEmbedder
@@ -13,7 +14,6 @@ from actors.embedder import Embedder
 from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine
-from pipeline.engine.load import load_engine, load_tokenizer
 from pipeline.records.batches import Priority, TokenBatch
 from tests.config_trees import tree
 

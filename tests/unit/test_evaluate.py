@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from pipeline import Session
 from pipeline.engine.load import instruction_form
-from pipeline.errors import ConfigError, RefractError
 from pipeline.quality.report import Kind
 from pipeline.quality.wordings import FRAMES
+
+from pipeline import Session
+from pipeline.errors import ConfigError, RefractError
 from pipeline.records.batches import Float32
 from pipeline.usecases import evaluate as module
 from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest

@@ -3,15 +3,15 @@
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
-
 from pipeline.config.app import LimitsConfig
 from pipeline.config.payload import TYPES
+from pipeline.tasks import ModelIdentity, bind_tasks
+from pydantic import ValidationError
+
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.payload import PayloadReader
 from pipeline.records.record import Position
-from pipeline.tasks import ModelIdentity, bind_tasks
 from tests.config_trees import parsed
 
 HERE = Position("tickets", 0, 7, -1)

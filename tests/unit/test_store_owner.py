@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.tasks import Task
 
 from actors.store_owner import StoreOwner
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
-from pipeline.tasks import Task
 from tests.config_trees import tree
 
 POINT = point_id("null", "tickets", "s:T-1")

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import split_path
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import RecordDecoder

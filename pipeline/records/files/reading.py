@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import top_names
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault, RecordError
 from pipeline.records.files.meaning import Expected, expected_by

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from pipeline.config.app import LimitsConfig
 from pipeline.config.paths import split_path, top_names
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import RecordError
 from pipeline.records.files.listing import list_files

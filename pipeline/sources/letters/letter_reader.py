@@ -11,7 +11,7 @@ from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.records.digits import whole_number
 from pipeline.records.record import Headers, Position
-from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
+from pipeline.sources.client.topic_reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.dead_letters import HEADER
 
 

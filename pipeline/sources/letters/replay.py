@@ -22,7 +22,7 @@ from pipeline.records.payload import REPLAYED_TIMESTAMP_HEADER
 from pipeline.records.record import Headers, offset_version
 from pipeline.sources.client.admin import cleanup_policy, open_admin, partitions_of, topic_exists
 from pipeline.sources.client.producer import RecordProducer
-from pipeline.sources.client.reader import READ_TIMEOUT_MS, open_reader, silence
+from pipeline.sources.client.topic_reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.letter_reader import StoredLetter, read_dead_letters
 
 ORIGIN_HEADER = "refract-replayed-from"

@@ -11,6 +11,8 @@ import structlog
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pipeline.engine.load import check_tasks, identify
+from pipeline.engine.streams import Streams
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
@@ -20,9 +22,7 @@ from pipeline.engine.batching import flat_packs
 from pipeline.engine.budget import TokenBudget
 from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, packs_bfloat16, quantise
 from pipeline.engine.layout import Pack
-from pipeline.engine.load import check_tasks, identify
 from pipeline.engine.spec import resolve
-from pipeline.engine.streams import Streams
 from pipeline.errors import ConfigError
 from tests.unit.engine.test_engine_transformer import TEXTS, loaded
 from tests.unit.engine.tiny_models import FAMILIES, build, instruction_of

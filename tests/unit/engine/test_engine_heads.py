@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pipeline.engine.load import identify, load_engine
 from prometheus_client import CollectorRegistry
 from safetensors.torch import load_file
 
@@ -15,7 +16,6 @@ from pipeline.engine.head_files import find_head
 from pipeline.engine.heads import Heads
 from pipeline.engine.items import assemble
 from pipeline.engine.layout import Pack
-from pipeline.engine.load import identify, load_engine
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
+from pipeline.quality.report import Evaluation, Kind, RowCounts
 
 from pipeline.quality.evaluator import Evaluator, Settings
-from pipeline.quality.report import Evaluation, Kind, RowCounts
 from pipeline.records.batches import Float32
 from tests.unit.quality.made import around, crossed, label, noise, unit
 

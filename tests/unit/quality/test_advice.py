@@ -1,7 +1,6 @@
 """What is said of instructions before anything is measured."""
 
 import pytest
-
 from pipeline.quality.advice import Asked, instruction_advice, is_vague
 
 

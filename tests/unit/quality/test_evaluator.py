@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import orjson
 import pytest
+from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 
 from pipeline.quality.estimates import Estimate, Resampler
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.neighbours import find_neighbours
-from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 from pipeline.quality.retrieval import measure_retrieval
 from pipeline.records.batches import Float32
 from tests.unit.quality import scenes

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 
 from pipeline.quality.estimates import Resampler
 from pipeline.quality.evaluator import Evaluator
 from pipeline.quality.markup import Markup, escape, foreign, tag
 from pipeline.quality.page import render_page
 from pipeline.quality.page_tables import MAX_CLASSES
-from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 from pipeline.quality.retrieval import measure_retrieval
 from tests.unit.quality import scenes
 from tests.unit.quality.made import label, noise

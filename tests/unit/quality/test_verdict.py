@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from pipeline.quality.report import Evaluation, Kind
 
 from pipeline.quality.estimates import Estimate
 from pipeline.quality.evaluator import Evaluator
-from pipeline.quality.report import Evaluation, Kind
 from pipeline.quality.verdict import Answer, judge, notes
 from tests.unit.quality import scenes
 from tests.unit.quality.made import label, noise

@@ -12,8 +12,8 @@ from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import find_neighbours
 from pipeline.quality.scores import Tally, predict
 from pipeline.records.batches import Float32, Int64
+from pipeline.tuning.fold import K
 from pipeline.tuning.loss import contrastive_loss
-from pipeline.tuning.selection import K
 
 _SHRINKAGES = (0.1, 0.5)
 """How much of the classes' common covariance is replaced by its mean: few texts say little of it."""

@@ -20,14 +20,14 @@ from actors.cluster import root_cause
 from actors.ingestor import DRAIN_S
 from actors.remote import RemoteStore
 from pipeline.api.status import readiness, status
-from pipeline.config.app import Config
+from pipeline.binding import Task, bind_tasks
 from pipeline.config.load import ConfigTree
-from pipeline.engine.load import identify
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import identify
 from pipeline.errors import RefractError, TransientError
 from pipeline.interfaces import PointReader
 from pipeline.metrics import ReplicaReport
 from pipeline.stores.open import open_store
-from pipeline.tasks import Task, bind_tasks
 from pipeline.usecases.running import Note
 
 GONE_S = 60.0

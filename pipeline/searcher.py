@@ -8,7 +8,8 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field
 
-from pipeline.config.app import Config
+from pipeline.binding import Task
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.filters import Condition, Filters, parse_filters
@@ -17,7 +18,6 @@ from pipeline.records.batches import Float32, Priority
 from pipeline.records.characters import is_text
 from pipeline.records.record import PointIds, uuid_text
 from pipeline.records.values import INTEGER
-from pipeline.tasks import Task
 
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 RESERVED = "_"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from pipeline.config.app import Config
 from pipeline.config.model import TaskConfig
-from pipeline.config.payload import PayloadField
+from pipeline.config.payload_fields import PayloadField
+from pipeline.config.pipeline import Config
 
 FINGERPRINT_PREFIX = 10
 """Hex digits of the fingerprint in a physical collection name: 40 bits, enough for the generations of one task."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from pipeline.config.app import Config
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.engine.load import load_tokenizer
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import load_tokenizer
 
 
 class Prompter(Protocol):

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Secret, Section
 from pipeline.config.model import ModelConfig, TaskConfig
-from pipeline.config.payload import PayloadField
+from pipeline.config.payload_fields import PayloadField
 from pipeline.config.source import SourceConfig
 from pipeline.config.store import EdgeStoreConfig, QdrantStoreConfig
 from pipeline.errors import ConfigError, nearest

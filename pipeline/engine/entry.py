@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
 
+from pipeline.binding import HeadIdentity, ModelIdentity
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.catalogue import FREE_STYLES
 from pipeline.engine.engine import Engine
@@ -18,7 +19,6 @@ from pipeline.engine.spec import ModelSpec, resolve
 from pipeline.engine.st_files import Dense
 from pipeline.errors import ConfigError, TransientError
 from pipeline.interfaces import Tokenizer
-from pipeline.tasks import HeadIdentity, ModelIdentity
 
 _NO_TASKS: Mapping[str, TaskConfig] = MappingProxyType({})
 
@@ -31,7 +31,7 @@ def identify(model: ModelConfig, tasks: Mapping[str, TaskConfig] = _NO_TASKS) ->
 
     Args:
         model: The model.
-        tasks: Its tasks by name, for their heads. `pipeline.tasks.bind_task` refuses a headed task without.
+        tasks: Its tasks by name, for their heads. `pipeline.binding.bind_task` refuses a headed task without.
 
     Raises:
         ConfigError: the model cannot work as configured.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import orjson
 
 from pipeline.errors import ConfigError
+from pipeline.quality.evaluation import RowCounts
 from pipeline.quality.labels import Label, make_label
-from pipeline.quality.report import RowCounts
 
 _FRACTION = re.compile(r"[+-]?\d*[.,]\d+(e[+-]?\d+)?", re.IGNORECASE)
 

@@ -22,10 +22,10 @@ from pipeline.api.models import (
     TaskResponse,
 )
 from pipeline.api.service import ApiService
-from pipeline.config.app import ApiConfig
+from pipeline.config.pipeline import ApiConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
 from pipeline.records.digits import whole_number
-from pipeline.search import QueryError
+from pipeline.searcher import QueryError
 
 MAX_BODY_BYTES = 4_194_304
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
