@@ -9,7 +9,7 @@ from typing import Any
 from ray import serve
 
 from actors.api import Api
-from actors.embedder import Embedder
+from actors.embedder import EmbedderReplica
 from actors.ingestor import DRAIN_S, Ingestor
 from actors.monitor import Monitor
 from actors.store_owner import StoreOwner
@@ -68,7 +68,7 @@ def _embedder(name: str, model: ModelConfig) -> serve.Deployment:
             }
         }
     return _deploy(
-        Embedder,
+        EmbedderReplica,
         name=f"Embedder-{name}",
         ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": model.num_gpus},
         health_check_period_s=5,

@@ -35,7 +35,7 @@ def start_scheduler(context: Context, name: str, *, shared: bool) -> EmbedSchedu
     return EmbedScheduler(name, engine, EmbedMetrics(context.registry), cache_rows=model.cache_rows, shared=shared)
 
 
-class Embedder:
+class EmbedderReplica:
     """A Serve replica around an engine. Serve replaces it when a forward batch hangs."""
 
     def __init__(self, source: ConfigTree, name: str, monitor: DeploymentHandle[Any]) -> None:

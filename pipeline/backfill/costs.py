@@ -65,7 +65,7 @@ class TaskEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What a backfill costs."""
 
     num_rows: int
@@ -78,7 +78,7 @@ class Estimate:
     savings: Sequence[str]
 
 
-def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, pace: Pace) -> Estimate:
+def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, pace: Pace) -> CostEstimate:
     """Returns what a run over the whole input takes."""
     tokens = sample.tokens
     seconds = pace.seconds(size.num_rows)
@@ -107,7 +107,7 @@ def estimate(config: Config, tasks: Sequence[Task], size: Size, sample: Sample, 
                 disk_bytes=round(stored_bytes + min(stored_bytes, LOG_BYTES)),
             )
         )
-    return Estimate(
+    return CostEstimate(
         num_rows=size.num_rows,
         exact=size.exact,
         seconds=seconds,

@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.output import print_note, print_table
 
 if TYPE_CHECKING:
-    from pipeline.quality.evaluation import Evaluation, MatrixRow, PairReport, TaskReport
+    from pipeline.quality.evaluation import Evaluation, MatrixRow, PairReport, TaskEvaluation
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
@@ -50,13 +50,13 @@ _TASK_COLUMNS = ["task", "label", "accuracy", "macro F1", "V-measure", "over no 
 _TASK_COLUMNS += ["another task", "words alone"]
 
 
-def _task_row(task: "TaskReport") -> list[object]:
-    from pipeline.quality.evaluation import Kind
+def _task_row(task: "TaskEvaluation") -> list[object]:
+    from pipeline.quality.evaluation import PromptKind
     from pipeline.quality.verdict import interval
 
-    controls = {control.kind: control for control in task.controls if control.kind is not Kind.ANOTHER_TASK}
-    others = [control.accuracy.value for control in task.controls if control.kind is Kind.ANOTHER_TASK]
-    plain = controls.get(Kind.NO_INSTRUCTION)
+    controls = {control.kind: control for control in task.controls if control.kind is not PromptKind.ANOTHER_TASK}
+    others = [control.accuracy.value for control in task.controls if control.kind is PromptKind.ANOTHER_TASK]
+    plain = controls.get(PromptKind.NO_INSTRUCTION)
     return [
         task.name,
         task.own.label,
@@ -66,7 +66,7 @@ def _task_row(task: "TaskReport") -> list[object]:
         None if plain is None else interval(plain.gain),
         *(
             f"{controls[kind].accuracy.value:.2f}" if kind in controls else None
-            for kind in (Kind.NONSENSE, Kind.GENERIC)
+            for kind in (PromptKind.NONSENSE, PromptKind.GENERIC)
         ),
         f"{max(others):.2f}" if others else None,
         None if task.words is None else f"{task.words.accuracy.value:.2f}",
@@ -81,7 +81,7 @@ def _pair_rows(pair: "PairReport") -> Iterable[list[object]]:
         yield [found.own, found.other, interval(found.difference), flips, pair.num_texts, f"{pair.cramers_v:.2f}"]
 
 
-def _print_wordings(tasks: "Sequence[TaskReport]") -> None:
+def _print_wordings(tasks: "Sequence[TaskEvaluation]") -> None:
     rows = [
         [task.name, f"{found.least:.2f}", f"{found.mean:.2f}", f"{found.most:.2f}", f"{found.spread:.2f}"]
         for task in tasks

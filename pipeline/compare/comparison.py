@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.binding import Task
-from pipeline.compare.findings import FAULT, Kind, SourceFindings, TaskFindings
+from pipeline.compare.findings import FAULT, DifferenceKind, SourceFindings, TaskFindings
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
 from pipeline.errors import EnvironmentFault
@@ -135,7 +135,7 @@ class Comparison:
             committed = self._source.committed()
             again = [self._look_again(task, found[at : at + PAGE_POINTS], committed, findings) for at in _pages(found)]
             found = np.concatenate(again)
-            pending = found["kind"] == Kind.PENDING
+            pending = found["kind"] == DifferenceKind.PENDING
             settled.append(found[~pending])
             found = found[pending]
             if not len(found) or time.monotonic() >= deadline_s:
@@ -152,7 +152,7 @@ class Comparison:
         remains = np.ones(len(found), np.bool_)
         for row, raw in enumerate(raw_ids(found["id"])):
             point = points.get(raw)
-            if found["kind"][row] == Kind.EXTRA:
+            if found["kind"][row] == DifferenceKind.EXTRA:
                 live = point is not None and not point.deleted
                 remains[row] = point is not None and live and self._origin(point) is Origin.INSIDE
                 findings.num_newer += live and not remains[row]
@@ -163,7 +163,7 @@ class Comparison:
                 topic = self._keys.topics[found["topic"][row]]
                 finished = None if committed is None else committed.get(Partition(topic, int(found["partition"][row])))
                 done = committed is None or (finished is not None and found["offset"][row] < finished)
-                kept["kind"][row] = kind if done else Kind.PENDING
+                kept["kind"][row] = kind if done else DifferenceKind.PENDING
                 kept["stored"][row] = -1 if point is None else point.version
         return np.asarray(kept[remains])
 
@@ -205,7 +205,7 @@ def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entri
     for name in ENTRY.names or ():
         rows[name] = expected[name]
     rows["stored"] = -1
-    rows["kind"] = np.where(expected["deleted"], Kind.TOMBSTONE_MISSING, Kind.MISSING)
+    rows["kind"] = np.where(expected["deleted"], DifferenceKind.TOMBSTONE_MISSING, DifferenceKind.MISSING)
     wrong = ~present
     if len(stored):
         version = stored["version"][found]
@@ -213,8 +213,8 @@ def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entri
         stale = present & (version < expected["version"])
         same = present & (version == expected["version"])
         other = same & (stored["deleted"][found] != expected["deleted"])
-        rows["kind"][stale] = Kind.STALE
-        rows["kind"][other] = Kind.WRONG_STATE
+        rows["kind"][stale] = DifferenceKind.STALE
+        rows["kind"][other] = DifferenceKind.WRONG_STATE
         wrong |= stale | other
         findings.num_newer += int(np.count_nonzero(present & (version > expected["version"])))
         findings.num_tombstones += int(np.count_nonzero(same & expected["deleted"] & ~other))
@@ -226,17 +226,17 @@ def _differences(expected: Entries, known: npt.NDArray[np.bytes_], stored: Entri
     findings.num_elsewhere += int(np.count_nonzero(strange["origin"] == Origin.ELSEWHERE))
     strange = strange[strange["origin"] == Origin.INSIDE]
     extra = np.zeros(len(strange), FAULT)
-    extra["id"], extra["stored"], extra["kind"] = strange["id"], strange["version"], Kind.EXTRA
+    extra["id"], extra["stored"], extra["kind"] = strange["id"], strange["version"], DifferenceKind.EXTRA
     return np.concatenate([rows[wrong], extra])
 
 
-def _kind(entry: np.void, point: StoredPoint | None) -> Kind | None:
+def _kind(entry: np.void, point: StoredPoint | None) -> DifferenceKind | None:
     """Returns how a point differs from the source's newest record; None when it is equal or newer."""
     if point is None:
-        return Kind.TOMBSTONE_MISSING if entry["deleted"] else Kind.MISSING
+        return DifferenceKind.TOMBSTONE_MISSING if entry["deleted"] else DifferenceKind.MISSING
     if point.version != entry["version"]:
-        return Kind.STALE if point.version < entry["version"] else None
-    return Kind.WRONG_STATE if point.deleted != entry["deleted"] else None
+        return DifferenceKind.STALE if point.version < entry["version"] else None
+    return DifferenceKind.WRONG_STATE if point.deleted != entry["deleted"] else None
 
 
 def _no_runs() -> Iterator[Entries]:

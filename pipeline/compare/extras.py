@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.compare.findings import Kind, TaskFindings
+from pipeline.compare.findings import DifferenceKind, TaskFindings
 from pipeline.errors import ConfigError
 
 MAX_SHARE = 0.1
@@ -32,7 +32,7 @@ def approved(findings: Sequence[TaskFindings], approve: Approve, *, force: bool)
 
     Raises ConfigError where more than a tenth of a collection is extra and `force` does not say that it is meant.
     """
-    found = [Extras(one.task.name, len(one.select(Kind.EXTRA)), one.num_points) for one in findings]
+    found = [Extras(one.task.name, len(one.select(DifferenceKind.EXTRA)), one.num_points) for one in findings]
     found = [extras for extras in found if extras.number]
     if not found:
         return False

@@ -14,7 +14,7 @@ from pipeline.compare.report import TaskReport
 from pipeline.compare.source_keys import ENTRY, Entries
 
 
-class Kind(IntEnum):
+class DifferenceKind(IntEnum):
     """How a point can differ from the source."""
 
     MISSING = 0
@@ -62,14 +62,14 @@ class TaskFindings:
     def counts(self) -> dict[str, int]:
         """Faults by the kind's name in lower case."""
         found = Counter(kind for faults in self.faults for kind in faults["kind"].tolist())
-        return {kind.name.lower(): found[kind] for kind in Kind}
+        return {kind.name.lower(): found[kind] for kind in DifferenceKind}
 
     @property
     def equal(self) -> bool:
         """Whether the store holds what the source says."""
         return not self.fingerprint_fault and not any(map(len, self.faults))
 
-    def select(self, *kinds: Kind) -> Entries:
+    def select(self, *kinds: DifferenceKind) -> Entries:
         """Returns the faults of the given kinds by id."""
         rows = np.concatenate([np.empty(0, FAULT), *self.faults])
         rows = rows[np.isin(rows["kind"], kinds)]
@@ -77,15 +77,15 @@ class TaskFindings:
 
     def examples(self, limit: int, topics: Sequence[str]) -> list[dict[str, object]]:
         """Returns the first faults of each kind: id, versions and the record's place, never its text."""
-        rows = [row for kind in Kind for row in self.select(kind)[:limit]]
+        rows = [row for kind in DifferenceKind for row in self.select(kind)[:limit]]
         return [
             {
                 "id": str(UUID(bytes=row["id"].ljust(16, b"\0"))),
-                "kind": Kind(row["kind"]).name.lower(),
-                "version": None if row["kind"] == Kind.EXTRA else int(row["version"]),
+                "kind": DifferenceKind(row["kind"]).name.lower(),
+                "version": None if row["kind"] == DifferenceKind.EXTRA else int(row["version"]),
                 "stored_version": None if row["stored"] < 0 else int(row["stored"]),
                 "record": None
-                if row["kind"] == Kind.EXTRA
+                if row["kind"] == DifferenceKind.EXTRA
                 else f"{topics[row['topic']]}:{row['partition']}:{row['offset']}",
             }
             for row in rows

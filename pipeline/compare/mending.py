@@ -6,14 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.binding import Task
-from pipeline.compare.findings import Kind, TaskFindings
+from pipeline.compare.findings import DifferenceKind, TaskFindings
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import CHUNK_RECORDS, Chosen, Chunk, Revisit
 from pipeline.compare.source_keys import Entries, raw_ids
 from pipeline.records.batches import PointBatch
 
-WRITABLE = (Kind.MISSING, Kind.STALE, Kind.WRONG_STATE, Kind.TOMBSTONE_MISSING, Kind.WRONG_VECTOR)
+WRITABLE = (
+    DifferenceKind.MISSING,
+    DifferenceKind.STALE,
+    DifferenceKind.WRONG_STATE,
+    DifferenceKind.TOMBSTONE_MISSING,
+    DifferenceKind.WRONG_VECTOR,
+)
 """What writing the source's record again puts right."""
 
 
@@ -36,7 +42,7 @@ def mend(
         written[chunk.task.name] += len(batch)
     repaired = {}
     for chosen, found in zip(choices, findings, strict=True):
-        extras = found.select(Kind.EXTRA)
+        extras = found.select(DifferenceKind.EXTRA)
         left = len(chosen.entries) - written[found.task.name]
         if delete_extras:
             for start in range(0, len(extras), CHUNK_RECORDS):

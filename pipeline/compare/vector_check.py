@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.compare.findings import FAULT, Kind, TaskFindings
+from pipeline.compare.findings import FAULT, DifferenceKind, TaskFindings
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.revisit import Chosen, Chunk, Revisit
 from pipeline.compare.source_keys import places
@@ -31,7 +31,7 @@ def _check(chunk: Chunk, findings: TaskFindings, store: ComparedStore) -> None:
             continue
         findings.num_checked += 1
         if not _alike(point.vector, row):
-            findings.faults.append(np.array([(*entry.tolist(), Kind.WRONG_VECTOR, point.version)], FAULT))
+            findings.faults.append(np.array([(*entry.tolist(), DifferenceKind.WRONG_VECTOR, point.version)], FAULT))
 
 
 def _alike(stored: Float32 | None, computed: Float32) -> bool:

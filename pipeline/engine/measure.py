@@ -15,7 +15,7 @@ from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.build import build_engine
 from pipeline.engine.engine import MERGED_ITEMS
 from pipeline.engine.flops import forward_flops, matmul_peak
-from pipeline.engine.reference import Comparison, Setting, compare, peak_memory_mb
+from pipeline.engine.reference import ReferenceRun, Setting, compare, peak_memory_mb
 from pipeline.engine.spec import resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.transformer import TransformerEngine
@@ -79,7 +79,7 @@ class Measured:
     device_memory_mb: float | None
     ratio: float | None
     """Documents a second over those of sentence-transformers in float32."""
-    comparison: Comparison
+    comparison: ReferenceRun
     engine: Mapping[str, Any]
 
 

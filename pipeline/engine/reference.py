@@ -16,7 +16,7 @@ _WARM_UP = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ReferenceRun:
     """What sentence-transformers did, or why it did nothing."""
 
     version: str | None
@@ -38,7 +38,7 @@ class Setting:
     """Repetitions; the median counts."""
 
 
-def compare(folder: str, prompts: Sequence[str], num_documents: int, setting: Setting) -> Comparison:
+def compare(folder: str, prompts: Sequence[str], num_documents: int, setting: Setting) -> ReferenceRun:
     """Encodes whole prompts with its defaults (float32, batches of 32 sorted by length) and returns the median rate.
 
     Args:
@@ -50,14 +50,14 @@ def compare(folder: str, prompts: Sequence[str], num_documents: int, setting: Se
     try:
         version = metadata.version("sentence-transformers")
     except metadata.PackageNotFoundError:
-        return Comparison(None, skipped=INSTALL_HINT)
+        return ReferenceRun(None, skipped=INSTALL_HINT)
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             elapsed_s, peak_mb = pool.submit(_encode, folder, list(prompts), setting).result()
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, BrokenProcessPool) as error:
-        return Comparison(version, skipped=f"sentence-transformers {version} cannot run it ({type(error).__name__})")
-    return Comparison(version, num_documents / elapsed_s, peak_mb)
+        return ReferenceRun(version, skipped=f"sentence-transformers {version} cannot run it ({type(error).__name__})")
+    return ReferenceRun(version, num_documents / elapsed_s, peak_mb)
 
 
 def _encode(folder: str, prompts: list[str], setting: Setting) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.quality.estimates import Float64, Resampler
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import find_neighbours, majority
-from pipeline.quality.scores import Outcomes, Tally
+from pipeline.quality.scores import Outcomes, VoteTally
 from pipeline.records.batches import Bool, Float32, Int64
 
 MIN_CELL = 5
@@ -95,7 +95,7 @@ def kappas(crossing: Crossing, vectors: Float32, resampler: Resampler, k: int) -
 
 def _kappa(label: Label, rows: Int64, neighbours: Int64, resampler: Resampler) -> Float64:
     codes = label.codes[rows]
-    return Tally.of(Outcomes(rows, codes, majority(codes[neighbours]), len(label.classes)), resampler).kappa
+    return VoteTally.of(Outcomes(rows, codes, majority(codes[neighbours]), len(label.classes)), resampler).kappa
 
 
 def _reason(first: str, second: str, kept: Bool) -> str | None:

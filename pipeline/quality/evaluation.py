@@ -11,7 +11,7 @@ from pipeline.quality.retrieval import RankChange, Retrieval
 from pipeline.quality.scores import Score
 
 
-class Kind(StrEnum):
+class PromptKind(StrEnum):
     """What stood in front of the texts."""
 
     TASK = "task"
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RowCounts:
+class EvaluatedRows:
     """What became of the rows."""
 
     num_read: int
@@ -68,7 +68,7 @@ class MatrixRow:
 
     name: str
     """The task's, or a name of the control."""
-    kind: Kind
+    kind: PromptKind
     own_label: str | None
     """Of a task: the label it is meant for."""
     scores: tuple[Score, ...]
@@ -76,11 +76,11 @@ class MatrixRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ControlScores:
     """A task's own label under something other than its instruction."""
 
     name: str
-    kind: Kind
+    kind: PromptKind
     accuracy: Estimate
     gain: Estimate
     """Accuracy under the task's own instruction, less this one, on the same texts."""
@@ -119,13 +119,13 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskReport:
+class TaskEvaluation:
     """One task and the label it is meant for."""
 
     name: str
     own: Score
     confusion: Confusion
-    controls: tuple[Comparison, ...]
+    controls: tuple[ControlScores, ...]
     words: Score | None
     """TF-IDF and logistic regression, cross-validated; None where that was not asked or no word occurs twice."""
     paraphrases: Paraphrases | None
@@ -228,7 +228,7 @@ class RetrievalReport:
 class Evaluation:
     """Whether instructions do their job."""
 
-    rows: RowCounts
+    rows: EvaluatedRows
     k: int
     """Neighbours that vote."""
     replicates: int
@@ -236,7 +236,7 @@ class Evaluation:
     labels: tuple[LabelReport, ...]
     matrix: tuple[MatrixRow, ...]
     """Tasks first, then controls."""
-    tasks: tuple[TaskReport, ...]
+    tasks: tuple[TaskEvaluation, ...]
     pairs: tuple[PairReport, ...]
     separation: Estimate | None
     """Mean over all ordered pairs of tasks; None where no pair could be measured."""

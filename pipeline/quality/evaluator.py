@@ -9,23 +9,23 @@ import numpy as np
 from pipeline.quality.clustering import find_clusters
 from pipeline.quality.estimates import Estimate, Float64, Resampler
 from pipeline.quality.evaluation import (
-    Comparison,
     Confusion,
+    ControlScores,
+    EvaluatedRows,
     Evaluation,
-    Kind,
     LabelReport,
     MatrixRow,
     Paraphrases,
+    PromptKind,
     RetrievalReport,
-    RowCounts,
-    TaskReport,
+    TaskEvaluation,
     Wording,
 )
 from pipeline.quality.keywords import Words
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import Neighbours, find_neighbours
 from pipeline.quality.pairs import Side, measure_pair
-from pipeline.quality.scores import Outcomes, Tally, confusion, predict, score, v_measure_replicates
+from pipeline.quality.scores import Outcomes, VoteTally, confusion, predict, score, v_measure_replicates
 from pipeline.quality.worst import Judged, find_worst
 from pipeline.records.batches import Float32, Int64
 
@@ -55,7 +55,7 @@ class _Task:
     judged: Judged
     accuracy: dict[str, Float64]
     """Of each label, by replicate."""
-    controls: list[Comparison] = field(default_factory=list)
+    controls: list[ControlScores] = field(default_factory=list)
     plain: Float64 | None = None
     """Own accuracy without an instruction, by replicate."""
     wordings: list[Wording] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Evaluator:
         self._resampler = Resampler(self._num_texts, replicates=settings.replicates, seed=settings.seed)
         self._tasks: dict[str, _Task] = {}
         self._controls: list[MatrixRow] = []
-        self._words: dict[str, Tally | None] = {}
+        self._words: dict[str, VoteTally | None] = {}
         self._retrieval: list[RetrievalReport] = []
 
     def add_task(self, name: str, label: str, vectors: Float32) -> None:
@@ -91,42 +91,42 @@ class Evaluator:
         own, scores, tallies = self._labels[label], [], {}
         for known in self._labels.values():
             outcomes = space.outcomes(known)
-            tally = tallies[known.name] = Tally.of(outcomes, self._resampler)
+            tally = tallies[known.name] = VoteTally.of(outcomes, self._resampler)
             clusters = space.clusters(outcomes, self._settings.seed)
             scores.append(score(known.name, tally, v_measure_replicates(outcomes, clusters, self._resampler)))
         self._tasks[name] = _Task(
             name,
             own,
             vectors,
-            row=MatrixRow(name, Kind.TASK, label, tuple(scores)),
+            row=MatrixRow(name, PromptKind.TASK, label, tuple(scores)),
             judged=Judged(own, own.rows, space.neighbours(own)),
             accuracy={known: tally.accuracy for known, tally in tallies.items()},
         )
 
-    def add_control(self, name: str, kind: Kind, vectors: Float32, tasks: Sequence[str]) -> None:
+    def add_control(self, name: str, kind: PromptKind, vectors: Float32, tasks: Sequence[str]) -> None:
         """Takes the texts' vectors under a control, and the tasks that it is one for."""
         space = _Space(self._checked(vectors), self._settings.k)
-        tallies = {known: Tally.of(space.outcomes(label), self._resampler) for known, label in self._labels.items()}
+        tallies = {known: VoteTally.of(space.outcomes(label), self._resampler) for known, label in self._labels.items()}
         scores = tuple(score(known, tally, None) for known, tally in tallies.items())
         self._controls.append(MatrixRow(name, kind, None, scores))
         for task in (self._tasks[known] for known in tasks):
             accuracy = tallies[task.label.name].accuracy
             task.controls.append(_compare(name, kind, task.own, accuracy))
-            if kind is Kind.NO_INSTRUCTION:
+            if kind is PromptKind.NO_INSTRUCTION:
                 task.plain = accuracy
 
     def add_wording(self, task: str, wording: str, vectors: Float32) -> None:
         """Takes the texts' vectors under another wording of a task's instruction."""
         known = self._tasks[task]
         outcomes = _Space(self._checked(vectors), self._settings.k).outcomes(known.label)
-        known.wordings.append(Wording(wording, Estimate.of(Tally.of(outcomes, self._resampler).accuracy)))
+        known.wordings.append(Wording(wording, Estimate.of(VoteTally.of(outcomes, self._resampler).accuracy)))
 
     def add_texts(self, texts: Sequence[str]) -> None:
         """Takes the texts themselves, to see what words alone tell of each label."""
         words = Words(texts, seed=self._settings.seed)
         for name, label in self._labels.items():
             outcomes = words.predict(label)
-            self._words[name] = None if outcomes is None else Tally.of(outcomes, self._resampler)
+            self._words[name] = None if outcomes is None else VoteTally.of(outcomes, self._resampler)
 
     def add_retrieval(self, report: RetrievalReport) -> None:
         """Takes what was measured of a retrieval task."""
@@ -134,7 +134,7 @@ class Evaluator:
 
     def finish(
         self,
-        rows: RowCounts,
+        rows: EvaluatedRows,
         keys: Sequence[str],
         *,
         instructions: Mapping[str, str] | None = None,
@@ -187,16 +187,16 @@ class Evaluator:
             thin=label.thin,
         )
 
-    def _task_report(self, task: _Task, instructions: Mapping[str, str]) -> TaskReport:
+    def _task_report(self, task: _Task, instructions: Mapping[str, str]) -> TaskEvaluation:
         others = [
-            _compare(other.name, Kind.ANOTHER_TASK, task.own, other.accuracy[task.label.name])
+            _compare(other.name, PromptKind.ANOTHER_TASK, task.own, other.accuracy[task.label.name])
             for other in self._tasks.values()
             if other is not task
         ]
         own = next(found for found in task.row.scores if found.label == task.label.name)
         outcomes = predict(task.judged.neighbours.rows, task.judged.rows, task.label)
         words = self._words.get(task.label.name)
-        return TaskReport(
+        return TaskEvaluation(
             task.name,
             own=own,
             confusion=Confusion(task.label.classes, tuple(map(tuple, confusion(outcomes).tolist()))),
@@ -229,8 +229,8 @@ class _Space:
         return find_clusters(self._vectors[outcomes.rows], outcomes.num_classes, seed=seed)
 
 
-def _compare(name: str, kind: Kind, own: Float64, other: Float64) -> Comparison:
-    return Comparison(name, kind, accuracy=Estimate.of(other), gain=Estimate.of(own - other))
+def _compare(name: str, kind: PromptKind, own: Float64, other: Float64) -> ControlScores:
+    return ControlScores(name, kind, accuracy=Estimate.of(other), gain=Estimate.of(own - other))
 
 
 def _paraphrases(wordings: Sequence[Wording]) -> Paraphrases | None:

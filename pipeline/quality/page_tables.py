@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.quality.estimates import Estimate
-from pipeline.quality.evaluation import Confusion, Evaluation, Kind, MatrixRow, Separation, TaskReport
+from pipeline.quality.evaluation import Confusion, Evaluation, MatrixRow, PromptKind, Separation, TaskEvaluation
 from pipeline.quality.markup import Markup, foreign, fragment, tag
 from pipeline.quality.scores import Score
 from pipeline.quality.verdict import interval, two_places
@@ -22,8 +22,8 @@ _LABEL_CHARS = 28
 
 def matrix(evaluation: Evaluation, instructions: Mapping[str, str]) -> Markup:
     """Returns the heat map of instructions and labels."""
-    tasks = [row for row in evaluation.matrix if row.kind is Kind.TASK]
-    controls = [row for row in evaluation.matrix if row.kind is not Kind.TASK]
+    tasks = [row for row in evaluation.matrix if row.kind is PromptKind.TASK]
+    controls = [row for row in evaluation.matrix if row.kind is not PromptKind.TASK]
     names = [label.name for label in evaluation.labels]
     if not names:
         return Markup()
@@ -197,7 +197,7 @@ def _matrix_row(row: MatrixRow, instruction: str, says: Markup) -> Markup:
 def _says(task: str, evaluation: Evaluation) -> Markup:
     """What the figures say of one instruction, in words."""
     report = next(one for one in evaluation.tasks if one.name == task)
-    gain = next((one.gain for one in report.controls if one.kind is Kind.NO_INSTRUCTION), None)
+    gain = next((one.gain for one in report.controls if one.kind is PromptKind.NO_INSTRUCTION), None)
     against = "" if gain is None else tag("small", f"{gain.value:+.2f} against no instruction")
     return tag("td", _favours(task, evaluation, gain), against, class_="says")
 
@@ -257,7 +257,7 @@ def _separation(found: Separation) -> Markup:
     )
 
 
-def _confusion(task: TaskReport) -> Markup:
+def _confusion(task: TaskEvaluation) -> Markup:
     names, counts = _folded(task.confusion)
     rows = []
     for true, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):

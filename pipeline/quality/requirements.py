@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.quality.estimates import Estimate
-from pipeline.quality.evaluation import Evaluation, Kind
+from pipeline.quality.evaluation import Evaluation, PromptKind
 
 OVERALL = ("separation", "flip_rate", "gain")
 """Figures there is one of."""
@@ -95,7 +95,7 @@ def _task_figures(evaluation: Evaluation, name: str) -> dict[str, Estimate]:
     found: dict[str, Estimate | None] = {}
     for task in evaluation.tasks:
         if name == "gain":
-            plain = [control.gain for control in task.controls if control.kind is Kind.NO_INSTRUCTION]
+            plain = [control.gain for control in task.controls if control.kind is PromptKind.NO_INSTRUCTION]
             found[task.name] = plain[0] if plain else None
         elif name == "paraphrase_spread":
             spread = None if task.paraphrases is None else task.paraphrases.spread

@@ -15,7 +15,7 @@ class _Kept(Generic[Content]):
     content: Content | None
 
 
-class Sample(Generic[Content]):
+class KeySample(Generic[Content]):
     """Keeps the newest state of at most so many keys of those offered, each key as likely as any other.
 
     A key's place in the draw is a hash of the seed and the key. So the sample depends neither on the order of the

@@ -62,7 +62,7 @@ def predict(neighbours: Int64, rows: Int64, label: Label) -> Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class VoteTally:
     """Outcomes counted over each replicate, by class; what follows from them has one value a replicate."""
 
     num_texts: int
@@ -74,7 +74,7 @@ class Tally:
     """Texts of each class for which it was predicted."""
 
     @classmethod
-    def of(cls, outcomes: Outcomes, resampler: Resampler) -> "Tally":
+    def of(cls, outcomes: Outcomes, resampler: Resampler) -> "VoteTally":
         """Counts outcomes."""
         rows, num_classes, right = outcomes.rows, outcomes.num_classes, outcomes.truth == outcomes.predicted
         return cls(
@@ -106,7 +106,7 @@ class Tally:
         return _ratio(f1.sum(axis=0, where=self.true > 0), (self.true > 0).sum(axis=0), where_zero=np.nan)
 
 
-def score(name: str, tally: Tally, v_measure: Float64 | None) -> Score:
+def score(name: str, tally: VoteTally, v_measure: Float64 | None) -> Score:
     """Returns all figures of a set of vectors and a label.
 
     Args:

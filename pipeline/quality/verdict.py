@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.quality.estimates import Estimate
-from pipeline.quality.evaluation import Evaluation, Kind, LabelReport, PairReport, TaskReport
+from pipeline.quality.evaluation import Evaluation, LabelReport, PairReport, PromptKind, TaskEvaluation
 from pipeline.quality.labels import THIN_ROWS
 
 RANDOM_FLIPS = 0.25
@@ -117,8 +117,8 @@ def _why_no_pair(evaluation: Evaluation) -> str:
     return "There is one label only." if evaluation.labels else "There is no label."
 
 
-def _plain_gain(task: TaskReport) -> Estimate | None:
-    return next((control.gain for control in task.controls if control.kind is Kind.NO_INSTRUCTION), None)
+def _plain_gain(task: TaskEvaluation) -> Estimate | None:
+    return next((control.gain for control in task.controls if control.kind is PromptKind.NO_INSTRUCTION), None)
 
 
 def _row_notes(evaluation: Evaluation) -> list[str]:
@@ -172,7 +172,7 @@ def _pair_notes(pair: PairReport) -> list[str]:
     return lines
 
 
-def _task_notes(task: TaskReport) -> list[str]:
+def _task_notes(task: TaskEvaluation) -> list[str]:
     words = task.words
     if words is None or words.accuracy.value <= task.own.accuracy.value:
         return []

@@ -16,7 +16,7 @@ from pipeline.errors import EnvironmentFault
 
 
 @dataclass(slots=True)
-class RunState:
+class TrainingState:
     """How far a run is, apart from its weights."""
 
     run: str
@@ -36,7 +36,7 @@ class RunState:
 
 def write_checkpoint(
     file: Path,
-    state: RunState,
+    state: TrainingState,
     weights: Mapping[str, nn.Parameter],
     optimizer: torch.optim.AdamW,
     best: Mapping[str, Tensor],
@@ -59,7 +59,7 @@ def write_checkpoint(
         raise EnvironmentFault(f"{file}: the checkpoint cannot be written ({error})") from error
 
 
-def read_state(file: Path) -> RunState | None:
+def read_state(file: Path) -> TrainingState | None:
     """Returns the state of a checkpoint, None where there is none that can be read."""
     try:
         with safe_open(str(file), "pt") as tensors:
@@ -67,7 +67,7 @@ def read_state(file: Path) -> RunState | None:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     found["scores"] = [(int(step), float(score)) for step, score in found["scores"]]
-    return RunState(**found)
+    return TrainingState(**found)
 
 
 def restore(file: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

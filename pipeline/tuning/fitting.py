@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.quality.estimates import Resampler
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import find_neighbours
-from pipeline.quality.scores import Tally, predict
+from pipeline.quality.scores import VoteTally, predict
 from pipeline.records.batches import Float32, Int64
 from pipeline.tuning.fold import K
 from pipeline.tuning.loss import contrastive_loss
@@ -153,7 +153,7 @@ def fold_kappa(vectors: Float32, label: Label, rows: Int64) -> float:
     part = Label(label.name, label.classes, label.codes[rows])
     known = part.rows
     outcomes = predict(find_neighbours(vectors[known], K).rows, known, part)
-    return float(Tally.of(outcomes, Resampler(len(rows), replicates=0, seed=0)).kappa[0])
+    return float(VoteTally.of(outcomes, Resampler(len(rows), replicates=0, seed=0)).kappa[0])
 
 
 def shuffled(labels: Mapping[str, Label], *, seed: int) -> dict[str, Label]:

@@ -10,7 +10,7 @@ from pipeline.quality.estimates import Resampler
 from pipeline.quality.labels import Label
 from pipeline.quality.neighbours import find_neighbours
 from pipeline.quality.pairs import Side, measure_pair
-from pipeline.quality.scores import Tally, predict
+from pipeline.quality.scores import VoteTally, predict
 from pipeline.records.batches import Float32, Int64
 
 K = 5
@@ -59,4 +59,4 @@ class Fold:
     def _kappa(self, side: Side) -> float:
         rows = side.label.rows
         neighbours = find_neighbours(side.vectors[rows], K).rows
-        return float(Tally.of(predict(neighbours, rows, side.label), self._resampler).kappa[0])
+        return float(VoteTally.of(predict(neighbours, rows, side.label), self._resampler).kappa[0])

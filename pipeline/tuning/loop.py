@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.errors import EnvironmentFault
 from pipeline.quality.labels import Label
 from pipeline.records.batches import Int64
-from pipeline.tuning.checkpoint import RunState, read_state, restore, write_checkpoint
+from pipeline.tuning.checkpoint import TrainingState, read_state, restore, write_checkpoint
 from pipeline.tuning.encoder import LoraEncoder, cut
 from pipeline.tuning.fold import Fold
 from pipeline.tuning.grids import GridSampler
@@ -78,10 +78,10 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingOutcome:
     """How a run ended."""
 
-    state: RunState
+    state: TrainingState
     plain_score: float
     """Of the model as it was."""
     stopped: str | None
@@ -111,18 +111,18 @@ class LoraLoop:
         self._rate = rate
         self._optimizer = torch.optim.AdamW(list(encoder.weights.values()), lr=rate, weight_decay=0.01)
         known = read_state(file)
-        self._state = known if known is not None and known.run == run else RunState(run)
+        self._state = known if known is not None and known.run == run else TrainingState(run)
         self._best: dict[str, Tensor] = {}
         if self._state.step:
             self._best = restore(file, encoder.weights, self._optimizer)
         self._saved_s = time.monotonic()
 
     @property
-    def state(self) -> RunState:
+    def state(self) -> TrainingState:
         """How far the run is."""
         return self._state
 
-    def run(self, length: Length, watch: Watch) -> Outcome:
+    def run(self, length: Length, watch: Watch) -> TrainingOutcome:
         """Trains, and leaves the best state in the encoder.
 
         An interrupt (Ctrl-C) and a loss that is not finite end the run early with the best state so far.
@@ -144,7 +144,7 @@ class LoraLoop:
                 raise
             stopped = f"interrupted after {state.step} steps"
         self._encoder.load(self._best or self._zero())
-        return Outcome(state, state.scores[0][1], stopped)
+        return TrainingOutcome(state, state.scores[0][1], stopped)
 
     def _steps(self, length: Length, watch: Watch) -> str | None:
         state, begin_s = self._state, time.monotonic()

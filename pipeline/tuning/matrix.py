@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.quality.evaluation import Evaluation, Kind, RowCounts
+from pipeline.quality.evaluation import EvaluatedRows, Evaluation, PromptKind
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.labels import Label
 from pipeline.records.batches import Float32, Int64
@@ -26,8 +26,8 @@ def measure(
     for task, label in of_fold.items():
         evaluator.add_task(task, label.name, vectors[task])
     if plain is not None:
-        evaluator.add_control("no instruction", Kind.NO_INSTRUCTION, plain, list(of_fold))
-    return evaluator.finish(RowCounts(len(rows), len(rows), is_whole=True, seed=seed), [""] * len(rows))
+        evaluator.add_control("no instruction", PromptKind.NO_INSTRUCTION, plain, list(of_fold))
+    return evaluator.finish(EvaluatedRows(len(rows), len(rows), is_whole=True, seed=seed), [""] * len(rows))
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

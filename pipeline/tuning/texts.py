@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from pipeline.errors import ConfigError
-from pipeline.quality.evaluation import RowCounts
+from pipeline.quality.evaluation import EvaluatedRows
 from pipeline.quality.labels import Label, make_label
 
 _FRACTION = re.compile(r"[+-]?\d*[.,]\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -23,7 +23,7 @@ class LabelledTexts:
     """Of each task, named after its column."""
     contradicted: Mapping[str, int]
     """Texts of each task that other rows give another value; the first counts."""
-    rows: RowCounts
+    rows: EvaluatedRows
 
     @property
     def sha256(self) -> str:

@@ -21,7 +21,7 @@ from pipeline.tuning.fitting import Head, HeadLesson, fit_head, fold_kappa, shuf
 from pipeline.tuning.fold import Fold
 from pipeline.tuning.folder import half_precision
 from pipeline.tuning.general import General, plain_pairs, recall_at_1
-from pipeline.tuning.loop import PLAIN, Length, Lesson, LoraLoop, Outcome, Watch
+from pipeline.tuning.loop import PLAIN, Length, Lesson, LoraLoop, TrainingOutcome, Watch
 from pipeline.tuning.matrix import measure
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import Split, copy_groups, split_texts
@@ -45,7 +45,7 @@ class Tuned:
     """κ of each task on the report fold, learned from labels dealt out at random; None where that was not asked."""
     general: General | None
     """None for heads: they change nothing of the model."""
-    outcome: Outcome | None
+    outcome: TrainingOutcome | None
     """Of the LoRA loop."""
     heads: Mapping[str, Head]
     """Empty for LoRA."""

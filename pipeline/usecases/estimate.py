@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.backfill.costs import Estimate, Pace, estimate
+from pipeline.backfill.costs import CostEstimate, Pace, estimate
 from pipeline.backfill.executor import BackfillExecutor
 from pipeline.backfill.rehearsal import rehearse
 from pipeline.backfill.sample import Sample, Size, measure_size, prompt_tokens, take_sample
@@ -39,7 +39,7 @@ class EstimateReport:
     size: Size
     sample: Sample
     pace: Pace
-    costs: Estimate
+    costs: CostEstimate
     server_s: float | None
     """What a server with one shard needs for the points, where the store is one: the pace is an embedded store's."""
 

@@ -13,9 +13,9 @@ from pipeline.config.pipeline import Config
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RefractError, nearest
 from pipeline.interfaces import Progress
-from pipeline.quality.evaluation import RowCounts
+from pipeline.quality.evaluation import EvaluatedRows
 from pipeline.quality.labels import Label, label_text, make_label
-from pipeline.quality.sampling import Sample, distinct_texts
+from pipeline.quality.sampling import KeySample, distinct_texts
 from pipeline.records.files.folders import hive_columns
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.reader import read_rows
@@ -62,7 +62,7 @@ class Material:
     """Values of each label column."""
     contradicted: Mapping[str, int]
     """Texts of each label that another record gives another value."""
-    rows: RowCounts
+    rows: EvaluatedRows
     places: Mapping[str, int] = field(default_factory=dict)
     """Place of the text of every record that was kept, by key; equal texts share one."""
 
@@ -124,7 +124,7 @@ class _Reading:
         self._reader = FragmentReader(_with_labels(config, source), source.topic)
         kind = "i" if config.source.topics[source.topic].key_type == "integer" else "s"
         always = [f"{kind}:{key}".encode() for key in draw.always]
-        self._sample: Sample[_Row] = Sample(draw.max_texts, seed=draw.seed, always=always)
+        self._sample: KeySample[_Row] = KeySample(draw.max_texts, seed=draw.seed, always=always)
         self._found: set[str] = set()
         """Columns that some row has."""
         self._num_rows = self._num_refused = self._num_empty = 0
@@ -159,7 +159,7 @@ class _Reading:
         texts = [row.text for row in kept]
         distinct = distinct_texts(texts, {name: [row.labels[name] for row in kept] for name in self._columns})
         places = {text: place for place, text in enumerate(texts[row] for row in distinct.rows)}
-        counts = RowCounts(
+        counts = EvaluatedRows(
             num_read=self._num_rows,
             num_texts=len(distinct.rows),
             is_whole=self._sample.is_whole,

@@ -9,10 +9,10 @@ import numpy as np
 from pipeline.binding import Task
 from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.interfaces import Progress, Store, StoredPoint
-from pipeline.quality.evaluation import RowCounts
+from pipeline.quality.evaluation import EvaluatedRows
 from pipeline.quality.labels import label_text
 from pipeline.quality.neighbours import find_neighbours
-from pipeline.quality.sampling import Sample
+from pipeline.quality.sampling import KeySample
 from pipeline.records.batches import Float32, Int64
 from pipeline.usecases.labelled import Draw, Material
 
@@ -55,7 +55,7 @@ def read_stored(
         texts=(),
         labels={name: [rows.kept[place].labels[name] for place in places] for name in columns},
         contradicted={},
-        rows=RowCounts(
+        rows=EvaluatedRows(
             num_read=rows.num_read,
             num_texts=len(places),
             is_whole=rows.is_whole,
@@ -84,7 +84,7 @@ def _chosen(
     store: Store, task: Task, columns: Sequence[str], draw: Draw, progress: Progress
 ) -> tuple[list[bytes], _Rows]:
     """Draws live points of a task's collection; vectors are read later, of these alone."""
-    sample: Sample[_Row] = Sample(draw.max_texts, seed=draw.seed)
+    sample: KeySample[_Row] = KeySample(draw.max_texts, seed=draw.seed)
     names: set[str] = set()
     total, after = store.count(task.collection), None
     while page := store.scroll(task.collection, after, PAGE_POINTS):

@@ -9,16 +9,16 @@ from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.engine.entry import instruction_form
-from pipeline.quality.evaluation import Kind
+from pipeline.quality.evaluation import PromptKind
 from pipeline.quality.paraphrases import GENERIC, NONSENSE
 
 _OWN = ("collection", "replaces")
 """What a task does not share with its variants."""
 
-_CONTROLS: Mapping[Kind, tuple[str, str | None]] = {
-    Kind.NO_INSTRUCTION: ("no instruction", None),
-    Kind.NONSENSE: ("nonsense", NONSENSE),
-    Kind.GENERIC: ("generic", GENERIC),
+_CONTROLS: Mapping[PromptKind, tuple[str, str | None]] = {
+    PromptKind.NO_INSTRUCTION: ("no instruction", None),
+    PromptKind.NONSENSE: ("nonsense", NONSENSE),
+    PromptKind.GENERIC: ("generic", GENERIC),
 }
 
 
@@ -29,7 +29,7 @@ class Variant:
     name: str
     """Of a task of the configuration that `with_variants` returns."""
     title: str
-    kind: Kind
+    kind: PromptKind
     """TASK for another wording of the task's own instruction."""
     tasks: tuple[str, ...]
     changes: Mapping[str, Any]
@@ -64,11 +64,11 @@ class Variants:
 
     def add_wordings(self, task: str, wordings: Sequence[str]) -> list[Variant]:
         """Returns a task under other wordings of its instruction."""
-        return [self._add(words, Kind.TASK, [task], {"instruction": words}) for words in wordings]
+        return [self._add(words, PromptKind.TASK, [task], {"instruction": words}) for words in wordings]
 
     def add_query_instruction(self, task: str, instruction: str) -> Variant:
         """Returns a retrieval task whose queries bring their own instruction."""
-        return self._add(instruction, Kind.TASK, [task], {"query_instruction": instruction})
+        return self._add(instruction, PromptKind.TASK, [task], {"query_instruction": instruction})
 
     def context(self) -> Context:
         """Returns the configuration with the variants beside its tasks, not loaded yet."""
@@ -81,7 +81,7 @@ class Variants:
         models = {name: self._with_plain_form(name, model) for name, model in source.tree["models"].items()}
         return Context(ConfigTree({**source.tree, "tasks": tasks, "models": models}, source.origin))
 
-    def _add(self, title: str, kind: Kind, tasks: Sequence[str], changes: Mapping[str, Any]) -> Variant:
+    def _add(self, title: str, kind: PromptKind, tasks: Sequence[str], changes: Mapping[str, Any]) -> Variant:
         taken = self._context.config.tasks.keys() | {found.name for found in self._found}
         name = next(name for number in count() if (name := f"variant-{number}") not in taken)
         found = Variant(name, title, kind, tuple(tasks), changes)
@@ -90,7 +90,7 @@ class Variants:
 
     def _with_plain_form(self, name: str, model: Mapping[str, Any]) -> Mapping[str, Any]:
         """A model that always wants an instruction sees the text alone where the control has none."""
-        used = {task for variant in self._found if variant.kind is Kind.NO_INSTRUCTION for task in variant.tasks}
+        used = {task for variant in self._found if variant.kind is PromptKind.NO_INSTRUCTION for task in variant.tasks}
         config = self._context.config
         if not any(config.tasks[task].model == name for task in used):
             return model

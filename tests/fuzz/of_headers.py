@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
-from pipeline.config.app import LimitsConfig
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason
 from pipeline.records.decode import Decoders

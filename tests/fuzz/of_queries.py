@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from pipeline.config.payload import TYPES, PayloadField
-
 from pipeline.cli.filter_options import parse_filter_options
+from pipeline.config.payload_fields import TYPES, PayloadField
 from pipeline.config.yaml_loader import load_yaml
 from pipeline.errors import ConfigError
 from pipeline.filters import parse_filters

@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import numpy as np
 import orjson
-from pipeline.config.app import LimitsConfig
 from pydantic import ValidationError
 
 from pipeline.config.paths import flat_name, split_path, top_names
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.batches import PointBatch

@@ -8,8 +8,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
 
-from pipeline.config.app import LimitsConfig
-
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import TransientError
 from pipeline.live.offsets import OffsetTracker

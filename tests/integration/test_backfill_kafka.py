@@ -7,12 +7,12 @@ import orjson
 import pytest
 import yaml
 from kafka import KafkaProducer
-from pipeline.config.app import Config
 
 from pipeline.backfill import kafka_ranges
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.rows import FragmentReader
 from pipeline.config.load import load_config
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError
 from pipeline.records.record import Delivery, offset_version
 from tests.broker import Broker, unique

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pipeline.config.app import LimitsConfig
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, Reason
 from pipeline.records.decode import Decoders

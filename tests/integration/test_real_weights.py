@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
 from safetensors.numpy import load_file
 
 import pipeline.demo
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.spec import resolve
 from tests.real_weights import MODELS, NoWeightsError, OnnxReference, fetch_weights, unpack
 from tests.unit.engine.tiny_models import NASTY_TEXTS, build_head

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 import yaml
-from pipeline.tasks import Task
 
+from pipeline.binding import Task
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.context import Context

@@ -7,10 +7,10 @@ from functools import partial
 from random import Random
 from unittest.mock import patch
 
-from pipeline.config.app import LimitsConfig
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.interfaces import Source
 from pipeline.live.buffer import DELIVERY_BYTES

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pipeline.tasks import Task
 
+from pipeline.binding import Task
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.findings import TaskFindings
 from pipeline.compare.mending import mend

@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 import pytest
-from pipeline.config.app import LimitsConfig
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.decode import Decoders, RecordDecoder

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from kafka import TopicPartition
-from pipeline.config.app import LimitsConfig
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.live.offsets import OffsetTracker
 from pipeline.records.decode import Decoders

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.app import Config
-
 from pipeline.backfill.rows import FragmentFault, FragmentReader
 from pipeline.backfill.sample import measure_size, take_sample
 from pipeline.backfill.selection import checked_inputs
 from pipeline.compare.file_range import open_file
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import Decoders
 from pipeline.records.files.messages import keys_of

@@ -10,10 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from pipeline.api.app import MAX_BODY_BYTES
-from pipeline.config.app import Config
-from pipeline.engine.load import identify, load_engine, load_tokenizer
-from pipeline.tasks import bind_tasks
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
@@ -21,7 +17,11 @@ from structlog.testing import capture_logs
 
 from actors.api import Api
 from actors.monitor import Monitor
+from pipeline.api.http_app import MAX_BODY_BYTES
+from pipeline.binding import bind_tasks
 from pipeline.config.load import ConfigTree
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import identify, load_engine, load_tokenizer
 from pipeline.errors import EnvironmentFault, TransientError
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 from pipeline.records.record import point_id

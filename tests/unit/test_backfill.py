@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pipeline.config.app import Config
-from pipeline.tasks import Task
 
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger, read_progress, write_rejects
 from pipeline.backfill.outcome import Counts, Outcome, Reject
 from pipeline.backfill.rows import FragmentReader, check_topic
 from pipeline.backfill.work import Work
+from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.records.files import listing, text_rows

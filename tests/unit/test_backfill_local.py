@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipeline.backfill.local import LocalExecutor
 
 from pipeline.backfill import local as local_module
 from pipeline.backfill.executor import RunState
+from pipeline.backfill.in_process import LocalExecutor
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.rehearsal import rehearse
 from pipeline.backfill.watch import Unwatched

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipeline.backfill.report import BackfillReport
 
+from pipeline.backfill.counts import BackfillReport
 from pipeline.backfill.executor import RunState
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.ledger import Ledger

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from pipeline.config.payload import PayloadField
 
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.filter_options import parse_filter_options
 from pipeline.cli.main import invoke
+from pipeline.config.payload_fields import PayloadField
 from pipeline.errors import ConfigError
 from pipeline.usecases.client import AppClient
 from tests.config_trees import CONFIGS, parsed, tree

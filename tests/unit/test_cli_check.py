@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from pipeline.tasks import Task
 
+from pipeline.binding import Task
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.main import invoke
 from pipeline.errors import ConfigError, EnvironmentFault, TransientError

@@ -110,7 +110,7 @@ HEAVY = {"ray", "kafka", "torch", "transformers", "qdrant_client", "qdrant_edge"
         f"from pipeline.cli.main import invoke; invoke(['check', {NULL!r}, '--offline'])",
         f"from pipeline.cli.main import invoke; invoke(['search', {NULL!r}, '--task', 'urgency', 'x'])",
         "import pipeline.session",
-        "from pipeline.usecases import bench, check, compare, demo, letters, produce, prompts, rewind",
+        "from pipeline.usecases import bench, check, compare, demo, letters, produce, tasks, rewind",
     ],
     ids=["help", "check", "search", "session", "use cases"],
 )

@@ -19,7 +19,7 @@ NULL = str(CONFIGS / "null.yaml")
 
 
 class FakeApp:
-    """Stands for actors.run.RunningApp; `script` is what `ready` does, call by call."""
+    """Stands for actors.supervisor.RunningApp; `script` is what `ready` does, call by call."""
 
     calls: ClassVar[list[str]]
     script: ClassVar[Iterator[Callable[[], tuple[bool, str]]]]
@@ -48,9 +48,9 @@ class FakeApp:
 
 @pytest.fixture(autouse=True)
 def fake_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeApp]]:
-    module = ModuleType("actors.run")
+    module = ModuleType("actors.supervisor")
     module.RunningApp = FakeApp  # type: ignore[attr-defined] # a stand-in
-    monkeypatch.setitem(sys.modules, "actors.run", module)
+    monkeypatch.setitem(sys.modules, "actors.supervisor", module)
     monkeypatch.setattr("actors.launch.start_ray", lambda *_: None)
     monkeypatch.setattr("pipeline.logs.configure_logs", lambda: None)
     monkeypatch.setattr("pipeline.usecases.running.LOOK_S", 0.001)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.config.app import Config
-from pipeline.engine.load import check_tasks, identify
-from pipeline.tasks import bind_tasks
-from pipeline.usecases.prompts import load_prompter
 
+from pipeline.binding import bind_tasks
 from pipeline.config.advice import advice
 from pipeline.config.load import load_config
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import check_tasks, identify
 from pipeline.errors import ConfigError
+from pipeline.usecases.tasks import load_prompter
 from tests.config_trees import CONFIGS
 from tests.unit.engine import tiny_models
 

@@ -3,10 +3,10 @@
 import re
 
 import orjson
-from pipeline.config.app import Config
 
 from pipeline.config.describe import KeyDoc, config_keys, config_table
 from pipeline.config.explain import STORES
+from pipeline.config.pipeline import Config
 from pipeline.config.refused import REFUSED_SOURCE_KEYS
 from pipeline.config.source import SourceConfig
 

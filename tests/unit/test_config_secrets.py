@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.config.app import Config
 
 from pipeline.config.advice import advice, file_faults
 from pipeline.config.load import SECRETS, parse_config, read_tree
+from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError
 from tests.certificates import key_and_certificate
 from tests.config_trees import parsed, tree

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline.tasks import Task
 
 from actors.callers import ActorCaller
 from actors.remote import DividedStore
+from pipeline.binding import Task
 from pipeline.errors import TransientError
 from pipeline.interfaces import Written
 from pipeline.records.batches import PointBatch

@@ -7,8 +7,8 @@ from typing import cast
 
 import orjson
 import pytest
-from pipeline.api.app import build_api
 
+from pipeline.api.http_app import build_api
 from pipeline.api.service import ApiService
 from pipeline.config.describe import config_keys
 from pipeline.errors import Reason
@@ -97,7 +97,7 @@ def test_every_route_of_the_api_is_documented() -> None:
 
 
 def test_every_error_code_of_the_api_is_documented() -> None:
-    sources = [read("pipeline/search.py"), *(path.read_text() for path in (ROOT / "pipeline/api").glob("*.py"))]
+    sources = [read("pipeline/searcher.py"), *(path.read_text() for path in (ROOT / "pipeline/api").glob("*.py"))]
     found = re.findall(r'(?:QueryError\(\s*|failure\(\d+, |HTTPStatus\.\w+: )"(\w+)"', "\n".join(sources))
     page = read("docs/http-api.md")
     assert len(set(found)) > 15

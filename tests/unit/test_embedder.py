@@ -6,14 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pipeline.engine.load import load_engine, load_tokenizer
 from ray import serve
 
 from actors.backfill_embedder import BackfillEmbedder
-from actors.embedder import Embedder
+from actors.embedder import EmbedderReplica
 from pipeline.config.load import ConfigTree
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.engine import Engine
+from pipeline.engine.entry import load_engine, load_tokenizer
 from pipeline.records.batches import Priority, TokenBatch
 from tests.config_trees import tree
 
@@ -50,7 +50,7 @@ async def embed_by_priority(embedder: Any) -> None:
 
 
 def test_a_backfill_beside_live_traffic_is_kept_brief(bounds: list[int | None]) -> None:
-    embedder = Embedder(SOURCE, "null", SimpleNamespace())  # type: ignore[arg-type]  # a monitor that is away
+    embedder = EmbedderReplica(SOURCE, "null", SimpleNamespace())  # type: ignore[arg-type]  # a monitor that is away
     asyncio.run(embed_by_priority(embedder))
     embedder._reporter.close()
     embedder._scheduler.close()

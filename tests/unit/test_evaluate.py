@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline.engine.load import instruction_form
-from pipeline.quality.report import Kind
-from pipeline.quality.wordings import FRAMES
 
 from pipeline import Session
+from pipeline.engine.entry import instruction_form
 from pipeline.errors import ConfigError, RefractError
+from pipeline.quality.evaluation import PromptKind
+from pipeline.quality.paraphrases import FRAMES
 from pipeline.records.batches import Float32
 from pipeline.usecases import evaluate as module
 from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
@@ -58,11 +58,11 @@ def follow_instructions(_context: object, name: str, texts: list[str], **_: obje
 def test_every_instruction_and_every_control_is_held_against_every_label(run: Run) -> None:
     found = run().evaluation
     assert [(row.name, row.kind, row.own_label) for row in found.matrix] == [
-        ("urgency", Kind.TASK, "urgency"),
-        ("technical_issue", Kind.TASK, "issue"),
-        ("no instruction", Kind.NO_INSTRUCTION, None),
-        ("nonsense", Kind.NONSENSE, None),
-        ("generic", Kind.GENERIC, None),
+        ("urgency", PromptKind.TASK, "urgency"),
+        ("technical_issue", PromptKind.TASK, "issue"),
+        ("no instruction", PromptKind.NO_INSTRUCTION, None),
+        ("nonsense", PromptKind.NONSENSE, None),
+        ("generic", PromptKind.GENERIC, None),
     ]
     assert [score.label for score in found.matrix[0].scores] == ["urgency", "issue"]
     assert found.rows.num_texts == 60
@@ -89,22 +89,22 @@ def test_vectors_that_follow_their_instruction_are_told_from_those_that_do_not(
 
 def test_controls_can_be_left_out(run: Run) -> None:
     found = run(controls=False).evaluation
-    assert [row.kind for row in found.matrix] == [Kind.TASK, Kind.TASK]
+    assert [row.kind for row in found.matrix] == [PromptKind.TASK, PromptKind.TASK]
     assert found.gain is None
 
 
 def test_controls_are_of_the_model_and_size_of_their_tasks(run: Run) -> None:
     found = run({"tasks__urgency__dimension": 128}).evaluation
-    names = [row.name for row in found.matrix if row.kind is Kind.NO_INSTRUCTION]
+    names = [row.name for row in found.matrix if row.kind is PromptKind.NO_INSTRUCTION]
     assert names == ["no instruction (urgency)", "no instruction (technical_issue)"]
     for task in found.tasks:
-        plain = [one.name for one in task.controls if one.kind is Kind.NO_INSTRUCTION]
+        plain = [one.name for one in task.controls if one.kind is PromptKind.NO_INSTRUCTION]
         assert plain == [f"no instruction ({task.name})"]
 
 
 def test_a_task_without_an_instruction_has_no_controls(run: Run) -> None:
     found = run({"tasks__urgency": {"model": "null"}}).evaluation
-    assert {one.kind for one in found.tasks[0].controls} == {Kind.ANOTHER_TASK}
+    assert {one.kind for one in found.tasks[0].controls} == {PromptKind.ANOTHER_TASK}
 
 
 def test_wordings_come_from_a_file_or_are_built_in(run: Run, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_real_model_that_ignores_instructions_is_told_as_such(run: Run, minilm
     found = run(minilm)
     assert found.tree()["answer"] == "no"
     plain = found.evaluation.matrix[2]
-    assert plain.kind is Kind.NO_INSTRUCTION
+    assert plain.kind is PromptKind.NO_INSTRUCTION
     assert plain.scores[1].accuracy.value > 0.9  # it knows printers from mail without being asked
     assert found.evaluation.flip_rate is not None
     assert found.evaluation.flip_rate.high < 0.25

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline.config.app import LimitsConfig
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, RecordError
 from pipeline.records.decode import TopicDecoder

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pipeline.config.payload import TYPES, PayloadField
 
+from pipeline.config.payload_fields import TYPES, PayloadField
 from pipeline.errors import ConfigError
 from pipeline.filters import AnyOf, Between, Condition, During, Equals, HasWords, IsNull, parse_filters
 

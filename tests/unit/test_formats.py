@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from pipeline.config.app import LimitsConfig
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.decode import Decoders

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from pipeline.config.app import LimitsConfig
-from pipeline.config.payload import TYPES
-from pipeline.tasks import ModelIdentity, bind_tasks
 from pydantic import ValidationError
 
+from pipeline.binding import ModelIdentity, bind_tasks
+from pipeline.config.payload_fields import TYPES
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.payload import PayloadReader

@@ -43,7 +43,7 @@ PRIVATE = [
     ("pipeline/engine/flat.py", "transformers:PreTrainedConfig", "_attn_implementation"),
     ("pipeline/config/advice.py", "ssl", "_ssl"),
     ("pipeline/config/advice.py", "ssl:_ssl", "_test_decode_cert"),
-    ("actors/run.py", "ray.serve.context", "_get_global_client"),
+    ("actors/supervisor.py", "ray.serve.context", "_get_global_client"),
 ]
 """The product's file, whose part it is, and its name."""
 

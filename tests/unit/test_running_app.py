@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from actors.run import GONE_S, RunningApp
 
+from actors.supervisor import GONE_S, RunningApp
 from pipeline.errors import RefractError, TransientError
 from tests.config_trees import CONFIGS
 

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline.config.app import Config
-from pipeline.engine.load import load_tokenizer
 
 from pipeline.backfill import sample as sample_module
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.kafka_ranges import KafkaRange
 from pipeline.backfill.sample import count_tokens, measure_size, spread, take_sample
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.config.pipeline import Config
+from pipeline.engine.entry import load_tokenizer
 from pipeline.records.files import row_counts
 from tests.benchmarks._harness import MINILM
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline.search import QueryError, Searcher
 
 from pipeline.errors import ConfigError
 from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import Embeddings, PointBatch, Priority, TokenBatch
 from pipeline.records.record import point_id
+from pipeline.searcher import QueryError, Searcher
 from tests.config_trees import parsed
 from tests.fakes import FakeEmbedder, FakeStore, FakeTokenizer, task, vector
 

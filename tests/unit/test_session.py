@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline.search import QueryError
 
 from pipeline import Session
 from pipeline.errors import ConfigError
+from pipeline.searcher import QueryError
 from tests.config_trees import ROOT, tree
 
 TICKETS = [("T-1", "no heating", "2026-01-01T00:00:00Z"), ("T-2", "no light", "2026-01-02T00:00:00Z")]

@@ -44,11 +44,11 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 def test_serve_is_imported_and_silent_and_signals_are_the_callers(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "actors.run", raising=False)
+    monkeypatch.delitem(sys.modules, "actors.supervisor", raising=False)
     before = signal.getsignal(signal.SIGTERM)
     start.start_ray(parsed(api__port=free_port()), None, lambda _: None)
     assert ray.calls == ["connect"]
-    assert "actors.run" in sys.modules
+    assert "actors.supervisor" in sys.modules
     assert logging.getLogger("ray.serve").level == logging.ERROR
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.tasks import Task
 
 from actors.store_owner import StoreOwner
+from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
 from pipeline.records.batches import PointBatch

@@ -91,9 +91,8 @@ def test_held_out_wordings_are_in_no_training_data() -> None:
 
 @pytest.mark.slow
 def test_no_training_ticket_is_near_a_held_out_one() -> None:
-    from pipeline.engine.load import load_engine, load_tokenizer  # noqa: PLC0415 - as above
-
     from pipeline.config.model import ModelConfig, TaskConfig  # noqa: PLC0415 - torch
+    from pipeline.engine.entry import load_engine, load_tokenizer  # noqa: PLC0415 - as above
 
     model = ModelConfig(
         model="packaged:all-MiniLM-L6-v2", overrides={"instruction_style": "none"}, device="cpu", dtype="float32"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.compare.extras import Extras, approved
-from pipeline.compare.findings import FAULT, Kind, TaskFindings
+from pipeline.compare.findings import FAULT, DifferenceKind, TaskFindings
 from pipeline.compare.patience import PatientRange, PatientStore, patient
 from pipeline.compare.report import RepairedTask
 from pipeline.errors import ConfigError, TransientError
@@ -102,7 +102,7 @@ def test_an_outage_beyond_patience_ends_the_comparison(world: World, monkeypatch
 def extras_of(number: int, points: int) -> TaskFindings:
     found = TaskFindings(TASK, num_points=points)
     extra = np.zeros(number, FAULT)
-    extra["id"], extra["kind"] = [b"%016d" % n for n in range(number)], Kind.EXTRA
+    extra["id"], extra["kind"] = [b"%016d" % n for n in range(number)], DifferenceKind.EXTRA
     found.faults.append(extra)
     return found
 

@@ -5,9 +5,9 @@ from threading import Event, Thread
 from time import monotonic, sleep
 
 import pytest
-from pipeline.config.app import LimitsConfig
 from prometheus_client import CollectorRegistry
 
+from pipeline.config.pipeline import LimitsConfig
 from pipeline.errors import DiedError, EnvironmentFault, OwnershipError, TransientError, UnknownOutcomeError
 from pipeline.interfaces import Source
 from pipeline.live.buffer import DELIVERY_BYTES

@@ -33,7 +33,7 @@ ENDINGS = f"{', '.join(_FORMATS)}, each also with {', '.join(_COMPRESSIONS)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """What a file holds, by its name."""
 
     format: Format
@@ -56,15 +56,15 @@ class Kind:
         return self.format in {Format.CSV, Format.TSV}
 
 
-def kind_of(name: str) -> Kind | None:
+def kind_of(name: str) -> FileKind | None:
     """Returns the kind of a file by the endings of its name, in upper or lower case; None for other files."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     compression = _COMPRESSIONS.get(suffixes.pop()) if suffixes and suffixes[-1] in _COMPRESSIONS else None
     found = _FORMATS.get(suffixes[-1]) if suffixes else None
-    return None if found is None else Kind(found, compression)
+    return None if found is None else FileKind(found, compression)
 
 
-def expect_kind(name: str) -> Kind:
+def expect_kind(name: str) -> FileKind:
     """Returns the kind of a file. Raises ConfigError for one that has none of the endings."""
     found = kind_of(name)
     if found is None:

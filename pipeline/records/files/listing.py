@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.records.files.filesystems import READ_ERRORS, open_filesystem, scheme_of
-from pipeline.records.files.kinds import ENDINGS, Format, Kind, expect_kind, kind_of
+from pipeline.records.files.kinds import ENDINGS, FileKind, Format, expect_kind, kind_of
 
 RANGE_BYTES = 16 << 20
 """Of JSON Lines without compression: so much is one part."""
@@ -52,7 +52,7 @@ class FilePart:
         return 0
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FileKind:
         """What the file holds."""
         return expect_kind(self.uri)
 

@@ -11,7 +11,7 @@ from pipeline.records.files import listing
 from pipeline.records.files.csv_rows import CsvTable
 from pipeline.records.files.filesystems import READ_ERRORS, open_filesystem
 from pipeline.records.files.json_rows import JsonArray
-from pipeline.records.files.kinds import Format, Kind
+from pipeline.records.files.kinds import FileKind, Format
 from pipeline.records.files.listing import FilePart
 from pipeline.records.files.parquet_rows import open_parquet
 from pipeline.records.files.reading import FileFault
@@ -51,11 +51,11 @@ def count_rows(parts: Sequence[FilePart]) -> RowCounts:
 
     A Parquet file without a footer has none, another file that cannot be read one row.
     """
-    unknown: dict[Kind, dict[str, FilePart]] = {}
+    unknown: dict[FileKind, dict[str, FilePart]] = {}
     for part in parts:
         if part.num_rows is None and not is_broken(part):
             unknown.setdefault(part.kind, {})[part.uri] = part
-    density: dict[Kind, float] = {}
+    density: dict[FileKind, float] = {}
     exact = True
     for kind, files in unknown.items():
         step = max(len(files) // HEADS, 1)
@@ -69,14 +69,14 @@ def count_rows(parts: Sequence[FilePart]) -> RowCounts:
 def is_broken(part: FilePart) -> bool:
     """Whether it is known to be damaged: Parquet whose footer could not be read, or a compressed file of no bytes."""
     is_cut = part.kind.compression is not None and not part.size
-    return part.num_rows is None and (is_cut or part.kind == Kind(Format.PARQUET))
+    return part.num_rows is None and (is_cut or part.kind == FileKind(Format.PARQUET))
 
 
-def _rows(part: FilePart, density: Mapping[Kind, float]) -> float:
+def _rows(part: FilePart, density: Mapping[FileKind, float]) -> float:
     if part.num_rows is not None:
         return part.num_rows
     num_bytes = part.size
-    if part.kind == Kind(Format.LINES):
+    if part.kind == FileKind(Format.LINES):
         num_bytes = max(min(listing.RANGE_BYTES, part.size - part.part * listing.RANGE_BYTES), 0)
     return num_bytes * density.get(part.kind, 0.0)
 
@@ -106,7 +106,7 @@ def _first_bytes(file: FilePart) -> tuple[bytes, int]:
         return head, file.size if len(head) < HEAD_BYTES else min(raw.tell(), file.size)
 
 
-def _num_rows(head: bytes, kind: Kind) -> int:
+def _num_rows(head: bytes, kind: FileKind) -> int:
     blocks = partial(_from, head)
     if kind.is_text:
         return sum(1 for _ in CsvTable(Lines(blocks, HEAD_BYTES), kind.delimiter, HEAD_BYTES))

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import Reason, RecordError
 from pipeline.records.files.filesystems import open_filesystem
-from pipeline.records.files.kinds import Kind
+from pipeline.records.files.kinds import FileKind
 
 BLOCK_BYTES = 1 << 20
 """Read at once: on an object store each read is a request."""
@@ -15,7 +15,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @contextmanager
-def open_bytes(uri: str, kind: Kind) -> Iterator[Any]:
+def open_bytes(uri: str, kind: FileKind) -> Iterator[Any]:
     """Opens a file for one pass over its decompressed bytes. Raises pyarrow's errors and OSError."""
     files, path = open_filesystem(uri)
     if kind.compression is not None and not files.get_file_info(path).size:
@@ -24,7 +24,7 @@ def open_bytes(uri: str, kind: Kind) -> Iterator[Any]:
         yield stream
 
 
-def blocks_from(uri: str, kind: Kind, offset: int) -> Iterator[bytes]:
+def blocks_from(uri: str, kind: FileKind, offset: int) -> Iterator[bytes]:
     """Yields a file's decompressed bytes from an offset on. A compressed file is read over up to there."""
     if kind.compression is None:
         files, path = open_filesystem(uri)

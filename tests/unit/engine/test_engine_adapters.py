@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine import files
+from pipeline.engine.entry import check_tasks, identify, load_engine, load_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.records.batches import Float32
 from tests.unit.engine.reference import reference_rows

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.engine.load import check_tasks, identify, load_tokenizer
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.catalogue import INSTRUCTABLE, STYLES, catalogue
+from pipeline.engine.entry import check_tasks, identify, load_tokenizer
 from pipeline.engine.spec import resolve
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.errors import ConfigError

@@ -11,8 +11,6 @@ import structlog
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline.engine.load import check_tasks, identify
-from pipeline.engine.streams import Streams
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
@@ -21,7 +19,9 @@ from pipeline.engine import attention, cpu_kernels, weights
 from pipeline.engine.batching import flat_packs
 from pipeline.engine.budget import TokenBudget
 from pipeline.engine.cpu_kernels import Int8Linear, PackedLinear, cpu_computes_in_int8, pack, packs_bfloat16, quantise
+from pipeline.engine.entry import check_tasks, identify
 from pipeline.engine.layout import Pack
+from pipeline.engine.parallel import Streams
 from pipeline.engine.spec import resolve
 from pipeline.errors import ConfigError
 from tests.unit.engine.test_engine_transformer import TEXTS, loaded

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub import errors
-from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import check_tasks, identify, load_engine, load_tokenizer
 from pipeline.errors import ConfigError, TransientError
 from tests.unit.engine.tiny_models import build
 

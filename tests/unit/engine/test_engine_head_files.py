@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline.engine.load import check_tasks, identify, load_tokenizer
-from pipeline.tasks import bind_task
 from safetensors.torch import load_file, save_file
 
+from pipeline.binding import bind_task
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import check_tasks, identify, load_tokenizer
 from pipeline.engine.head_files import find_head, read_head
 from pipeline.errors import ConfigError
 from tests.unit.engine.test_engine_transformer import loaded

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline.engine.load import identify, load_engine
 from prometheus_client import CollectorRegistry
 from safetensors.torch import load_file
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.duplicates import DeduplicatingEngine
+from pipeline.engine.entry import identify, load_engine
 from pipeline.engine.head_files import find_head
 from pipeline.engine.heads import Heads
 from pipeline.engine.items import assemble

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.engine.load import load_engine, load_tokenizer
 from sentence_transformers import SentenceTransformer
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import load_engine, load_tokenizer
 from pipeline.engine.spec import resolve
 
 NUM_TICKETS = 1_000

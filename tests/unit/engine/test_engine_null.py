@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 import pytest
-from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import check_tasks, identify, load_engine, load_tokenizer
 from pipeline.errors import ConfigError
 
 MODEL = ModelConfig(model="null:384")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.engine.load import check_tasks, identify, load_engine, load_tokenizer
-from pipeline.tasks import bind_task
 
+from pipeline.binding import bind_task
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import check_tasks, identify, load_engine, load_tokenizer
 from pipeline.records.batches import Float32
 from tests.unit.engine.reference import reference_rows
 from tests.unit.engine.tiny_models import FAMILIES, NASTY_TEXTS, build, build_head, instruction_of

@@ -104,7 +104,7 @@ def test_tokenising_never_imports_torch() -> None:
     code = (
         "import sys\n"
         "from pipeline.config.model import ModelConfig, TaskConfig\n"
-        "from pipeline.engine.load import check_tasks, identify, load_tokenizer\n"
+        "from pipeline.engine.entry import check_tasks, identify, load_tokenizer\n"
         "model, tasks = ModelConfig(model='packaged:all-MiniLM-L6-v2'), {'t': TaskConfig(model='m')}\n"
         "check_tasks('m', model, tasks); identify(model); load_tokenizer(model, tasks).encode(['x'], ['t'])\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'too heavy'\n"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import structlog
 import torch
-from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
 from torch import Tensor
 
 from pipeline.config.model import ModelConfig, TaskConfig
 from pipeline.engine.budget import TokenBudget
+from pipeline.engine.entry import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.layout import Pack
 from pipeline.engine.transformer import TransformerEngine
 from pipeline.errors import BatchShapeError, ConfigError, Reason, RecordError

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
-from pipeline.quality.report import Evaluation, Kind, RowCounts
 
+from pipeline.quality.evaluation import EvaluatedRows, Evaluation, PromptKind
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.records.batches import Float32
 from tests.unit.quality.made import around, crossed, label, noise, unit
@@ -15,7 +15,7 @@ NUM_TEXTS = len(URGENCY)
 LABELS = (label("urgency", URGENCY), label("issue", ISSUE))
 KEYS = [f"T-{number}" for number in range(NUM_TEXTS)]
 TEXTS = [f"urgency{a} issue{b} text{row}" for row, (a, b) in enumerate(zip(URGENCY, ISSUE, strict=True))]
-ROWS = RowCounts(NUM_TEXTS, NUM_TEXTS, is_whole=True, seed=0)
+ROWS = EvaluatedRows(NUM_TEXTS, NUM_TEXTS, is_whole=True, seed=0)
 SETTINGS = Settings(replicates=100)
 INSTRUCTIONS = {"how_urgent": "How urgent is this ticket", "which_issue": "What is this ticket about"}
 
@@ -36,7 +36,7 @@ def evaluator(vectors: Mapping[str, Float32] = FOLLOWING) -> Evaluator:
 def following() -> Evaluation:
     """Instructions that do their job, with every control."""
     found = evaluator()
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS, seed=8), list(FOLLOWING))
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, noise(NUM_TEXTS, seed=8), list(FOLLOWING))
     found.add_wording("how_urgent", "Say how urgent it is", around(URGENCY, spread=4))
     found.add_texts(TEXTS)
     return found.finish(ROWS, KEYS, instructions=INSTRUCTIONS)

@@ -1,7 +1,8 @@
 """What is said of instructions before anything is measured."""
 
 import pytest
-from pipeline.quality.advice import Asked, instruction_advice, is_vague
+
+from pipeline.quality.instructions import Asked, instruction_advice, is_vague
 
 
 def asked(task: str, instruction: str | None, **others: object) -> Asked:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import orjson
 import pytest
-from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 
 from pipeline.quality.estimates import Estimate, Resampler
+from pipeline.quality.evaluation import Evaluation, PromptKind, RetrievalReport
 from pipeline.quality.evaluator import Evaluator, Settings
 from pipeline.quality.neighbours import find_neighbours
 from pipeline.quality.retrieval import measure_retrieval
@@ -40,7 +40,9 @@ def test_headlines_are_means_over_pairs_and_tasks(following: Evaluation) -> None
     assert following.separation.value == pytest.approx(np.mean([one.difference.value for one in pair.separations]))
     assert pair.flip is not None
     assert following.flip_rate == pair.flip.rate
-    gains = [one.gain.value for task in following.tasks for one in task.controls if one.kind is Kind.NO_INSTRUCTION]
+    gains = [
+        one.gain.value for task in following.tasks for one in task.controls if one.kind is PromptKind.NO_INSTRUCTION
+    ]
     assert following.gain is not None
     assert following.gain.value == pytest.approx(np.mean(gains))
 
@@ -55,8 +57,8 @@ def test_vectors_that_ignore_instructions_have_no_separation_and_never_flip() ->
 def test_a_task_is_compared_with_controls_and_with_other_instructions(following: Evaluation) -> None:
     controls = {one.name: one for one in following.tasks[0].controls}
     assert {name: one.kind for name, one in controls.items()} == {
-        "no instruction": Kind.NO_INSTRUCTION,
-        "which_issue": Kind.ANOTHER_TASK,
+        "no instruction": PromptKind.NO_INSTRUCTION,
+        "which_issue": PromptKind.ANOTHER_TASK,
     }
     for one in controls.values():
         assert one.gain.value == pytest.approx(following.tasks[0].own.accuracy.value - one.accuracy.value)
@@ -65,10 +67,10 @@ def test_a_task_is_compared_with_controls_and_with_other_instructions(following:
 
 def test_a_control_counts_for_the_tasks_it_is_one_for() -> None:
     found = evaluator()
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     first, second = found.finish(ROWS, KEYS).tasks
-    assert Kind.NO_INSTRUCTION in {one.kind for one in first.controls}
-    assert Kind.NO_INSTRUCTION not in {one.kind for one in second.controls}
+    assert PromptKind.NO_INSTRUCTION in {one.kind for one in first.controls}
+    assert PromptKind.NO_INSTRUCTION not in {one.kind for one in second.controls}
 
 
 def test_words_stand_beside_each_own_label(following: Evaluation) -> None:
@@ -91,7 +93,7 @@ def test_wordings_are_told_from_least_to_most_and_the_configured_one_is_among_th
 def test_one_label_has_a_gain_and_no_separation() -> None:
     found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"])
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     evaluation = found.finish(ROWS, KEYS)
     assert (evaluation.separation, evaluation.flip_rate, evaluation.pairs) == (None, None, ())
     assert evaluation.gain is not None
@@ -198,7 +200,7 @@ def test_vectors_of_another_shape_or_that_are_not_finite_are_refused(vectors: Fl
     with pytest.raises(ValueError, match=r"^vectors"):
         found.add_task("t", "urgency", vectors)
     with pytest.raises(ValueError, match=r"^vectors"):
-        found.add_control("c", Kind.GENERIC, vectors, [])
+        found.add_control("c", PromptKind.GENERIC, vectors, [])
     with pytest.raises(ValueError, match=r"^vectors"):
         found.add_wording("how_urgent", "w", vectors)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.quality.report import Evaluation, Kind, RetrievalReport
 
 from pipeline.quality.estimates import Resampler
+from pipeline.quality.evaluation import Evaluation, PromptKind, RetrievalReport
 from pipeline.quality.evaluator import Evaluator
 from pipeline.quality.markup import Markup, escape, foreign, tag
 from pipeline.quality.page import render_page
@@ -93,7 +93,7 @@ def test_an_instruction_that_favours_another_label_is_marked() -> None:
 
 def test_an_own_label_that_comes_out_anyway_is_no_merit_of_the_instruction() -> None:
     found = evaluator()
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, scenes.FOLLOWING["how_urgent"], ["how_urgent"])
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, scenes.FOLLOWING["how_urgent"], ["how_urgent"])
     text = Page(render(found.finish(ROWS, KEYS))).text
     assert "its own label comes out, as without an instruction" in text
     assert text.count("✓ brings out its own label") == 1
@@ -164,7 +164,7 @@ def test_wordings_and_retrieval_have_tables_of_their_own(following: Evaluation) 
 def test_the_scale_of_a_single_label_is_its_gain() -> None:
     found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", scenes.FOLLOWING["how_urgent"])
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     text = Page(render(found.finish(ROWS, KEYS))).text
     assert "Gain over no instruction" in text
     assert "Flip rate0" not in text

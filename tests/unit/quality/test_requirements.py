@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from pipeline.quality.report import Evaluation
 
 from pipeline.errors import ConfigError
 from pipeline.quality.estimates import Estimate
+from pipeline.quality.evaluation import Evaluation
 from pipeline.quality.requirements import Requirement, find_misses, parse_requirement
 from tests.unit.quality import scenes
 

@@ -5,18 +5,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.quality.sampling import Sample, distinct_texts
+from pipeline.quality.sampling import KeySample, distinct_texts
 
 
 def kept(keys: list[str], size: int, seed: int = 0) -> list[str]:
-    sample: Sample[str] = Sample(size, seed=seed)
+    sample: KeySample[str] = KeySample(size, seed=seed)
     for key in keys:
         sample.offer(key.encode(), 1, key)
     return sample.contents()
 
 
 def test_everything_is_kept_while_there_is_room() -> None:
-    sample: Sample[str] = Sample(3, seed=0)
+    sample: KeySample[str] = KeySample(3, seed=0)
     for key in "abcab":
         sample.offer(key.encode(), 1, key)
     assert sorted(sample.contents()) == ["a", "b", "c"]
@@ -49,7 +49,7 @@ def test_samples_of_two_collections_agree_on_what_both_hold() -> None:
 
 @given(st.permutations([(version, None if version in {2, 7} else f"state {version}") for version in range(9)]))
 def test_the_newest_state_of_a_key_stays(states: list[tuple[int, str | None]]) -> None:
-    sample: Sample[str] = Sample(5, seed=0)
+    sample: KeySample[str] = KeySample(5, seed=0)
     for version, content in states[:-1]:
         sample.offer(b"a", version, content)
     newest = max(states[:-1])[0]
@@ -57,7 +57,7 @@ def test_the_newest_state_of_a_key_stays(states: list[tuple[int, str | None]]) -
 
 
 def test_of_equal_versions_the_first_stays() -> None:
-    sample: Sample[str] = Sample(5, seed=0)
+    sample: KeySample[str] = KeySample(5, seed=0)
     for content in ("first", "second"):
         sample.offer(b"a", 1, content)
     assert sample.contents() == ["first"]
@@ -65,7 +65,7 @@ def test_of_equal_versions_the_first_stays() -> None:
 
 def test_wanted_keys_are_kept_beside_the_others() -> None:
     keys = [str(number) for number in range(100)]
-    sample: Sample[str] = Sample(10, seed=0, always=[b"17", b"23", b"absent"])
+    sample: KeySample[str] = KeySample(10, seed=0, always=[b"17", b"23", b"absent"])
     for key in keys:
         sample.offer(key.encode(), 1, key)
     found = sample.contents()

@@ -11,7 +11,7 @@ from pipeline.quality.neighbours import find_neighbours
 from pipeline.quality.scores import (
     Outcomes,
     Score,
-    Tally,
+    VoteTally,
     confusion,
     predict,
     score,
@@ -34,7 +34,7 @@ def resampler(replicates: int = 20) -> Resampler:
 
 def figures(outcomes: Outcomes, clusters: Int64 | None = None) -> Score:
     v_measure = None if clusters is None else v_measure_replicates(outcomes, clusters, resampler())
-    return score("l", Tally.of(outcomes, resampler()), v_measure)
+    return score("l", VoteTally.of(outcomes, resampler()), v_measure)
 
 
 def test_figures_are_those_of_the_reference() -> None:
@@ -52,7 +52,7 @@ def test_each_replicate_is_the_reference_on_texts_repeated_as_drawn() -> None:
     times = draws.counts(ROWS, ROWS, 300).astype(int)
     for replicate in (1, 7, 20):
         drawn = np.repeat(ROWS, times[:, replicate])
-        kappa = Tally.of(OUTCOMES, draws).kappa[replicate]
+        kappa = VoteTally.of(OUTCOMES, draws).kappa[replicate]
         assert kappa == pytest.approx(metrics.cohen_kappa_score(TRUTH[drawn], SAID[drawn]))
 
 

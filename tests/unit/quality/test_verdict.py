@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from pipeline.quality.report import Evaluation, Kind
 
 from pipeline.quality.estimates import Estimate
+from pipeline.quality.evaluation import Evaluation, PromptKind
 from pipeline.quality.evaluator import Evaluator
 from pipeline.quality.verdict import Answer, judge, notes
 from tests.unit.quality import scenes
@@ -47,7 +47,7 @@ def test_a_label_that_is_told_better_without_an_instruction_is_named() -> None:
     found = Evaluator(LABELS, NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"])
     found.add_task("which_issue", "issue", noise(NUM_TEXTS))
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, FOLLOWING["which_issue"], ["which_issue"])
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, FOLLOWING["which_issue"], ["which_issue"])
     verdict = judge(found.finish(ROWS, KEYS))
     assert verdict.answer is Answer.PARTLY
     assert "better without an instruction for which_issue" in verdict.reason
@@ -57,7 +57,7 @@ def test_a_label_that_is_told_better_without_an_instruction_is_named() -> None:
 def test_with_one_label_it_is_the_gain_that_counts(helps: bool, answer: Answer) -> None:  # noqa: FBT001
     found = Evaluator(LABELS[:1], NUM_TEXTS, SETTINGS)
     found.add_task("how_urgent", "urgency", FOLLOWING["how_urgent"] if helps else noise(NUM_TEXTS))
-    found.add_control("no instruction", Kind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
+    found.add_control("no instruction", PromptKind.NO_INSTRUCTION, noise(NUM_TEXTS), ["how_urgent"])
     assert judge(found.finish(ROWS, KEYS)).answer is answer
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.quality.advice import is_vague
-from pipeline.quality.wordings import FRAMES, GENERIC, NONSENSE, frame, read_wordings
 
 from pipeline.errors import ConfigError
+from pipeline.quality.instructions import is_vague
+from pipeline.quality.paraphrases import FRAMES, GENERIC, NONSENSE, frame, read_wordings
 
 
 def test_frames_keep_the_question_and_differ() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline.engine.load import check_tasks, load_engine, load_tokenizer
 
 from pipeline.config.model import TaskConfig
+from pipeline.engine.entry import check_tasks, load_engine, load_tokenizer
 from pipeline.engine.prompts import build_prompts
 from pipeline.engine.spec import resolve
 from pipeline.errors import EnvironmentFault

@@ -6,23 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline.engine.load import load_engine, load_tokenizer
-from pipeline.quality.wordings import frame
-from pipeline.tuning.heads import Head, HeadLesson, discriminant, fit_head, fold_kappa, shuffled
-from pipeline.tuning.labelled import make_classes
 from torch import nn
 
 from pipeline.config.model import ModelConfig, TaskConfig
+from pipeline.engine.entry import load_engine, load_tokenizer
 from pipeline.engine.head_files import find_head
 from pipeline.engine.heads import Heads
 from pipeline.errors import ConfigError
 from pipeline.quality.labels import make_label
+from pipeline.quality.paraphrases import frame
 from pipeline.records.batches import Float32
+from pipeline.tuning.fitting import Head, HeadLesson, discriminant, fit_head, fold_kappa, shuffled
 from pipeline.tuning.folder import write_head
 from pipeline.tuning.general import General, plain_pairs, recall_at_1
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.loss import contrastive_loss, keeping_loss
 from pipeline.tuning.split import copy_groups, split_texts
+from pipeline.tuning.texts import make_classes
 from pipeline.tuning.wordings import Wordings
 from tests.unit.tuning.scenes import crossed_texts
 
