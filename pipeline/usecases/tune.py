@@ -226,7 +226,7 @@ def _wordings(context: Context, request: TuneRequest) -> dict[str, list[str]]:
     if path is None:
         return {}
     try:
-        tree = load_yaml(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--wordings {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
