@@ -45,7 +45,7 @@ TRAINED = DEMO / "model.yaml"
 UNSEEN = "tone"
 QUICK_TEXTS = 240
 QUICK_STEPS = 2
-TRAINED_SETTINGS = ("rank", "learning_rate", "temperature", "texts", "plain_share", "warmup_steps")
+TRAINED_SETTINGS = ("rank", "learning_rate", "temperature", "texts", "plain_share", "rehearsal", "warmup_steps")
 """Settings of an adapter's card with which a model is trained here."""
 
 
