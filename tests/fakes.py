@@ -139,7 +139,7 @@ class FakeStore:
                 point,
                 points[point][0],
                 points[point][1],
-                self._payloads[point],
+                self._payloads.get(point, {}),
                 points[point][2] if with_vectors else None,
             )
             for point in ids
