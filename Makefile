@@ -35,7 +35,7 @@ help:
 	@echo 'make bench   runs the benchmarks and writes var/bench/*.json: about two hours, or BENCHMARKS="live freshness"'
 	@echo 'make mutants  removes the parts of the promise one by one; a test must notice each'
 	@echo 'make simulate random faults on virtual time, SEEDS=100000 of them'
-	@echo 'make slow    the tests that take minutes: overload, a lost node, repair and backfill beside live records'
+	@echo 'make slow    the tests that take minutes: overload, a lost node, repair and backfill beside live records, fuzzing'
 	@echo 'make faults  every row of the fault table on real processes; about fifty minutes; var/faults.json'
 	@echo 'make soak    random faults to one running app for HOURS=1, each by a printed seed; var/soak.json'
 	@echo 'make clean   removes what the other targets made, except .venv and the broker'
@@ -123,11 +123,15 @@ SEEDS ?= 100000
 simulate: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+# For each of thirteen targets.
+FUZZ_SECONDS ?= 30
+
 # Ray Train needs packages that are kept apart, too.
 slow: $(VENV)/.installed-dev $(BENCH)/.installed
 	@infra/kafka.sh fetch
 	@REFRACT_SLOW=1 $(BIN)/python -m pytest -m slow
 	@REFRACT_SLOW=1 $(BENCH)/bin/python -m pytest tests/e2e/test_tune_workers.py
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --json var/fuzz.json
 
 faults: $(VENV)/.installed-dev
 	@infra/kafka.sh fetch
@@ -142,5 +146,5 @@ soak: $(VENV)/.installed-dev
 # var/tickets and its like may hold somebody's real data; only what the targets above made goes.
 clean:
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -rf var/demo var/null var/bench var/tests var/mutants.json var/bad_input.json var/faults.json var/faults_random.json var/soak.json var/overload.json
+	rm -rf var/demo var/null var/bench var/tests var/mutants.json var/bad_input.json var/faults.json var/faults_random.json var/fuzz var/fuzz.json var/soak.json var/overload.json
 	find pipeline actors tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pipeline.config.payload_fields import PayloadField, PayloadKind
+from pipeline.config.payload_fields import PayloadField, PayloadKind, is_stored_name
 from pipeline.errors import ConfigError, nearest
+from pipeline.records.characters import is_text
 from pipeline.records.times import moment
 
 Filters = Mapping[str, Any]
@@ -125,7 +126,7 @@ def payload_path(field: str) -> str:
 
 
 def _condition(field: str, value: object, kind: PayloadKind | None) -> Condition:
-    if not field or '"' in field:
+    if not is_stored_name(field) or not is_text(field):
         raise ConfigError(f"filter on {field!r}: not the name of a payload field")
     try:
         if isinstance(value, dict):
@@ -154,7 +155,7 @@ def _from_mapping(field: str, wanted: dict[Any, Any], kind: PayloadKind | None) 
         words = wanted[WORDS]
         if len(wanted) > 1 or not isinstance(words, str) or not words.strip() or kind not in {"text", None}:
             raise _WrongError
-        return HasWords(field, words)
+        return HasWords(field, _text(words))
     return _range(field, wanted, kind)
 
 
@@ -172,7 +173,7 @@ def _any_of(field: str, values: list[object] | tuple[object, ...], kind: Payload
     if kind == "uuid":
         return AnyOf(field, tuple(_uuid(value) for value in values))
     if kind in {"keyword", None} and all(isinstance(value, str) for value in values):
-        return AnyOf(field, tuple(str(value) for value in values))
+        return AnyOf(field, tuple(_text(value) for value in values))
     if kind in {"integer", None} and all(isinstance(value, int) for value in values):
         return AnyOf(field, tuple(_integer(value) for value in values))
     raise _WrongError
@@ -191,6 +192,8 @@ def _equals(field: str, value: object, kind: PayloadKind | None) -> Condition:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise _WrongError
+    if not is_text(value):
+        raise _WrongError("a text holds a lone surrogate, which is not a character")
     return value
 
 
@@ -220,7 +223,9 @@ def _no_value(_value: object) -> str:
 
 
 def _scalar(value: object) -> str | int | bool:
-    return value if isinstance(value, (str, bool)) else _integer(value)
+    if isinstance(value, bool):
+        return value
+    return _text(value) if isinstance(value, str) else _integer(value)
 
 
 def _number(value: object) -> float:

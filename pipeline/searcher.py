@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, RefractError, nearest
 from pipeline.filters import Condition, Filters, parse_filters
 from pipeline.interfaces import Embedder, PointReader, StoredPoint, Tokenizer
 from pipeline.records.batches import Float32, Priority
+from pipeline.records.characters import is_text
 from pipeline.records.record import PointIds, uuid_text
 from pipeline.records.values import INTEGER
 
@@ -95,6 +96,8 @@ class Searcher:
         """
         task = self.task(task_name)
         conditions = _conditions(task, filters)
+        if isinstance(key, str):
+            _check_characters(key)
         own = [self._ids.of(topic, spelled) for topic, spelled in self._spellings(task_name, key)]
         stored = {point.id: point for point in self._store.retrieve(task.collection, own, with_vectors=True)}
         found = next((stored[raw] for raw in own if raw in stored and not stored[raw].deleted), None)
@@ -135,10 +138,8 @@ class Searcher:
         return list(dict.fromkeys(spellings))
 
     def _check_text(self, text: str) -> None:
-        try:
-            num_bytes = len(text.encode())
-        except UnicodeEncodeError:
-            raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character") from None
+        _check_characters(text)
+        num_bytes = len(text.encode())
         if not text.strip():
             raise QueryError("empty_text", "the text is empty")
         if num_bytes > self._config.api.max_query_bytes:
@@ -153,6 +154,11 @@ class Searcher:
             return self._store.search(task, vector, limit, conditions)
         except ConfigError as error:  # what this store, as it is set up, cannot be asked
             raise QueryError("refused_by_store", str(error)) from None
+
+
+def _check_characters(text: str) -> None:
+    if not is_text(text):
+        raise QueryError("invalid_text", "the text holds a lone surrogate, which is not a character")
 
 
 def _conditions(task: Task, filters: Filters) -> list[Condition]:

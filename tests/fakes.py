@@ -135,7 +135,13 @@ class FakeStore:
     def retrieve(self, collection: str, ids: Sequence[bytes], *, with_vectors: bool = False) -> list[StoredPoint]:
         points = self.points.get(collection, {})
         return [
-            StoredPoint(point, points[point][0], points[point][1], {}, points[point][2] if with_vectors else None)
+            StoredPoint(
+                point,
+                points[point][0],
+                points[point][1],
+                self._payloads[point],
+                points[point][2] if with_vectors else None,
+            )
             for point in ids
             if point in points
         ]

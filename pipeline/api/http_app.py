@@ -24,6 +24,7 @@ from pipeline.api.models import (
 from pipeline.api.service import ApiService
 from pipeline.config.pipeline import ApiConfig
 from pipeline.errors import EnvironmentFault, RefractError, TransientError
+from pipeline.records.digits import whole_number
 from pipeline.searcher import QueryError
 
 MAX_BODY_BYTES = 4_194_304
@@ -128,10 +129,10 @@ class Gate:
         if request.method == "POST":
             if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
                 return failure(415, "not_json", "send application/json")
-            length = request.headers.get("content-length", "")
-            if not length.isdigit():
+            length = whole_number(request.headers.get("content-length", ""))
+            if length is None:
                 return failure(411, "length_required", "send Content-Length")
-            if int(length) > MAX_BODY_BYTES:
+            if length > MAX_BODY_BYTES:
                 return failure(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
         # What a person or a scraper asks of an overloaded app is answered all the same.
         if request.method == "POST" and self._num_requests >= self._config.max_concurrent_requests:

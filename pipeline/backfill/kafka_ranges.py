@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, nearest
@@ -53,8 +53,8 @@ class KafkaRange:
 
 
 def topic_of(uri: str) -> str:
-    """Returns the topic of a Kafka address."""
-    return urlsplit(uri).netloc
+    """Returns the topic of a Kafka address. Raises ConfigError."""
+    return _split(uri).netloc
 
 
 def list_ranges(uri: str, config: SourceConfig) -> list[KafkaRange]:
@@ -65,7 +65,7 @@ def list_ranges(uri: str, config: SourceConfig) -> list[KafkaRange]:
     topic = topic_of(uri)
     if topic not in config.topics:
         raise ConfigError(f"kafka://{topic}: this file has no source topic {topic!r}.{nearest(topic, config.topics)}")
-    parts = urlsplit(uri)
+    parts = _split(uri)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in given:
         if name not in _NAMES or parts.path:
@@ -81,6 +81,13 @@ def list_ranges(uri: str, config: SourceConfig) -> list[KafkaRange]:
         for partition, (first, last) in sorted(found.items())
         for start, stop in _aligned(first, last)
     ]
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError:
+        raise ConfigError(f"{uri!r} is not an address. Expected kafka://TOPIC?from=2026-01-01&to=latest") from None
 
 
 def _aligned(first: int, last: int) -> Iterator[tuple[int, int]]:

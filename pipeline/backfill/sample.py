@@ -128,7 +128,7 @@ def take_sample(
     `parts` are the fragments, each with its number of rows.
     """
     broken = [found.uri for found, _ in parts if isinstance(found, FilePart) and is_broken(found)]
-    sample = Sample(faults=[f"{uri}: not Parquet, or cut short; it is in no figure here" for uri in broken])
+    sample = Sample(faults=[f"{uri}: damaged, or cut short; it is in no figure here" for uri in broken])
     places = spread([rows for _, rows in parts], num_rows)
     reader = FragmentReader(config, topic)
     for number, (index, start, count) in enumerate(places):

@@ -60,7 +60,7 @@ def backfill(
     context = Context.open(config)
     if (to is Target.PARQUET) != (output is not None):
         raise ConfigError("--to parquet needs --output FOLDER, and --output needs --to parquet")
-    request = BackfillRequest(inputs or [], topic, tasks.split(",") if tasks else None, output, share)
+    request = BackfillRequest(inputs or [], topic, None if tasks is None else tasks.split(","), output, share)
     if show_status:
         print_status(backfill_status(context, request), as_json=as_json)
         return

@@ -72,7 +72,7 @@ def evaluate(
     request = EvaluateRequest(
         inputs=inputs or (),
         topic=topic,
-        tasks=tasks.split(",") if tasks else None,
+        tasks=None if tasks is None else tasks.split(","),
         labels=parse_labels(label or ()),
         stored=stored,
         queries=queries,

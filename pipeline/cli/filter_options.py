@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config.payload_fields import PayloadField
 from pipeline.errors import ConfigError
+from pipeline.records.characters import is_text
 
 FILTER_HELP = (
     "Only hits with this payload; may be repeated. field=value (repeated: any of the values), field>=value (also >, <, "
@@ -25,6 +26,8 @@ def parse_filter_options(options: list[str], fields: Mapping[str, PayloadField])
     """
     wanted: dict[str, Any] = {}
     for option in options:
+        if not is_text(option):
+            raise ConfigError(f"--filter {option!r}: not UTF-8")
         field, operator, text = _split(option, fields)
         asked = _asked(option, operator, text, fields.get(field))
         _add(wanted, field, asked, option)

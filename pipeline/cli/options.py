@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import ConfigError
+from pipeline.records.digits import whole_number
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline's YAML file.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.", show_default=False)]
@@ -36,9 +37,10 @@ def sample_size(sample: str) -> int | None:
     """Returns how many vectors `--sample` asks for, None for all. Raises ConfigError."""
     if sample == "all":
         return None
-    if not sample.isascii() or not sample.isdigit():
+    number = whole_number(sample)
+    if number is None:
         raise ConfigError(f"--sample: {sample!r} is neither a number of vectors nor `all`")
-    return int(sample)
+    return number
 
 
 def parse_labels(given: Sequence[str]) -> dict[str, str]:

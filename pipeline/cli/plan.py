@@ -37,7 +37,7 @@ def plan(
     from pipeline.usecases.estimate import EstimateRequest, estimate_backfill
 
     context = Context.open(config)
-    request = EstimateRequest(inputs, topic, tasks.split(",") if tasks else None, sample)
+    request = EstimateRequest(inputs, topic, None if tasks is None else tasks.split(","), sample)
     with BackfillView() as view:
         report = estimate_backfill(context, request, RayExecutor(address or context.config.ray.address), view)
     if as_json:

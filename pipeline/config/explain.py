@@ -99,6 +99,8 @@ _MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _wrong_type(expected: str, value: Any, location: Sequence[int | str]) -> str:
     found = _FOUND.get(type(value), type(value).__name__)
+    if expected == "a number" and isinstance(value, int) and not isinstance(value, bool):
+        found = "one beyond 1.8e308"
     message = f"expected {expected}, found {found}"
     if expected.endswith("number") and isinstance(value, str):
         return f"{message}; write it without quotes, in digits (a ${{NAME}} is always a string)"

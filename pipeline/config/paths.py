@@ -7,7 +7,7 @@ either, a field whose whole name is the path wins over a nested one.
 
 import re
 
-_NAME = re.compile(r'"((?:[^"\\]|\\.)+)"(?=\.|$)|((?:\\.|[^.])+)', re.DOTALL)
+_NAME = re.compile(r'"((?:[^"\\]|\\.)+)"(?=\.|\Z)|((?:\\.|[^.])+)', re.DOTALL)
 _ESCAPED = re.compile(r'\\([.\\"])')
 
 

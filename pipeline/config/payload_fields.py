@@ -54,6 +54,11 @@ class PayloadField(Section):
         return self.kind, self.tenant, self.on_disk
 
 
+def is_stored_name(name: str) -> bool:
+    """Whether a store can name a payload field so: Qdrant's paths have no spelling for quotes and backslashes."""
+    return bool(name) and '"' not in name and "\\" not in name
+
+
 def long_forms(value: Any) -> Any:
     """Returns the short forms of `payload` as the long one: a list of paths, and a path or a type for a field.
 

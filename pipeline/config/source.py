@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url
-from pipeline.config.payload_fields import PayloadField, long_forms
+from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url, is_field_path
+from pipeline.config.payload_fields import PayloadField, is_stored_name, long_forms
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
@@ -173,6 +173,7 @@ class TopicConfig(Section):
     def _usable(self) -> Self:
         if not self.placeholders:
             raise ValueError(f"text {self.text!r} names no field; write for example '{{title}}\\n\\n{{body}}'")
+        self._check_names()
         reserved = [name for name in self.payload_fields if name.startswith("_")]
         if reserved:
             raise ValueError(
@@ -181,11 +182,8 @@ class TopicConfig(Section):
                 f"store it under another name: payload: {{{reserved[0].lstrip('_') or 'name'}: "
                 f"{self.payload_fields[reserved[0]]}}}"
             )
-        self._check_header_names()
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError("tasks names a task twice")
-        if self.schema_version is not None and set(self.schema_version) != {"field", "max"}:
-            raise ValueError("schema_version needs exactly `field` and `max`")
         if self.binary_key and self.key is not None:
             raise ValueError("binary_key speaks of the Kafka key, but `key` names a field; drop one of them")
         if self.binary_key and self.key_type == "integer":
@@ -198,7 +196,18 @@ class TopicConfig(Section):
             raise ValueError("version_type speaks of the field `version`, which is not given")
         return self
 
-    def _check_header_names(self) -> None:
+    def _check_names(self) -> None:
+        schema = self.schema_version
+        if schema is not None and (set(schema) != {"field", "max"} or type(schema["max"]) is not int):
+            raise ValueError("schema_version needs exactly `field` and `max`, a path and a whole number")
+        for path in self.placeholders:
+            if not is_field_path(path):
+                raise ValueError(f"text: {{{path}}} names no field: a field path is names joined by single dots")
+        for name in (*self.payload, *self.payload_headers):
+            if not is_stored_name(name):
+                raise ValueError(
+                    f"payload name {name!r}: the store cannot name it; expected a name without quotes and backslashes"
+                )
         taken = set(self.payload_fields) | ({"timestamp_ms"} if self.payload_timestamp else set())
         for name in self.payload_headers:
             if name.startswith("_") or name in taken:

@@ -7,6 +7,7 @@ import orjson
 
 from pipeline.errors import ConfigError, nearest
 
+_BOM = b"\xef\xbb\xbf"
 _FIELDS = ("query", "relevant", "task", "instruction")
 
 
@@ -45,7 +46,7 @@ def read_queries(origin: str, lines: Iterable[bytes], tasks: Sequence[str]) -> l
 
 def _query(place: str, line: bytes, tasks: Sequence[str]) -> Query:
     try:
-        fields = orjson.loads(line)
+        fields = orjson.loads(line.removeprefix(_BOM))
     except orjson.JSONDecodeError:
         fields = None
     if not isinstance(fields, dict):

@@ -1,6 +1,7 @@
 """Reads what a record's Kafka headers say."""
 
-from pipeline.records.record import MAX_VERSION, Headers
+from pipeline.records.digits import whole_number
+from pipeline.records.record import Headers
 
 
 def carried(headers: Headers, wanted: str) -> list[bytes | None]:
@@ -10,5 +11,5 @@ def carried(headers: Headers, wanted: str) -> list[bytes | None]:
 
 def decimal(header: bytes | None) -> int | str:
     """Returns the header's integer; anything else as a text, which is not a version."""
-    text = (header or b"").decode(errors="replace")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION)) else "not digits"
+    number = whole_number((header or b"").decode(errors="replace"))
+    return "not digits" if number is None else number

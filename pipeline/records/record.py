@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.errors import Reason
+from pipeline.records.digits import whole_number
 
 MAX_VERSION = 2**53 - 1
 """Qdrant compares payload numbers as float64, so a version must stay exactly representable."""
@@ -187,9 +188,10 @@ def place_of(source: str) -> tuple[Partition, int] | None:
     """Returns the partition and offset in a `_source`; None where it names a file, or nothing."""
     partition, _, offset = source.rpartition(":")
     topic, _, number = partition.rpartition(":")
-    if "#" in source or not (topic and number.isdecimal() and offset.isdecimal()):
+    place = whole_number(number), whole_number(offset)
+    if "#" in source or not topic or place[0] is None or place[1] is None:
         return None
-    return Partition(topic, int(number)), int(offset)
+    return Partition(topic, place[0]), place[1]
 
 
 def offset_version(generation: int, offset: int) -> int:

@@ -9,6 +9,9 @@ import orjson
 
 from pipeline.errors import Reason, RecordError
 
+MAX_SPELT = 254
+"""Levels that orjson writes; it reads 1,024."""
+
 _BOM = b"\xef\xbb\xbf"
 
 _FOREIGN_STARTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
@@ -60,6 +63,16 @@ def parse_object(value: bytes, max_depth: int) -> dict[str, Any]:
     except _RepeatedNameError:
         raise RecordError(Reason.DUPLICATE_FIELD, "an object has the same name twice") from None
     return parsed
+
+
+def spelt(value: Any) -> bytes:
+    """Returns the JSON of a value that was parsed. Raises RecordError where it is nested deeper than can be written."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise RecordError(
+            Reason.TOO_DEEP, f"nested deeper than {MAX_SPELT}, which is as deep as JSON is written"
+        ) from None
 
 
 def _deeper_than(parsed: Any, max_depth: int) -> bool:

@@ -10,6 +10,7 @@ from pipeline.config.paths import split_path
 from pipeline.config.source import PLACEHOLDER, TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.record import MAX_VERSION
+from pipeline.records.strict_json import spelt
 
 MICROS_PER_MS = 1_000
 """Versions are microseconds under `version_type: time`; clocks, Kafka timestamps and integers are milliseconds."""
@@ -211,7 +212,7 @@ def _as_text(value: Any, path: tuple[str, ...]) -> str:
     if type(value) is dict or (type(value) is list and any(type(item) is dict for item in value)):
         kind = "an object" if type(value) is dict else "a list of objects"
         raise RecordError(Reason.TEXT_NOT_A_STRING, f"field {'.'.join(path)} is {kind}; name a field inside it")
-    return "" if value == [] else orjson.dumps(value).decode()
+    return "" if value == [] else spelt(value).decode()
 
 
 class Template:

@@ -9,6 +9,7 @@ from qdrant_client import grpc as qdrant
 
 from pipeline.config.store import QdrantStoreConfig
 from pipeline.errors import ConfigError, EnvironmentFault, UnknownOutcomeError
+from pipeline.records.digits import whole_number
 from pipeline.stores.grpc_errors import error_from_grpc
 
 DEFAULT_PORT = 6334
@@ -126,7 +127,8 @@ def _channel(config: QdrantStoreConfig) -> grpc.Channel:
 def _numbers(version: str) -> tuple[int, ...]:
     numbers = []
     for part in version.split("-", maxsplit=1)[0].split("."):
-        if not part.isdigit():
+        number = whole_number(part)
+        if number is None:
             break
-        numbers.append(int(part))
+        numbers.append(number)
     return tuple(numbers)

@@ -86,6 +86,7 @@ def run_facts(settings: LoraSettings, outcome: TrainingOutcome, general: General
         "general_recall_at_1": None
         if general is None
         else {"before": round(general.before, 4), "after": round(general.after, 4)},
+        "scale": 1.0 if general is None else general.scale,
     }
 
 

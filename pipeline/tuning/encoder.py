@@ -27,6 +27,10 @@ _CHUNK_TOKENS = 8_192
 """Tokens of one call of the model, padding included."""
 
 
+_WIDTH_STEP = 16
+"""Calls are padded to multiples of it: a CPU's matrix library prepares itself for every new width."""
+
+
 class LoraEncoder:
     """Texts under prompts to unit vectors that gradients flow through. One thread."""
 
@@ -76,6 +80,13 @@ class LoraEncoder:
             for name, parameter in self.weights.items():
                 parameter.copy_(weights[name])
 
+    def scale(self, factor: float) -> None:
+        """Multiplies the updates: 0 is the model as it was, 1 as it is."""
+        with torch.no_grad():
+            for name, parameter in self.weights.items():
+                if "lora_B" in name:
+                    parameter.mul_(factor)
+
     def train(self, *, seed: int) -> None:
         """Turns dropout on, drawn from the seed. The model's own stays off."""
         torch.manual_seed(seed)
@@ -116,7 +127,7 @@ class LoraEncoder:
         return self._tokenizer.prompts[prompt].prompt.dimension
 
     def _forward(self, pack: Pack) -> Tensor:
-        width = int(pack.lengths.max())
+        width = -(-int(pack.lengths.max()) // _WIDTH_STEP) * _WIDTH_STEP
         mask = torch.from_numpy(np.arange(width)[None] < pack.lengths[:, None]).to(self.device)
         ids = torch.zeros(mask.shape, dtype=torch.int64, device=self.device)
         ids[mask] = torch.from_numpy(pack.ids.astype(np.int64)).to(self.device)

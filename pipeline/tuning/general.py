@@ -14,6 +14,9 @@ from pipeline.tuning.wordings import PLAIN
 MAX_DROP = 0.05
 """Recall that a run may cost."""
 
+_SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Of an adapter's updates; the first that keeps general ability is taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -29,6 +32,8 @@ class General:
 
     before: float
     after: float
+    scale: float = 1.0
+    """By how much the updates were multiplied, to keep it."""
 
     @property
     def drop(self) -> float:
@@ -53,6 +58,29 @@ def general_recall(encoder: LoraEncoder) -> float:
     pairs = plain_pairs()
     queries, passages = (encoder.embed(list(t), [PLAIN])[PLAIN] for t in (pairs.queries, pairs.passages))
     return recall_at_1(queries, passages)
+
+
+def scale_to_keep(encoder: LoraEncoder, before: float) -> float:
+    """Shrinks the updates as far as general ability asks for; not at all where that does not help.
+
+    Between a model and what was trained of it lie models that keep most of both: Wortsman et al., "Robust fine-tuning
+    of zero-shot models", CVPR 2022.
+
+    Args:
+        encoder: Trained.
+        before: Recall of the untrained model.
+
+    Returns:
+        By how much the updates were multiplied.
+    """
+    weights = {name: value.detach().clone() for name, value in encoder.weights.items()}
+    for scale in _SCALES:
+        encoder.load(weights)
+        encoder.scale(scale)
+        if General(before, general_recall(encoder)).is_kept:
+            return scale
+    encoder.load(weights)
+    return 1.0
 
 
 def recall_at_1(queries: Float32, passages: Float32) -> float:

@@ -16,7 +16,7 @@ from pipeline.tuning.loop import Length, Lesson, LoraLoop, TrainingOutcome, Watc
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.team import Team
 
-_ALGORITHM = 1
+_ALGORITHM = 2
 """Raised with every change that makes an equal run give other weights: old checkpoints are not continued then."""
 
 

@@ -15,8 +15,10 @@ from torch import Tensor
 from pipeline.errors import EnvironmentFault
 from pipeline.tuning.checkpoint import TrainingState, read_state, restore, write_checkpoint
 from pipeline.tuning.encoder import LoraEncoder
+from pipeline.tuning.rehearsal import Rehearsal, general_texts
 from pipeline.tuning.settings import LoraSettings, default_learning_rate
 from pipeline.tuning.team import ALONE, Team
+from pipeline.tuning.wordings import PLAIN
 
 MEASURED_STEPS = 5
 """Steps whose time decides how many fit into the minutes given."""
@@ -57,6 +59,10 @@ Watch = Callable[[StepFacts], None]
 
 class Lesson(Protocol):
     """What is to be learned: what a step minimises, and by what a state is judged."""
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether the model has a form without an instruction."""
 
     def loss(self, encoder: LoraEncoder, number: int, random: np.random.Generator) -> Tensor:
         """Returns the loss of a batch, a scalar with gradients.
@@ -115,6 +121,7 @@ class LoraLoop:
         self._optimizer = torch.optim.AdamW(list(encoder.weights.values()), lr=rate, weight_decay=0.01)
         known = read_state(file)
         self._state = known if known is not None and known.run == run else TrainingState(run)
+        self._rehearsal: Rehearsal | None = None
         self._best: dict[str, Tensor] = {}
         if self._state.step:
             self._best = restore(file, encoder.weights, self._optimizer)
@@ -141,6 +148,8 @@ class LoraLoop:
             state.best_score = state.scores[0][1]
         if state.steps is None:
             state.steps = length.steps
+        if self._lesson.has_plain and self._settings.rehearsal:
+            self._rehearsal = Rehearsal(self._encoder, PLAIN, general_texts(), self._settings.rehearsal)
         try:
             stopped = self._steps(length, watch)
         except KeyboardInterrupt:
@@ -187,6 +196,8 @@ class LoraLoop:
         random = np.random.default_rng([self._settings.seed, number, 1])
         self._encoder.train(seed=int(random.integers(2**31)))
         loss = self._lesson.loss(self._encoder, number, random)
+        if self._rehearsal is not None:
+            loss = loss + self._rehearsal.loss(random, self._settings.temperature)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch leaves it bare
         weights = list(self._encoder.weights.values())

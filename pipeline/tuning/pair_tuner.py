@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.quality.labels import Label
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.folder import half_precision
-from pipeline.tuning.general import General, general_recall
+from pipeline.tuning.general import General, general_recall, scale_to_keep
 from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
 from pipeline.tuning.lessons import PairLesson
 from pipeline.tuning.loop import Length, TrainingOutcome, Watch
@@ -66,7 +66,9 @@ class PairTuner:
             self.split = self._split()
             self.before = self._score()
 
-    def lora(self, length: Length, file: Path, watch: Watch, train: Trainer = train_here) -> TunedPairs:
+    def lora(
+        self, length: Length, file: Path, watch: Watch, train: Trainer = train_here, *, keep_general: bool = True
+    ) -> TunedPairs:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.
 
         Args:
@@ -74,13 +76,15 @@ class PairTuner:
             file: The checkpoint.
             watch: Called after every step.
             train: Takes the steps.
+            keep_general: Whether the updates are scaled down where general ability would be lost else.
         """
         lesson = PairLesson(self.data, self.split.train, self.split.select, self.has_plain, self.settings)
         run = run_id(self.spec, self._prompts(), self.settings, length, self.data.sha256)
         job = LoraJob(self._model, self._prompts(), lesson, self.settings, file, run, length)
         outcome = train(job, self.encoder, watch)
+        scale = 1.0 if self._recall is None or not keep_general else scale_to_keep(self.encoder, self._recall)
         half_precision(self.encoder)  # what is measured is what is stored
-        general = None if self._recall is None else General(self._recall, general_recall(self.encoder))
+        general = None if self._recall is None else General(self._recall, general_recall(self.encoder), scale)
         return TunedPairs(outcome, self._score(), general)
 
     def _split(self) -> Split:

@@ -20,6 +20,8 @@ class LoraSettings:
     temperature: float = 0.1
     texts: int = 24
     """Texts of a batch; each appears under every task's instruction."""
+    rehearsal: int = 48
+    """General texts of a step, which are to keep their neighbours; 0 for none."""
     plain_share: float = 0.1
     """Share of the batches without an instruction, which hold the model to what it was."""
     warmup_steps: int = 20

@@ -19,7 +19,7 @@ from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.fitting import Head, HeadLesson, fit_head, fold_kappa, shuffled
 from pipeline.tuning.fold import Fold
 from pipeline.tuning.folder import half_precision
-from pipeline.tuning.general import General, general_recall
+from pipeline.tuning.general import General, general_recall, scale_to_keep
 from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
 from pipeline.tuning.lessons import LabelLesson
 from pipeline.tuning.loop import Length, TrainingOutcome, Watch
@@ -94,7 +94,9 @@ class Tuner:
         """What the model below is."""
         return identify(self._model)
 
-    def lora(self, length: Length, file: Path, watch: Watch, train: Trainer = train_here) -> Tuned:
+    def lora(
+        self, length: Length, file: Path, watch: Watch, train: Trainer = train_here, *, keep_general: bool = True
+    ) -> Tuned:
         """Trains the adapter; continues from the checkpoint of the same run. The encoder holds the result.
 
         Args:
@@ -102,18 +104,22 @@ class Tuner:
             file: The checkpoint.
             watch: Called after every step.
             train: Takes the steps.
+            keep_general: Whether the updates are scaled down where general ability would be lost else.
         """
         recall = None
         if self.has_plain:
             with self.encoder.untrained():
                 recall = general_recall(self.encoder)
         outcome = train(self._job(self.data.labels, file, length), self.encoder, watch)
+        scale = 1.0 if recall is None or not keep_general else scale_to_keep(self.encoder, recall)
         half_precision(self.encoder)  # what is measured is what is stored
-        report = [self.data.texts[row] for row in self.split.report]
+        report, select = ([self.data.texts[row] for row in fold] for fold in (self.split.report, self.split.select))
         after = self._measure(self._embed(self.encoder, report))
-        general = None if recall is None else General(recall, general_recall(self.encoder))
-        score = outcome.state.best_score if outcome.state.best_score is not None else outcome.plain_score
-        return Tuned("lora", score, after, None, general, outcome, {})
+        general = None if recall is None else General(recall, general_recall(self.encoder), scale)
+        score = Fold(self.data.labels, self.split.select, seed=self.settings.seed).score(
+            self.encoder.embed(select, list(self.tasks))
+        )
+        return Tuned("lora", score.value, after, None, general, outcome, {})
 
     def lora_control(
         self, length: Length, file: Path, watch: Watch, train: Trainer = train_here

@@ -67,7 +67,7 @@ def bench(request: BenchRequest, progress: Progress) -> "Measured":
 
 def _read_texts(path: Path) -> list[str]:
     try:
-        found = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"--texts {path}: cannot be read ({error}); expected a UTF-8 file of one text a line"

@@ -1,6 +1,7 @@
 """Talks to the running app over HTTP, as any other client would."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Self
 
 import httpx
@@ -10,6 +11,10 @@ from pipeline.errors import ConfigError, RefractError, TransientError, nearest
 
 _TIMEOUT_S = 30.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - read, to turn it into an address one can call
+
+
+class StartingError(TransientError):
+    """Ray Serve answers at the address, and has no route to the app yet: its proxy is up before the app is deployed."""
 
 
 class AppClient:
@@ -81,6 +86,8 @@ class AppClient:
             answer = self._http.request(method, path, json=body)
         except httpx.TimeoutException:
             raise TransientError(f"the app at {self.url} did not answer within {_TIMEOUT_S:.0f} s") from None
+        except UnicodeEncodeError:
+            raise ConfigError("the text, the key or a filter is not UTF-8") from None
         except httpx.TransportError:
             raise TransientError(
                 f"no app answers at {self.url} (api.host and api.port of this file). Start it with: refract run CONFIG"
@@ -89,6 +96,8 @@ class AppClient:
             return self._json(answer)
         if answer.status_code in {401, 403}:
             raise ConfigError(f"the app at {self.url} refuses the key: set api.api_key to the one it was started with")
+        if answer.status_code == HTTPStatus.NOT_FOUND and not _is_ours(answer):
+            raise StartingError(f"the app at {self.url} is starting: Ray Serve has no route to it yet")
         message = f"{self.url}{path} answered {answer.status_code}: {_reason(answer)}"
         if answer.status_code in {429, 502, 503, 504}:
             raise TransientError(message)
@@ -106,11 +115,21 @@ def app_answers(config: Config) -> bool:
     try:
         with AppClient(config) as app:
             app.status()
+    except StartingError:
+        return True
     except TransientError:
         return False
     except RefractError:
         return True
     return True
+
+
+def _is_ours(answer: httpx.Response) -> bool:
+    """Whether a refusal has the API's form."""
+    try:
+        return "error" in answer.json()
+    except (ValueError, TypeError):
+        return False
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -7,6 +7,9 @@ from pipeline.interfaces import Store
 from pipeline.searcher import Hit, Searcher
 from pipeline.usecases.client import AppClient
 
+MAX_LIMIT = 100_000
+"""Hits of one search from this process; the API has a bound of its own, `api.max_limit`."""
+
 
 class StoreSearch:
     """Searches the configured store. Opens it when it is first asked; close it afterwards. One thread."""
@@ -19,11 +22,14 @@ class StoreSearch:
     def hits(self, task: str, text: str | None, key: str | int | None, limit: int, filters: Filters) -> list[Hit]:
         """Returns the records most similar to a text, or to the stored record of a key, by falling score.
 
-        Raises ConfigError for an unknown task, or unless exactly one of text and key is given; else like `Searcher`.
+        Raises ConfigError for an unknown task, or unless exactly one of text and key is given, or for a
+        limit that is out of range; else like `Searcher`.
         """
         self._context.task(task)
         if (text is None) == (key is None):
             raise ConfigError("give either a text or the key of a record")
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ConfigError(f"limit: expected a whole number from 1 to {MAX_LIMIT:,}")
         searcher = self._searcher()
         if searcher is None:
             return self._ask_app(task, text, key, limit, filters)

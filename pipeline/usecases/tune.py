@@ -125,7 +125,7 @@ def _train(tuner: "Tuner", request: TuneRequest, how: Training) -> tuple["Tuned"
 def _lora(tuner: "Tuner", request: TuneRequest, how: Training) -> "Tuned":
     how.progress("training", 0, 0)
     file, length = checkpoint_of(request), length_of(request)
-    tuned = tuner.lora(length, file, how.watch, how.train)
+    tuned = tuner.lora(length, file, how.watch, how.train, keep_general=not request.allow_drop)
     if not request.control or (tuned.outcome is not None and tuned.outcome.stopped is not None):
         return tuned
     how.progress("training on shuffled labels, as a control", 0, 0)
@@ -226,7 +226,7 @@ def _wordings(context: Context, request: TuneRequest) -> dict[str, list[str]]:
     if path is None:
         return {}
     try:
-        tree = load_yaml(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--wordings {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -37,7 +37,9 @@ def tune_pairs(context: Context, request: TuneRequest, how: Training) -> TuneRep
     how.progress(f"embedding {len(data.documents):,} documents", 0, 0)
     tuner = PairTuner(model, tasks, data, settings_of(request))
     how.progress("training", 0, 0)
-    tuned = tuner.lora(length_of(request), checkpoint_of(request), how.watch, how.train)
+    tuned = tuner.lora(
+        length_of(request), checkpoint_of(request), how.watch, how.train, keep_general=not request.allow_drop
+    )
     check_general(tuned.general, allow_drop=request.allow_drop)
     card = _write(tuner, tuned, request)
     drop_unfinished(request)

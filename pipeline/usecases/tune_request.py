@@ -125,6 +125,8 @@ def run_notes(outcome: "TrainingOutcome", general: "General | None") -> list[str
         notes.append(f"{outcome.stopped}; kept the state after step {outcome.state.best_step}")
     if not outcome.state.best_step:
         notes.append("no state was better than the untrained model: the adapter changes nothing")
+    if general is not None and general.scale < 1:
+        notes.append(f"the updates were multiplied by {general.scale}, so that recall of plain pairs is kept")
     if general is not None and not general.is_kept:
         notes.append(f"recall of plain pairs fell from {general.before:.2f} to {general.after:.2f}")
     return notes

@@ -139,7 +139,8 @@ CASES = [
         )
         for cell, expected in (
             ("1234567890123456789", ACCEPTED),
-            ("9223372036854775808", str(Reason.INVALID_KEY)),
+            ("9223372036854775808", ACCEPTED),
+            ("18446744073709551616", str(Reason.INVALID_KEY)),
             ("--5", str(Reason.INVALID_KEY)),
         )
     ),
@@ -172,6 +173,7 @@ CASES = [
         gzip.compress(b'{"id": "1", "text": "a", "v": 1}\n' + b" " * 3_000_000)[:-20],
     ),
     read(114, "text called .csv.zst", "failed", "a.csv.zst", MARKED),
+    *(read(114, "no bytes", "failed", name, b"") for name in ("a.csv.gz", "a.json.zst", "a.parquet.bz2")),
     read(
         115,
         "a value whose string is not closed",

@@ -1,4 +1,4 @@
-"""The whole table: what each of the 118 rows is about, and every case of it."""
+"""The whole table: what each of the 129 rows is about, and every case of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.bad_input import files, formats, fragments, histories, messages, queries, settings, texts
+from tests.bad_input import files, formats, fragments, histories, messages, queries, reported, settings, texts, typed
 from tests.bad_input.case import Case, Place
 
 TITLES = {
@@ -130,7 +130,18 @@ compressed files
 JSON arrays
 names of files and folders
 values of Arrow types
-dots in the names of fields""".splitlines(),
+dots in the names of fields
+payload values of another type
+filters of another type
+equal keys of two topics
+times within a millisecond
+a part of a model missing
+texts at which a model fails
+keys in a query
+what OpenAI's clients send
+odd characters and numbers in a query
+numbers that are none in headers
+addresses and names that cannot be meant""".splitlines(),
         start=1,
     )
 }
@@ -157,6 +168,8 @@ def cases() -> list[Case]:
         *formats.CASES,
         *settings.CASES,
         *queries.CASES,
+        *typed.CASES,
+        *reported.CASES,
     ]
     return sorted(found, key=lambda case: case.row)
 

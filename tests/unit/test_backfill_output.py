@@ -305,7 +305,9 @@ def test_what_is_left_goes_by_what_is_finished_however_far_ahead_reading_is() ->
         (["a.parquet", "--to", "parquet"], "needs --output"),
         (["a.parquet", "--output", "x"], "needs --to parquet"),
         (["a.parquet", "--tasks", "on"], "Did you mean 'one'"),
+        (["a.parquet", "--tasks", ""], "has no task ''"),
         (["kafka://other"], "no source topic"),
+        (["kafka://["], "is not an address"),
         (["a.parquet"], "no column 'title'.*Nothing was written"),
     ],
 )

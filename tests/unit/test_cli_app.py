@@ -17,6 +17,9 @@ from pipeline.errors import ConfigError
 from pipeline.usecases.client import AppClient
 from tests.config_trees import CONFIGS, parsed, tree
 
+NO_ROUTE = "Path '/v1/status' not found. Ping http://.../-/routes for available routes."
+"""What Serve's proxy answers before the app is deployed."""
+
 NULL = str(CONFIGS / "null.yaml")
 HITS = {
     "task": "urgency",
@@ -190,6 +193,13 @@ def test_filters_of_one_field_are_joined_and_a_fields_name_may_hold_an_operator(
         (refuses, ExitCode.UNREACHABLE, "Start it with: refract run CONFIG"),
         (answers({"error": {"message": "loading"}}, 503), ExitCode.UNREACHABLE, "503: loading"),
         (answers({}, 429), ExitCode.UNREACHABLE, "429: Too Many Requests"),
+        (
+            lambda _request: httpx.Response(404, text=NO_ROUTE),
+            ExitCode.UNREACHABLE,
+            "is starting: Ray Serve has no route",
+        ),
+        (answers("Path '/v1/status' not found.", 404), ExitCode.UNREACHABLE, "is starting: Ray Serve has no route"),
+        (answers({"error": {"message": "no such task"}}, 404), ExitCode.FAILED, "404: no such task"),
         (answers({}, 401), ExitCode.CONFIG, "refuses the key"),
         (answers({"error": {"message": "no such field"}}, 400), ExitCode.FAILED, "400: no such field"),
         (lambda _request: httpx.Response(200, text="<html>"), ExitCode.FAILED, "is not this app"),
@@ -201,6 +211,18 @@ def test_every_answer_but_success_is_one_message_and_an_exit_code(
     app(handler)
     assert invoke(["status", NULL]) == code
     assert message in capsys.readouterr().err
+
+
+def test_an_argument_that_is_not_utf_8_is_told(app: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    app(answers(HITS))
+    for arguments in (
+        ["caf\udce9"],
+        ["--id", "\udce9"],
+        ["x", "--filter", "issue=caf\udce9"],
+        ["x", "--filter", "\udce9~a"],
+    ):
+        assert invoke(["search", NULL, *arguments, "--task", "urgency"]) == ExitCode.CONFIG
+        assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_a_slow_app_is_told_from_an_absent_one(app: Install, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,10 @@ CELLS: list[tuple[dict[str, Any], list[tuple[str, Any]]]] = [
             ("1234567890123456789", 1_234_567_890_123_456_789),
             (str(2**63 - 1), 2**63 - 1),
             (str(-(2**63)), -(2**63)),
-            (str(2**63), "x"),
+            (str(2**63), 2**63),
+            (str(2**64 - 1), 2**64 - 1),
+            (str(2**64), "x"),
+            (str(-(2**63) - 1), "x"),
             ("--5", "--5"),
             ("+5", "+5"),
             ("\u00b2", "\u00b2"),
@@ -182,6 +185,11 @@ def test_a_cell_that_is_neither_true_nor_false_costs_its_row(tmp_path: Path) -> 
     assert found[1][2] is None
 
 
+NOTHING: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
+    ("no bytes", f"a{format_}{compression}", b"", {}, ["failed"])
+    for format_ in (".csv", ".jsonl", ".json", ".parquet")
+    for compression in (".gz", ".zst", ".bz2")
+]
 FILES: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
     ("an empty file", "a.csv", b"", {}, []),
     ("a header alone", "a.csv", b"id,text,v", {}, []),
@@ -247,6 +255,23 @@ FILES: list[tuple[str, str, bytes, dict[str, Any], list[str | None]]] = [
     ("an array cut short", "a.json", b'[{"id": "1", "text": "a", "v": 1},', {}, [None, "failed"]),
     ("not Parquet", "a.parquet", b"x", {}, ["failed"]),
     ("not gzip", "a.csv.gz", b"x", {}, ["failed"]),
+    *NOTHING,
+    (
+        "integers beyond what Kafka's key can spell",
+        "a.csv",
+        b"id,text,v\n5,a,1\n9223372036854775808,b,2\n2147483648,c,3\n",
+        {"key_type": "integer", "kafka_key": "int32"},
+        [None, "invalid_key", "invalid_key"],
+    ),
+    ("a payload column twice", "a.csv", b"id,text,v,x,x\n1,a,1,b,c\n", {"payload": ["x"]}, ["refused"]),
+    ("another column twice", "a.csv", b"id,text,v,y,y\n1,a,1,b,c\n", {"payload": ["x"]}, [None]),
+    (
+        "a text nested deeper than JSON is written",
+        "a.jsonl",
+        b'{"id": "1", "text": ' + b"[" * 255 + b"]" * 255 + b', "v": 1}\n{"id": "2", "text": "b", "v": 2}\n',
+        {"limits": {"max_depth": 500}},
+        ["too_deep", None],
+    ),
     ("another ending", "a.xml", b"x", {}, ["refused"]),
     ("a dotted name", "a.jsonl", b'{"id": "1", "v": 1, "service.name": "a"}\n', {"text": "{service.name}"}, [None]),
     ("a quoted path", "a.csv", b"id,v,service.name\n1,1,a\n", {"text": '{"service.name"}'}, [None]),

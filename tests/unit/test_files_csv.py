@@ -162,6 +162,26 @@ def test_a_header_that_cannot_be_read_is_a_fault_of_the_file(content: bytes, mes
         table(content)
 
 
+@pytest.mark.parametrize("length", range(18, 30))
+def test_a_crlf_behind_a_long_line_is_one_line_end_wherever_blocks_end(length: int) -> None:
+    content = b"id,text\n1," + b"x" * length + b"\r\n2,b\n"
+    whole = rows(content, block=1_000, max_bytes=24)
+    assert whole[-1] == (3, ["2", "b"])
+    assert all(rows(content, block=block, max_bytes=24) == whole for block in range(1, 50))
+
+
+@pytest.mark.parametrize("block", range(1, 60, 7))
+def test_an_unclosed_quote_before_a_long_line_costs_its_own_line(block: int) -> None:
+    content = 'id,text\n1,"open\n2,b\n3,' + "long " * 8 + 'with a quote"\n4,d\n'
+    found = rows(content, block=block, max_bytes=24)
+    assert found == [
+        (2, "a quoted field is not closed"),
+        (3, ["2", "b"]),
+        (4, "longer than max_record_bytes, 24"),
+        (5, ["4", "d"]),
+    ]
+
+
 def test_a_file_without_a_line_has_no_columns_and_no_rows() -> None:
     for content in (b"", b"\n\r\n", b"\xef\xbb\xbf"):
         assert list(table(content).names) in ([], [""])

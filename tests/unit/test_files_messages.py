@@ -131,6 +131,13 @@ def test_rows_without_an_identifier_can_be_numbered(tmp_path: Path) -> None:
     assert read(tmp_path / "a.csv", integers, key_type="integer")[0] == (b"1", {"title": "a", "id": 1})
 
 
+def test_a_numbered_row_that_is_too_deep_to_be_written_is_not_sent(tmp_path: Path) -> None:
+    deep = '{"title": ' + "[" * 255 + "]" * 255 + "}\n"
+    found = read(written(tmp_path, "a.jsonl", deep + '{"title": "b"}\n'), keys_of("tickets", topic(), None, "id"))
+    assert found[0].startswith("line 1: too_deep: nested deeper than 254")
+    assert found[1] == (b"2", {"title": "b", "id": "2"})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "bad"),
     [

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import zstandard
 
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.records.files import listing
 from pipeline.records.files.listing import FilePart, left_out_words, list_files
 from pipeline.records.files.reader import read_rows
@@ -161,6 +162,26 @@ def test_what_a_folder_has_besides_is_named_and_counted(tmp_path: Path) -> None:
     assert "3 files (b.xlsx, c.csv.xz, notes.txt)" in words
     assert "3 files (.a.csv.crc, _SUCCESS, 0.json)" in words
     assert left_out_words(list_files([str(tmp_path / "*.csv")])) == ""
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "a.csv", as_csv(ROWS[:1]))
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.csv"
+    Path(os.fsdecode(odd)).write_bytes(as_csv(ROWS[:1]))
+    for given in (str(tmp_path), f"{tmp_path}/*.csv"):
+        with pytest.raises(EnvironmentFault, match="the name of a file in it is not UTF-8; rename the file"):
+            list_files([given])
+    with pytest.raises(ConfigError, match=r"caf.udce9.csv': the path is not UTF-8"):
+        list_files([os.fsdecode(odd)])
+    assert fields_in(str(tmp_path / "a.csv")) == ROWS[:1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [("", "an empty name"), ("s3://[", "not an address"), ("file://x", "file")]
+)
+def test_an_input_that_names_nothing_is_refused(given: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list_files([given])
 
 
 def test_a_folder_of_other_files_says_which_it_has(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_file_that_is_no_parquet_is_told_and_no_line_of_it_counted(wanted: int
     size = measure_size(list_inputs([str(tmp_path)]).fragments)
     assert (size.num_rows, size.num_files, size.exact) == (50, 2, True)
     (fault,) = take([str(tmp_path)], wanted).faults
-    assert "a.parquet: not Parquet, or cut short" in fault
+    assert "a.parquet: damaged, or cut short" in fault
 
 
 def test_a_kafka_range_holds_at_most_its_offsets() -> None:

@@ -63,6 +63,16 @@ def test_what_the_caller_got_wrong_is_told_with_the_nearest_valid_choice(config:
     with Session.of(config) as refract:
         with pytest.raises(ConfigError, match=r"no task 'urgncy'.*Did you mean 'urgency'"):
             refract.embed("urgncy", ["x"])
+        for texts, message in (
+            ("one text", "expected a list of texts"),
+            (["a", "\ud800"], "number 1 is not a text"),
+            ([None], "number 0 is not a text"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                refract.embed("urgency", texts)  # type: ignore[arg-type]  # what is refused
+        for limit in (0, -1, 10**30):
+            with pytest.raises(ConfigError, match="limit: expected a whole number from 1"):
+                refract.search("urgency", "a", limit=limit)
         with pytest.raises(ConfigError, match="either a text or the key"):
             refract.search("urgency")
         with pytest.raises(ConfigError, match="either a text or the key"):

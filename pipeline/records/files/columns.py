@@ -13,6 +13,7 @@ from pipeline.records.batches import Int64
 from pipeline.records.files.arrow_values import depth_of, is_text, plain_type, values_of
 from pipeline.records.files.meaning import Expected, value_of
 from pipeline.records.files.reading import Reading, Row
+from pipeline.records.strict_json import MAX_SPELT
 
 ESCAPED = 6
 """JSON's longest spelling of a byte: \\u001f for a control character."""
@@ -100,7 +101,7 @@ def _meant(values: list[Any], expected: Expected | None) -> list[Any]:
 def _sizes(column: Any, values: Sequence[Any], max_depth: int) -> Int64 | int:
     """Returns how much each value may add to its row's bytes, beyond VALUE_BYTES."""
     kind = column.type
-    if 1 + depth_of(kind) > max_depth:
+    if 1 + depth_of(kind) > min(max_depth, MAX_SPELT):
         return _JUDGED_AS_JSON
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return 0

@@ -112,7 +112,7 @@ class CsvTable:
         """Goes to the end of a row without holding it; where its quotes are broken, to the end of its first line."""
         feed, quotes = self._feed, _Quotes(self._delimiter)
         held, num_first = feed.held, 0
-        broken = self._stand_alone([line for line in held[1:] if is_whole(line)])
+        broken = self._stand_alone(held[1:-1])  # the last one may be a piece, by where a block ends
         ended = first_ended = False
         pieces = feed.rest()
         for piece in pieces:

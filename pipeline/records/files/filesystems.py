@@ -24,9 +24,17 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     Raises ConfigError; of an address with credentials it repeats the scheme only.
     """
     scheme = scheme_of(uri)
+    try:
+        uri.encode()
+        parts = urlsplit(uri if scheme else "")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{uri!r}: the path is not UTF-8; rename the file") from None
+    except ValueError:
+        raise ConfigError(f"{scheme} input: not an address that can be read") from None
+    if not uri:
+        raise ConfigError("an input has an empty name; is a variable not set?")
     if not scheme:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
-    parts = urlsplit(uri)
     names = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     # The container of an Azure address stands before an @ as well: abfs://container@account.
     is_container = scheme.startswith("abfs") and ":" not in parts.netloc

@@ -99,6 +99,10 @@ def list_files(inputs: Sequence[str], on_file: Callable[[int], None] = lambda _d
         try:
             found = _matching(files, path)
         except READ_ERRORS as error:
+            if isinstance(error, UnicodeDecodeError):
+                raise EnvironmentFault(
+                    f"{scheme or given}: the name of a file in it is not UTF-8; rename the file, or name the others"
+                ) from None
             raise EnvironmentFault(
                 f"{scheme or given}: cannot be listed ({type(error).__name__}); is the place right, and may this "
                 "process read it?"

@@ -17,9 +17,10 @@ from pipeline.errors import Reason, RecordError
 
 _INTEGER = re.compile(r"(-?)0*([0-9]+)")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_INT64 = range(-(2**63), 2**63)
-_MAX_DIGITS = 19
-"""Of an int64."""
+_INTEGERS = range(-(2**63), 2**64)
+"""What JSON keeps as an integer, signed or not."""
+
+_MAX_DIGITS = 20
 
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
@@ -31,7 +32,7 @@ class Meaning(StrEnum):
 
     INTEGER = "an integer of 64 bits"
     """`key` with `key_type: integer`, `version` with `version_type: integer`, `schema_version.field`: ASCII digits with
-    or without a minus, within int64. Anything else is rejected."""
+    or without a minus, within what JSON keeps as one (-2^63 to 2^64 - 1). Anything else is rejected."""
     INTEGER_OR_TEXT = "an integer or a text"
     """`version` with another `version_type`, and `delete_when.field` compared with an integer: digits are an integer;
     other texts stay."""
@@ -101,7 +102,7 @@ def _integer(text: str) -> int | str:
     if found is None or len(found[2]) > _MAX_DIGITS:
         return text
     number = int(found[1] + found[2])
-    return number if number in _INT64 else text
+    return number if number in _INTEGERS else text
 
 
 def _number(text: str) -> float | str:

@@ -12,8 +12,8 @@ from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import RecordDecoder
 from pipeline.records.files.reading import RAW, Row
 from pipeline.records.record import Position, Record
-from pipeline.records.strict_json import parse_object
-from pipeline.records.values import field_at, kafka_key_of
+from pipeline.records.strict_json import parse_object, spelt
+from pipeline.records.values import INTEGER_BYTES, field_at, kafka_key_of
 
 _RAW_KEY = "_key"
 
@@ -80,7 +80,7 @@ class Messages:
             fields[self._keys.row_number] = number if self._keys.integer_number else str(number)
         elif row.text is not None:
             return Message(self._key(fields), row.text)
-        return Message(self._key(fields), orjson.dumps(fields))
+        return Message(self._key(fields), spelt(fields))
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
         """Less strict than a decoder: what is JSON is sent, and the pipeline judges the rest."""
@@ -106,9 +106,10 @@ class RowDecoder:
         self._decoder = decoder
         self._messages = Messages(keys, limits.max_depth)
         self._max_depth = limits.max_depth
-        # A message counts its key as well. Where that cannot matter, and the key is a field, none is made.
+        # A message counts its key as well. Where that cannot matter, and the key is a field that Kafka's key can always
+        # spell, none is made.
         self._max_bytes = limits.max_record_bytes - limits.max_key_bytes
-        self._needs_message = topic.key is None or keys.row_number is not None
+        self._needs_message = topic.key is None or keys.row_number is not None or topic.kafka_key in INTEGER_BYTES
 
     def record_of(self, row: Row, number: int, position: Position) -> Record:
         """Returns the record of a row with a number, from 1. Raises RecordError for a row that can never be one."""
@@ -137,4 +138,4 @@ def _raw_message(fields: dict[str, Any]) -> Message:
 def _bytes(value: Any) -> bytes | None:
     if value is None:
         return None
-    return value.encode() if isinstance(value, str) else orjson.dumps(value)
+    return value.encode() if isinstance(value, str) else spelt(value)

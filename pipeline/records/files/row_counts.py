@@ -67,8 +67,9 @@ def count_rows(parts: Sequence[FilePart]) -> RowCounts:
 
 
 def is_broken(part: FilePart) -> bool:
-    """Whether it is a Parquet file whose footer, where the number of rows stands, could not be read."""
-    return part.kind == FileKind(Format.PARQUET) and part.num_rows is None
+    """Whether it is known to be damaged: Parquet whose footer could not be read, or a compressed file of no bytes."""
+    is_cut = part.kind.compression is not None and not part.size
+    return part.num_rows is None and (is_cut or part.kind == FileKind(Format.PARQUET))
 
 
 def _rows(part: FilePart, density: Mapping[FileKind, float]) -> float:

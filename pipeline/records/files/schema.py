@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.paths import split_path
+from pipeline.config.paths import split_path, top_names
 from pipeline.config.source import PLACEHOLDER, TopicConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.records.files.arrow_values import is_written_as_text, plain_type
@@ -47,6 +47,7 @@ def check_columns(parts: Iterable[FilePart], topic: TopicConfig, extra: Collecti
     needs = needs_of(topic)
     if key:
         needs.append(Need(key, "the message key", lambda kind: is_written_as_text(kind) or pa.types.is_integer(kind)))
+    stored = [name for path in topic.payload_fields.values() for name in top_names(path)]
     for part in {part.uri: part for part in reversed(list(parts))}.values():
         try:
             columns = columns_of(part)
@@ -54,6 +55,7 @@ def check_columns(parts: Iterable[FilePart], topic: TopicConfig, extra: Collecti
             continue  # it fails when it is read, and is reported then
         if columns:
             check_schema(part.uri, columns, needs, {*extra, *hive_columns(part.uri)})
+            _check_once(part.uri, [name for name, _ in columns], stored, "`payload`")
 
 
 def columns_of(part: FilePart) -> Sequence[Column]:
@@ -81,11 +83,16 @@ def check_schema(file: str, columns: Sequence[Column], needs: Iterable[Need], co
                     f"{_separator_hint(names)} Nothing was written"
                 )
             continue
-        if names.count(name) > 1:
-            raise ConfigError(f"{file}: two columns are called {name!r}, which {need.what} needs. Nothing was written")
+        _check_once(file, names, [name], need.what)
         kind = dict(columns).get(name)
         if kind is not None and name in names:
             _check_type(file, name, _inner_type(kind, inner), kind, need)
+
+
+def _check_once(file: str, names: Sequence[str], wanted: Iterable[str], what: str) -> None:
+    for name in wanted:
+        if names.count(name) > 1:
+            raise ConfigError(f"{file}: two columns are called {name!r}, which {what} needs. Nothing was written")
 
 
 def _check_type(file: str, name: str, found: Any, kind: Any, need: Need) -> None:

@@ -18,6 +18,8 @@ BOM = b"\xef\xbb\xbf"
 def open_bytes(uri: str, kind: FileKind) -> Iterator[Any]:
     """Opens a file for one pass over its decompressed bytes. Raises pyarrow's errors and OSError."""
     files, path = open_filesystem(uri)
+    if kind.compression is not None and not files.get_file_info(path).size:
+        raise OSError(f"no bytes, which is not {kind.compression}: is the file cut short?")
     with files.open_input_stream(path, compression=kind.compression) as stream:
         yield stream
 
@@ -69,9 +71,10 @@ class Lines:
             # A CR at the end may be half of a CR LF.
             rest = pieces.pop() if pieces and not pieces[-1].endswith(b"\n") else b""
             yield from pieces
-            if len(rest) > self._max_bytes:
-                yield rest
-                rest = b""
+            cut = len(rest) - rest.endswith(b"\r")
+            if cut > self._max_bytes:
+                yield rest[:cut]
+                rest = rest[cut:]
         if rest:
             yield rest
 

@@ -13,10 +13,13 @@ import orjson
 
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault
-from pipeline.records.record import Partition, Witness
+from pipeline.records.record import MAX_VERSION, Partition, Witness
 
 MAX_WITNESSED = 300
 """Collections that a commit names as holding its witness, at 11 bytes each: brokers take 4,096 bytes in all."""
+
+_ID_BYTES = 16
+"""Of a point's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,11 @@ class Mark:
         """Returns the mark in a metadata string, None when it was written by something else."""
         try:
             found = orjson.loads(metadata if isinstance(metadata, str) else "")
-            return cls(str(found["id"]), int(found["n"]), int(found["first"]), int(found["gen"]))
+            mark = cls(str(found["id"]), int(found["n"]), int(found["first"]), int(found["gen"]))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return None
+        numbers = (mark.num_partitions, mark.first_partitions, mark.generation)
+        return mark if all(0 <= number <= MAX_VERSION for number in numbers) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,10 @@ def load_witness(metadata: object) -> Witness | None:
     """Returns the point that a metadata string says the store held, None when it names none."""
     try:
         point, version, collections = orjson.loads(metadata if isinstance(metadata, str) else "")["held"]
-        return Witness(bytes.fromhex(point), int(version), frozenset(map(str, collections)))
+        witness = Witness(bytes.fromhex(point), int(version), frozenset(map(str, collections)))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None
+    return witness if len(witness.id) == _ID_BYTES and 0 <= witness.version <= MAX_VERSION else None
 
 
 def without_witness(metadata: str) -> str:

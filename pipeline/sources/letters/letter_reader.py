@@ -1,7 +1,7 @@
 """Reads the dead-letter topic back, from its beginning to where it ends now."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from kafka import TopicPartition
 
 from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError
+from pipeline.records.digits import whole_number
 from pipeline.records.record import Headers, Position
 from pipeline.sources.client.topic_reader import READ_TIMEOUT_MS, open_reader, silence
 from pipeline.sources.letters.dead_letters import HEADER
@@ -104,13 +105,17 @@ def _parse(message: Any) -> StoredLetter | None:
     """Returns the letter in a message, None when something else wrote it."""
     facts = {name.removeprefix(HEADER): _text(value) for name, value in message.headers if name.startswith(HEADER)}
     try:
-        position = Position(facts["topic"], int(facts["partition"]), int(facts["offset"]), int(facts["timestamp"]))
-        reason = facts["reason"]
-    except (KeyError, ValueError):
+        topic, reason = facts["topic"], facts["reason"]
+        partition, offset = whole_number(facts["partition"]), whole_number(facts["offset"])
+        timestamp_ms = -1 if facts["timestamp"] == "-1" else whole_number(facts["timestamp"])
+    except KeyError:
+        return None
+    if partition is None or offset is None or timestamp_ms is None:
         return None
     value = None if facts.get("value") == "null" else message.value
+    size = whole_number(facts.get("size", ""))
     return StoredLetter(
-        position=position,
+        position=Position(topic, partition, offset, timestamp_ms),
         reason=reason,
         detail=facts.get("detail", ""),
         task=facts.get("task", ""),
@@ -120,14 +125,10 @@ def _parse(message: Any) -> StoredLetter | None:
         value=value,
         headers=tuple(_originals(message.headers)),
         is_shortened=facts.get("shortened") == "true",
-        num_value_bytes=_size(facts, value),
+        num_value_bytes=len(value or b"") if size is None else size,
         sha256=facts.get("sha256", ""),
-        generation=int(facts["generation"]) if facts.get("generation", "").isdigit() else 0,
+        generation=whole_number(facts.get("generation", "")) or 0,
     )
-
-
-def _size(facts: Mapping[str, str], value: bytes | None) -> int:
-    return int(facts["size"]) if facts.get("size", "").isdigit() else len(value or b"")
 
 
 def _originals(headers: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes | None]]:

@@ -17,6 +17,7 @@ from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import RecordError
 from pipeline.interfaces import Progress
 from pipeline.records.decode import REPLAYED_VERSION_HEADER, VERSION_HEADER, Decoders
+from pipeline.records.digits import whole_number
 from pipeline.records.payload import REPLAYED_TIMESTAMP_HEADER
 from pipeline.records.record import Headers, offset_version
 from pipeline.sources.client.admin import cleanup_policy, open_admin, partitions_of, topic_exists
@@ -210,9 +211,11 @@ def origin_of(letter: StoredLetter) -> Place:
     """Returns where the letter's record first was: a replay that was refused again names it."""
     position = letter.position
     for name, value in letter.headers:
-        partition, colon, offset = (value or b"").decode(errors="replace").partition(":")
-        if name == ORIGIN_HEADER and colon and partition.isdecimal() and offset.isdecimal():
-            return position.topic, int(partition), int(offset)
+        if name == ORIGIN_HEADER:
+            first, _, second = (value or b"").decode(errors="replace").partition(":")
+            partition, offset = whole_number(first), whole_number(second)
+            if partition is not None and offset is not None:
+                return position.topic, partition, offset
     return position.topic, position.partition, position.offset
 
 

@@ -9,7 +9,11 @@ LINE = b'{"query": "no light", "relevant": ["T-1", 7]}'
 
 
 def test_lines_become_queries() -> None:
-    lines = [LINE, b"", b'{"query": "q", "relevant": ["a"], "task": "answers", "instruction": "Find fixes"}']
+    lines = [
+        b"\xef\xbb\xbf" + LINE,
+        b"",
+        b'{"query": "q", "relevant": ["a"], "task": "answers", "instruction": "Find fixes"}',
+    ]
     assert read_queries("q.jsonl", lines, ["answers"]) == [
         Query("answers", "no light", ("T-1", "7"), None),
         Query("answers", "q", ("a",), "Find fixes"),

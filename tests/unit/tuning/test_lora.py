@@ -16,9 +16,10 @@ from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.folder import half_precision, write_adapter
 from pipeline.tuning.lessons import LabelLesson
 from pipeline.tuning.loop import Length, LoraLoop, StepFacts
+from pipeline.tuning.rehearsal import Rehearsal, general_texts
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import split_texts
-from pipeline.tuning.wordings import Wordings
+from pipeline.tuning.wordings import PLAIN, Wordings
 from tests.unit.tuning.scenes import INSTRUCTIONS, crossed_texts, prompts_of, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks for it
@@ -59,6 +60,30 @@ def test_training_separates_what_the_instructions_ask_for(base: Path, tmp_path: 
     assert outcome.state.best_score > outcome.plain_score + 0.1
     assert [facts.step for facts in seen] == list(range(1, 61))
     assert seen[-1].remaining_s == 0
+
+
+def test_general_texts_are_held_where_they_were(base: Path, tmp_path: Path) -> None:
+    moved = []
+    for rehearsal in (0, 32):
+        encoder = encoder_of(base)
+        measured = Rehearsal(encoder, PLAIN, general_texts(), 200)
+        settings = replace(SETTINGS, rehearsal=rehearsal, plain_share=0.0)
+        LoraLoop(encoder, LESSON, settings, tmp_path / f"c{rehearsal}", run="r").run(Length(steps=20), ignore)
+        with torch.no_grad():
+            moved.append(float(measured.loss(np.random.default_rng(0), 0.1)))
+    assert moved[1] < moved[0] / 2
+
+
+def test_updates_scaled_to_nothing_are_the_untrained_model(base: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(base)
+    before = encoder.embed(TEXTS[:8], ["urgency"])["urgency"]
+    LoraLoop(encoder, LESSON, SETTINGS, tmp_path / "c", run="r").run(Length(steps=20), ignore)
+    trained = encoder.embed(TEXTS[:8], ["urgency"])["urgency"]
+    encoder.scale(0.5)
+    halved = encoder.embed(TEXTS[:8], ["urgency"])["urgency"]
+    encoder.scale(0)
+    assert np.allclose(encoder.embed(TEXTS[:8], ["urgency"])["urgency"], before, atol=1e-3)
+    assert (trained * before).sum(axis=1).mean() < (halved * before).sum(axis=1).mean() < 0.9999
 
 
 def test_untrained_vectors_are_the_models_own(base: Path) -> None:

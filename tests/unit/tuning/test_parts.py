@@ -21,6 +21,7 @@ from pipeline.tuning.folder import write_head
 from pipeline.tuning.general import General, plain_pairs, recall_at_1
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.loss import contrastive_loss, keeping_loss
+from pipeline.tuning.rehearsal import general_texts
 from pipeline.tuning.split import copy_groups, split_texts
 from pipeline.tuning.texts import make_classes
 from pipeline.tuning.wordings import Wordings
@@ -198,6 +199,17 @@ def test_recall_counts_queries_that_find_their_own_passage() -> None:
     assert recall_at_1(rows, rows[[0, 1, 3, 2]]) == 0.5
     assert General(0.8, 0.76).is_kept
     assert not General(0.8, 0.74).is_kept
+
+
+def test_general_texts_are_neither_tickets_nor_what_general_ability_is_measured_on() -> None:
+    texts, pairs = general_texts(), plain_pairs()
+    assert len(set(texts)) == len(texts) >= 600
+    assert "ticket" not in " ".join(texts).casefold()
+    measured = {
+        tuple(text.casefold().split()[at : at + 6]) for text in [*pairs.queries, *pairs.passages] for at in range(40)
+    }
+    mine = {tuple(text.casefold().split()[at : at + 6]) for text in texts for at in range(40)}
+    assert not {gram for gram in measured & mine if len(gram) == 6}
 
 
 def test_the_plain_model_finds_most_plain_pairs_but_not_all() -> None:

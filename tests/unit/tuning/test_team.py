@@ -96,6 +96,8 @@ def test_each_worker_has_batches_of_its_own_and_all_have_the_same_weights(tmp_pa
     class Recording:
         """The lesson, with notes."""
 
+        has_plain = False
+
         def __init__(self) -> None:
             self.numbers: list[int] = []
             self.scores = 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,25 @@ def test_shuffled_labels_are_trained_on_request(base: Path, tmp_path: Path) -> N
 
 
 def test_a_loss_of_general_ability_fails_the_run(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recalls = iter([0.8, 0.7, 0.8, 0.7])
+    recalls = chain([0.8], repeat(0.7))
     monkeypatch.setattr(general_module, "recall_at_1", lambda *_: next(recalls))
     with pytest.raises(RefractError, match=r"fell from 0\.80 to 0\.70"):
         run(base, request_of(tmp_path))
     assert not (tmp_path / "out").exists()
+    recalls = chain([0.8], repeat(0.7))
     report = run(base, request_of(tmp_path, allow_drop=True))
     assert report.card["general_recall_at_1"] == {"before": 0.8, "after": 0.7}
+    assert report.card["scale"] == 1
+
+
+def test_updates_are_scaled_down_until_general_ability_is_kept(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recalls = iter([0.8, 0.7, 0.74, 0.76, 0.76])
+    monkeypatch.setattr(general_module, "recall_at_1", lambda *_: next(recalls))
+    report = run(base, request_of(tmp_path))
+    assert report.card["scale"] == 0.8
+    assert any("multiplied by 0.8" in note for note in report.notes)
 
 
 def test_a_full_disk_leaves_no_half_folder(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
