@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,7 @@ from pipeline.quality.estimates import Estimate
 from pipeline.quality.evaluation import Evaluation, PromptKind
 from pipeline.session import Session
 from pipeline.tuning.loop import StepFacts
+from pipeline.tuning.settings import LoraSettings
 from pipeline.usecases.evaluate import EvaluateRequest
 from pipeline.usecases.tune_request import TuneRequest
 from tests.benchmarks._harness import ROOT, median, report, told
@@ -45,8 +46,8 @@ TRAINED = DEMO / "model.yaml"
 UNSEEN = "tone"
 QUICK_TEXTS = 240
 QUICK_STEPS = 2
-TRAINED_SETTINGS = ("rank", "learning_rate", "temperature", "texts", "plain_share", "rehearsal", "warmup_steps")
-"""Settings of an adapter's card with which a model is trained here."""
+NOT_REPEATED = frozenset({"seed", "workers"})
+"""Settings of an adapter's card that are given in another way, or decide nothing."""
 
 
 def main() -> None:
@@ -132,7 +133,11 @@ def repeated(card: Mapping[str, Any], *, quick: bool, without: str | None = None
         "tasks": [task for task in card["tasks"] if task != without],
         "steps": QUICK_STEPS if quick else card["steps"]["planned"],
         "seed": card["seed"],
-        "settings": {name: card["settings"][name] for name in TRAINED_SETTINGS},
+        "settings": {
+            setting.name: card["settings"][setting.name]
+            for setting in fields(LoraSettings)
+            if setting.name in card["settings"] and setting.name not in NOT_REPEATED
+        },
         "max_texts": QUICK_TEXTS if quick else 100_000,
     }
 
@@ -248,7 +253,6 @@ def _lora(output: Path, how: Mapping[str, Any]) -> dict[str, Any]:
             output=output,
             method="lora",
             wordings=DEMO / "wordings.json",
-            allow_drop=True,
             **how,
         )
         return dict(refract.tune(request, watch=_tell_step).card)

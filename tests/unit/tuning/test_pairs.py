@@ -207,9 +207,12 @@ def test_a_killed_run_on_pairs_continues(base: Path, tmp_path: Path) -> None:
 
 
 def test_lines_of_one_query_and_silent_tasks_are_told(base: Path, tmp_path: Path) -> None:
-    content = [*pairs(60), {"query": "printer 0", "positive": "another room"}]
-    notes = run(base, request_of(tmp_path, content, steps=2)).notes
+    content = [{**row, "task": "search"} for row in [*pairs(60), {"query": "printer 0", "positive": "another room"}]]
+    tree = tree_of(base)
+    tree["tasks"]["silent"] = {"model": "m", "mode": "retrieval", "instruction": OTHER}
+    notes = run(base, request_of(tmp_path, content, steps=2, tasks=["search", "silent"]), tree=tree).notes
     assert "61 lines are 60 pairs: those of one query were joined" in notes
+    assert "no pair belongs to silent" in notes
 
 
 @pytest.mark.parametrize(
