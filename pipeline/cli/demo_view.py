@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.cli.output import print_note, print_table
+from pipeline.cli.output import print_note, print_table, shortened
 from pipeline.cli.status_view import status_view
 from pipeline.errors import RefractError
 from pipeline.usecases.demo import MAX_HITS, Answers, Proof, shared_hits
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pipeline.quality.evaluation import Evaluation
 
 _LINE_S = 5.0
-_MAX_CELL = 40
+_MAX_CELL = 24
+"""So that four columns stand beside each other in a terminal of 120."""
 
 
 def show_states(states: Iterable[State]) -> None:
@@ -100,8 +101,9 @@ def _print_lines(states: Iterable[State]) -> None:
 
 
 def _cell(task: str, hit: Mapping[str, Any]) -> str:
-    """The task's own label first, where the payload has one: it is what the column is about."""
+    """Two lines: the task's own label, where the payload has one, as it is what the column is about; then the record."""
     payload = hit["payload"]
     values = [str(value) for name, value in payload.items() if value and name != task]
-    shown = ", ".join(values)[:_MAX_CELL] if task not in payload else f"{payload[task]}: {values[0] if values else ''}"
-    return f"{hit['score']:.2f} {hit['key']} {shown[:_MAX_CELL]}"
+    if task in payload:
+        return f"{hit['score']:.2f} {payload[task]}\n{shortened(payload.get('title') or hit['key'], _MAX_CELL)}"
+    return f"{hit['score']:.2f} {hit['key']}\n{shortened(', '.join(values), _MAX_CELL)}"
