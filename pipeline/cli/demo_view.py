@@ -101,7 +101,7 @@ def _print_lines(states: Iterable[State]) -> None:
 
 
 def _cell(task: str, hit: Mapping[str, Any]) -> str:
-    """Two lines: the task's own label, where the payload has one, as it is what the column is about; then the record."""
+    """Two lines: the task's own label, where the payload has one, since the column is about it; then the record."""
     payload = hit["payload"]
     values = [str(value) for name, value in payload.items() if value and name != task]
     if task in payload:
