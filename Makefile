@@ -76,7 +76,7 @@ demo: $(VENV)/.installed-demo
 	  $${BOOTSTRAP_SERVERS:+--bootstrap-servers "$$BOOTSTRAP_SERVERS"}
 
 # Started again after an interruption, it continues.
-STEPS ?= 400
+STEPS ?= 300
 
 model: $(VENV)/.installed-demo $(VENV)/.installed-tune
 	@$(BIN)/refract tune pipeline/demo/model.yaml pipeline/demo/training --tasks urgency,issue,tone,wish \
