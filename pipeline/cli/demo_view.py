@@ -56,7 +56,8 @@ def show_matrix(evaluation: "Evaluation | None") -> None:
     from pipeline.cli.evaluate_view import print_matrix
     from pipeline.quality.verdict import judge
 
-    typer.echo(f"\n{judge(evaluation).headline}")
+    verdict = judge(evaluation)
+    typer.echo(f"\n{verdict.headline}\n{verdict.reason}")
     print_matrix(evaluation)
 
 

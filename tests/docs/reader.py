@@ -33,8 +33,8 @@ ENVIRON = {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "QDRANT_API_KEY": "q", 
 """What the examples take from the environment."""
 
 _PORT = 8000
-_BAR = "│"
-"""Between the cells of a table's row."""
+_BAR = re.compile(r"[│┃|]")
+"""Between the cells of a table's row; a terminal decides which."""
 
 _NOT_WORDS = re.compile(r"[^\w#%/.:,?!'-]+")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
@@ -240,12 +240,12 @@ def compare_shapes(shown: Iterable[str], output: str, place: str) -> None:
 
     Of a table's row, each cell must be somewhere: processors round differently, and hits that are close change places.
     """
-    real = {_shape(part) for line in output.splitlines() for part in (line, *line.split(_BAR))}
+    real = {_shape(part) for line in output.splitlines() for part in (line, *_BAR.split(line))}
     missing = [
         line
         for line in shown
         if line.strip() not in {"", "..."}
-        and not {_shape(part) for part in (line.split(_BAR) if line.startswith(_BAR) else [line])} <= real
+        and not {_shape(part) for part in (_BAR.split(line) if _BAR.match(line) else [line])} <= real
     ]
     assert not missing, f"{place} shows what is not in the output:\n{chr(10).join(missing)}\n---\n{output}"
 

@@ -60,7 +60,7 @@ def test_examples_read_tickets_the_same_way(name: str) -> None:
     topic = load(name).source.topics["tickets"]
     assert (topic.key, topic.version, topic.version_type) == ("id", "updated_at", "time")
     assert topic.placeholders == ("title", "body")
-    assert list(topic.payload_fields) == ["title", "issue", "urgency", "language"]
+    assert topic.payload_fields.keys() >= {"title", "issue", "urgency", "language"}
     assert topic.delete_when is not None
     assert (topic.delete_when.field, topic.delete_when.equals) == ("status", "deleted")
 
