@@ -130,7 +130,7 @@ CASES = [
         125,
         "integer and binary keys that are stored",
         "found, and numbers stay numbers",
-        proven_by="tests/unit/test_search.py::"
+        proven_by="tests/unit/test_searcher.py::"
         "test_integer_key_is_found_as_number_and_as_text_and_stays_a_number_in_hits",
     ),
     embeddings("encoding_format: null", "200", encoding_format=None),

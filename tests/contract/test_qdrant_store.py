@@ -140,10 +140,9 @@ def test_an_authority_file_that_cannot_be_read_is_a_configuration_error(tmp_path
         QdrantStore(config, PIPELINE)
 
 
-@pytest.mark.parametrize("url", ["http://host:6334/path", "https://:6334"])
-def test_an_address_that_is_no_grpc_port_is_a_configuration_error(url: str) -> None:
+def test_an_address_with_a_path_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="without a path"):
-        QdrantStore(QdrantStoreConfig(type="qdrant", url=url), PIPELINE)
+        QdrantStore(QdrantStoreConfig(type="qdrant", url="http://host:6334/path"), PIPELINE)
 
 
 def test_a_new_collection_says_what_it_holds_and_indexes_what_is_filtered(
