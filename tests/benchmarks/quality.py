@@ -38,8 +38,8 @@ from pipeline.usecases.evaluate import EvaluateRequest
 from pipeline.usecases.tune_request import TuneRequest
 from tests.benchmarks._harness import ROOT, median, report, told
 from tests.benchmarks.heads import CHUNK, by_turns, loaded
+from tests.demo_tickets import DEMO, held_out_rows, text_of
 
-DEMO = ROOT / "pipeline" / "demo"
 TRAINED = DEMO / "model.yaml"
 """What `make model` trains."""
 
@@ -96,20 +96,6 @@ def _arguments() -> argparse.Namespace:
 
 
 # What is measured on
-
-
-def held_out_rows() -> list[dict[str, Any]]:
-    """Returns the newest state of every ticket of the demo's stream that is not deleted."""
-    newest: dict[str, dict[str, Any]] = {}
-    for row in [*_rows(DEMO / "tickets.jsonl"), *_rows(DEMO / "tickets_extra.jsonl")]:
-        if "_raw" not in row and row["updated_at"] >= newest.get(row["id"], row)["updated_at"]:
-            newest[row["id"]] = row
-    return [row for row in newest.values() if row["status"] != "deleted"]
-
-
-def text_of(row: Mapping[str, Any]) -> str:
-    """Returns a ticket as the models read it."""
-    return f"{row['title']}\n\n{row['body']}"
 
 
 def untrained(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,10 +264,6 @@ def _cost(folder: Path, texts: list[str], *, quick: bool) -> float:
 
 
 # Parts
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> str:

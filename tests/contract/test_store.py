@@ -31,7 +31,6 @@ from tests.contract.store_backends import (
 EXAMPLE = itertools.count()
 FULL_CONTRACT = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.session import Session
 from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
-from tests.benchmarks.quality import held_out_rows, text_of
 from tests.config_trees import ROOT
+from tests.demo_tickets import DEMO, held_out_rows, text_of
 
-ADAPTER = ROOT / "pipeline" / "demo" / "adapter"
+ADAPTER = DEMO / "adapter"
 HELD_OUT = json.loads((ADAPTER / "held_out.json").read_text(encoding="utf-8"))
 """What `python -m tests.benchmarks.quality` found."""
 

@@ -8,8 +8,8 @@ from pipeline.context import Context
 from pipeline.usecases.tune import _read
 from pipeline.usecases.tune_request import TuneRequest, tasks_of
 from tests.config_trees import ROOT
+from tests.demo_tickets import DEMO
 
-DEMO = ROOT / "pipeline" / "demo"
 ADAPTER = DEMO / "adapter"
 CARD = json.loads((ADAPTER / "card.json").read_text(encoding="utf-8"))
 TASKS = ["urgency", "issue", "tone", "wish"]

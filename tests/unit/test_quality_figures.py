@@ -16,12 +16,12 @@ from tests.benchmarks.quality import (
     adapter_card,
     aspect_figures,
     figures_of,
-    held_out_rows,
     repeated,
     untrained,
     with_adapter,
 )
 from tests.config_trees import tree
+from tests.demo_tickets import held_out_rows
 
 COUNT = 120
 FIRST = [f"a{number % 3}" for number in range(COUNT)]

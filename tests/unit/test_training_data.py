@@ -4,28 +4,18 @@ import json
 import re
 from collections import Counter
 from itertools import combinations, product
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.tuning.wordings import FRAMES
-from tests.config_trees import ROOT
+from tests.demo_tickets import DEMO, held_out_rows, rows_of, text_of
 
-DEMO = ROOT / "pipeline" / "demo"
 LABELS = {
     "urgency": ("low", "medium", "high", "critical"),
     "tone": ("calm", "worried", "annoyed", "angry"),
     "wish": ("fix", "information", "access", "refund"),
 }
-
-
-def rows_of(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DEMO / name).read_text(encoding="utf-8").splitlines()]
-
-
-def text_of(row: dict[str, Any]) -> str:
-    return f"{row['title']}\n\n{row['body']}"
 
 
 def words_of(text: str) -> list[str]:
@@ -37,17 +27,8 @@ def grams(text: str, size: int) -> set[tuple[str, ...]]:
     return {tuple(words[begin : begin + size]) for begin in range(len(words) - size + 1)}
 
 
-def live_tickets() -> list[dict[str, Any]]:
-    """The newest state of every ticket of the stream that was not deleted."""
-    newest: dict[str, dict[str, Any]] = {}
-    for row in [*rows_of("tickets.jsonl"), *rows_of("tickets_extra.jsonl")]:
-        if "_raw" not in row and row["updated_at"] >= newest.get(row["id"], row)["updated_at"]:
-            newest[row["id"]] = row
-    return [row for row in newest.values() if row["status"] != "deleted"]
-
-
 TRAINING = [row for part in sorted((DEMO / "training").glob("*.jsonl")) for row in rows_of(f"training/{part.name}")]
-HELD_OUT = live_tickets()
+HELD_OUT = held_out_rows()
 
 
 def test_there_are_enough_tickets_each_labelled_by_the_guide() -> None:
