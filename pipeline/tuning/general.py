@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
 from pipeline.records.batches import Float32
 from pipeline.tuning.encoder import LoraEncoder
+from pipeline.tuning.folder import half_precision
 from pipeline.tuning.wordings import PLAIN
 
 MAX_DROP = 0.05
@@ -48,9 +50,13 @@ class General:
 
 def plain_pairs() -> Pairs:
     """Returns the packaged pairs."""
-    lines = files("pipeline.tuning").joinpath("plain_pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = _packaged("plain_pairs.jsonl")
     return Pairs([row["query"] for row in rows], [row["passage"] for row in rows])
+
+
+def general_texts() -> list[str]:
+    """Returns the packaged texts that training rehearses: others than those of the pairs."""
+    return _packaged("plain_texts.jsonl")
 
 
 def general_recall(encoder: LoraEncoder) -> float:
@@ -60,7 +66,23 @@ def general_recall(encoder: LoraEncoder) -> float:
     return recall_at_1(queries, passages)
 
 
-def scale_to_keep(encoder: LoraEncoder, before: float) -> float:
+def settle(encoder: LoraEncoder, before: float | None, *, keep: bool) -> General | None:
+    """Leaves what will be stored in a trained encoder: scaled down where that is asked for and needed, and rounded.
+
+    Args:
+        encoder: Trained.
+        before: Recall of the untrained model; None where it has no form without an instruction.
+        keep: Whether the updates are scaled down where general ability would be lost else.
+
+    Returns:
+        General ability before and of what is stored.
+    """
+    scale = _scale_to_keep(encoder, before) if before is not None and keep else 1.0
+    half_precision(encoder)  # what is measured is what is stored
+    return None if before is None else General(before, general_recall(encoder), scale)
+
+
+def _scale_to_keep(encoder: LoraEncoder, before: float) -> float:
     """Shrinks the updates as far as general ability asks for; not at all where that does not help.
 
     Between a model and what was trained of it lie models that keep most of both: Wortsman et al., "Robust fine-tuning
@@ -91,3 +113,8 @@ def recall_at_1(queries: Float32, passages: Float32) -> float:
         passages: Unit vectors, (n, d), in the order of the queries.
     """
     return float(np.mean((queries @ passages.T).argmax(axis=1) == np.arange(len(queries))))
+
+
+def _packaged(name: str) -> list[Any]:
+    lines = files("pipeline.tuning").joinpath(name).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -15,10 +15,10 @@ from torch import Tensor
 from pipeline.errors import EnvironmentFault
 from pipeline.tuning.checkpoint import TrainingState, read_state, restore, write_checkpoint
 from pipeline.tuning.encoder import LoraEncoder
-from pipeline.tuning.rehearsal import Rehearsal, general_texts
+from pipeline.tuning.general import general_texts
+from pipeline.tuning.rehearsal import Rehearsal
 from pipeline.tuning.settings import LoraSettings, default_learning_rate
 from pipeline.tuning.team import ALONE, Team
-from pipeline.tuning.wordings import PLAIN
 
 MEASURED_STEPS = 5
 """Steps whose time decides how many fit into the minutes given."""
@@ -149,7 +149,7 @@ class LoraLoop:
         if state.steps is None:
             state.steps = length.steps
         if self._lesson.has_plain and self._settings.rehearsal:
-            self._rehearsal = Rehearsal(self._encoder, PLAIN, general_texts(), self._settings.rehearsal)
+            self._rehearsal = Rehearsal(self._encoder, general_texts(), self._settings.rehearsal)
         try:
             stopped = self._steps(length, watch)
         except KeyboardInterrupt:

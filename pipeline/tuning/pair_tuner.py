@@ -12,8 +12,7 @@ from pipeline.engine.weights import pick_device
 from pipeline.errors import ConfigError
 from pipeline.quality.labels import Label
 from pipeline.tuning.encoder import LoraEncoder
-from pipeline.tuning.folder import half_precision
-from pipeline.tuning.general import General, general_recall, scale_to_keep
+from pipeline.tuning.general import General, general_recall, settle
 from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
 from pipeline.tuning.lessons import PairLesson
 from pipeline.tuning.loop import Length, TrainingOutcome, Watch
@@ -82,9 +81,7 @@ class PairTuner:
         run = run_id(self.spec, self._prompts(), self.settings, length, self.data.sha256)
         job = LoraJob(self._model, self._prompts(), lesson, self.settings, file, run, length)
         outcome = train(job, self.encoder, watch)
-        scale = 1.0 if self._recall is None or not keep_general else scale_to_keep(self.encoder, self._recall)
-        half_precision(self.encoder)  # what is measured is what is stored
-        general = None if self._recall is None else General(self._recall, general_recall(self.encoder), scale)
+        general = settle(self.encoder, self._recall, keep=keep_general)
         return TunedPairs(outcome, self._score(), general)
 
     def _split(self) -> Split:

@@ -18,8 +18,7 @@ from pipeline.records.batches import Float32, Int64
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.fitting import Head, HeadLesson, fit_head, fold_kappa, shuffled
 from pipeline.tuning.fold import Fold
-from pipeline.tuning.folder import half_precision
-from pipeline.tuning.general import General, general_recall, scale_to_keep
+from pipeline.tuning.general import General, general_recall, settle
 from pipeline.tuning.job import LoraJob, Trainer, run_id, train_here
 from pipeline.tuning.lessons import LabelLesson
 from pipeline.tuning.loop import Length, TrainingOutcome, Watch
@@ -111,11 +110,9 @@ class Tuner:
             with self.encoder.untrained():
                 recall = general_recall(self.encoder)
         outcome = train(self._job(self.data.labels, file, length), self.encoder, watch)
-        scale = 1.0 if recall is None or not keep_general else scale_to_keep(self.encoder, recall)
-        half_precision(self.encoder)  # what is measured is what is stored
+        general = settle(self.encoder, recall, keep=keep_general)
         report, select = ([self.data.texts[row] for row in fold] for fold in (self.split.report, self.split.select))
         after = self._measure(self._embed(self.encoder, report))
-        general = None if recall is None else General(recall, general_recall(self.encoder), scale)
         score = Fold(self.data.labels, self.split.select, seed=self.settings.seed).score(
             self.encoder.embed(select, list(self.tasks))
         )

@@ -14,12 +14,13 @@ from pipeline.engine.spec import resolve
 from pipeline.errors import EnvironmentFault
 from pipeline.tuning.encoder import LoraEncoder
 from pipeline.tuning.folder import half_precision, write_adapter
+from pipeline.tuning.general import general_texts
 from pipeline.tuning.lessons import LabelLesson
 from pipeline.tuning.loop import Length, LoraLoop, StepFacts
-from pipeline.tuning.rehearsal import Rehearsal, general_texts
+from pipeline.tuning.rehearsal import Rehearsal
 from pipeline.tuning.settings import LoraSettings
 from pipeline.tuning.split import split_texts
-from pipeline.tuning.wordings import PLAIN, Wordings
+from pipeline.tuning.wordings import Wordings
 from tests.unit.tuning.scenes import INSTRUCTIONS, crossed_texts, prompts_of, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks for it
@@ -66,7 +67,7 @@ def test_general_texts_are_held_where_they_were(base: Path, tmp_path: Path) -> N
     moved = []
     for rehearsal in (0, 32):
         encoder = encoder_of(base)
-        measured = Rehearsal(encoder, PLAIN, general_texts(), 200)
+        measured = Rehearsal(encoder, general_texts(), 200)
         settings = replace(SETTINGS, rehearsal=rehearsal, plain_share=0.0)
         LoraLoop(encoder, LESSON, settings, tmp_path / f"c{rehearsal}", run="r").run(Length(steps=20), ignore)
         with torch.no_grad():

@@ -18,10 +18,9 @@ from pipeline.quality.paraphrases import frame
 from pipeline.records.batches import Float32
 from pipeline.tuning.fitting import Head, HeadLesson, discriminant, fit_head, fold_kappa, shuffled
 from pipeline.tuning.folder import write_head
-from pipeline.tuning.general import General, plain_pairs, recall_at_1
+from pipeline.tuning.general import General, general_texts, plain_pairs, recall_at_1
 from pipeline.tuning.grids import GridSampler
 from pipeline.tuning.loss import contrastive_loss, keeping_loss
-from pipeline.tuning.rehearsal import general_texts
 from pipeline.tuning.split import copy_groups, split_texts
 from pipeline.tuning.texts import make_classes
 from pipeline.tuning.wordings import Wordings
