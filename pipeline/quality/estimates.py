@@ -1,7 +1,7 @@
 """Figures with the interval a bootstrap over texts gives them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,10 @@ class Estimate:
         outside = (1 - CONFIDENCE) / 2
         low, high = np.quantile(known, [outside, 1 - outside])
         return cls(value, float(low), float(high))
+
+    def rounded(self) -> dict[str, float]:
+        """Returns the figure and its interval to four places, as cards have them."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 class Resampler:

@@ -42,9 +42,5 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     }
     for name in ("separation", "flip_rate"):
         estimate = getattr(evaluation, name)
-        found[name] = (
-            None
-            if estimate is None
-            else {"value": round(estimate.value, 4), "low": round(estimate.low, 4), "high": round(estimate.high, 4)}
-        )
+        found[name] = None if estimate is None else estimate.rounded()
     return found

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.quality.estimates import Estimate
 from pipeline.tuning.card import Base, run_facts
 from pipeline.tuning.folder import Card
 from pipeline.tuning.pair_tuner import PairTuner, TunedPairs
@@ -50,13 +49,9 @@ def _figures(score: PairScore) -> dict[str, Any]:
     return {
         "documents": score.num_documents,
         "queries": dict(score.num_queries),
-        "recall_at_1": {task: _plain(found) for task, found in score.recall_at_1.items()},
-        "ndcg_at_10": {task: _plain(found) for task, found in score.ndcg_at_10.items()},
+        "recall_at_1": {task: found.rounded() for task, found in score.recall_at_1.items()},
+        "ndcg_at_10": {task: found.rounded() for task, found in score.ndcg_at_10.items()},
     }
-
-
-def _plain(found: Estimate) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(found).items()}
 
 
 def _readme(facts: Mapping[str, Any]) -> str:
