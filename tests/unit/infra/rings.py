@@ -44,9 +44,7 @@ def series_of(scrapes: Iterable[str], wanted: Collection[str]) -> dict[str, str]
                     continue
                 labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
                 shown.setdefault(f'{sample.name}{{job="refract",{labels}}}', {})[number] = sample.value
-    return {
-        name: " ".join(str(values.get(at, "_")) for at in range(1, number + 1)) for name, values in shown.items()
-    }
+    return {name: " ".join(str(values.get(at, "_")) for at in range(1, number + 1)) for name, values in shown.items()}
 
 
 def firing(alert: str, scrapes: Iterable[str], folder: Path) -> bool:
