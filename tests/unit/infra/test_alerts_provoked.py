@@ -16,8 +16,8 @@ from ray import serve
 from actors.monitor import Monitor
 from actors.reporting import Reporter
 from pipeline.api.service import ApiService
-from pipeline.context import Context
 from pipeline.config.load import ConfigTree
+from pipeline.context import Context
 from pipeline.engine.scheduler import EmbedScheduler
 from pipeline.errors import Reason, TransientError
 from pipeline.live.buffer import DeliveryBuffer
@@ -226,7 +226,10 @@ PROVOKED: dict[str, Provocation] = {
 @pytest.mark.parametrize("sick", [True, False], ids=["trouble", "fine"])
 @pytest.mark.parametrize("alert", PROVOKED)
 def test_the_alert_rings_in_trouble_alone(
-    alert: str, sick: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alert: str,
+    sick: bool,  # noqa: FBT001 - a case
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     assert firing(alert, PROVOKED[alert](Scene(monkeypatch), sick), tmp_path) is sick
 

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: valid by their schemas, and keeping what docs/operating.md promises; no cluster is needed."""
+"""The Kubernetes manifests: valid by their schemas, and keeping what docs/operating.md promises."""
 
 import copy
 from collections.abc import Iterator, Mapping
