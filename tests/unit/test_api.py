@@ -309,6 +309,8 @@ def test_what_replicas_report_is_what_metrics_and_status_show(api: ApiUnderTest)
     replica._reporter.send()
     shown = client.get("/metrics").text
     assert 'refract_requests_total{process="api",replica="api-1",route="/v1/search",status="200"} 1.0' in shown
+    assert 'refract_ready{process="api",replica="api-1"} 1.0' in shown
+    assert "refract_app_ready 0.0" in shown
     status = client.get("/v1/status").json()
     assert (status["ready"], status["reason"]) == (False, "0 of 1 ingestors are up")
     assert client.get("/readyz").json() == {"ready": False, "reason": "0 of 1 ingestors are up"}

@@ -1,5 +1,8 @@
 """Snapshots of several processes under one roof."""
 
+import math
+from pathlib import Path
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -60,3 +63,11 @@ def test_every_metric_says_what_it_is() -> None:
     for metric in made.collect():
         assert metric.name.startswith("refract_")
         assert metric.documentation.endswith(".")
+
+
+def test_a_disk_that_cannot_be_asked_is_not_a_number_and_costs_no_other_metric(tmp_path: Path) -> None:
+    made = CollectorRegistry()
+    StoreMetrics(made).watch(tmp_path / "away")
+    assert math.isnan(made.get_sample_value("refract_store_free_bytes", {"path": str(tmp_path / "away")}) or 0.0)
+    (tmp_path / "away").mkdir()
+    assert (made.get_sample_value("refract_store_free_bytes", {"path": str(tmp_path / "away")}) or 0.0) > 0

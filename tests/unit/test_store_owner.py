@@ -3,17 +3,23 @@
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from ray import serve
 
+from actors.monitor import Monitor
 from actors.store_owner import StoreOwner
 from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.context import Context
+from pipeline.metrics import samples
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
 from tests.config_trees import tree
+from tests.unit.test_api import LocalHandle
 
 POINT = point_id("null", "tickets", "s:T-1")
 
@@ -69,3 +75,18 @@ def test_restarted_owner_serves_and_looks_after_what_an_earlier_one_opened(sourc
     assert asyncio.run(second.count(task.collection)) == 1
     found = asyncio.run(second.retrieve(task.collection, [POINT]))
     assert [stored.version for stored in found] == [1]
+
+
+def test_the_app_hears_how_full_the_disk_of_its_store_is(source: ConfigTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(replica_tag="store-1"))
+    monitor = Monitor()
+    handle: Any = LocalHandle(monitor)
+    owner = StoreOwner(source, handle)
+    owner._reporter.send()
+    [report] = asyncio.run(monitor.reports())
+    assert report.snapshot.process == "store"
+    path = source.load().store.path  # type: ignore[union-attr]  # an embedded store
+    [free] = samples([report.snapshot], "refract_store_free_bytes", path=str(path))
+    [size] = samples([report.snapshot], "refract_store_size_bytes", path=str(path))
+    assert 0 < free.value <= size.value
+    owner._reporter.close()

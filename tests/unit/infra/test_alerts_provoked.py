@@ -36,6 +36,8 @@ from tests.unit.test_scheduler import SteppedEngine
 
 PLACE = Partition("tickets", 0)
 NUM_SCRAPES = 84
+Unused: Any = None
+"""Nothing is embedded or read here."""
 
 Scrapes = Iterator[str]
 Provocation = Callable[["Scene", bool], Scrapes]
@@ -60,11 +62,11 @@ class Scene:
         self.tracker = OffsetTracker(clock=lambda: self.now_s)
         self.tracker.assign(PLACE)
         self.observer = IngestObserver(IngestMetrics(self.registry), wall_clock=lambda: self.now_s)
-        self.reports = lambda: [self.report("ingestor", self.registry)]
+        self.reports: Callable[[], list[ReplicaReport]] = lambda: [self.report("ingestor", self.registry)]
         self._service = ApiService(
             Context(ConfigTree(tree(), "test.yaml")),
-            SimpleNamespace(),  # type: ignore[arg-type]  # nothing is embedded or read
-            SimpleNamespace(),  # type: ignore[arg-type]
+            Unused,
+            Unused,
             self._latest,
         )
 
@@ -88,7 +90,7 @@ class Scene:
         return asyncio.run(self._service.metrics_text()).decode()
 
     async def _latest(self) -> list[ReplicaReport]:
-        return list(self.reports())
+        return self.reports()
 
 
 def stuck(scene: Scene, sick: bool) -> Scrapes:  # noqa: FBT001 - a case
@@ -201,7 +203,7 @@ def not_ready(scene: Scene, sick: bool) -> Scrapes:  # noqa: FBT001
 def failing_searches(scene: Scene, sick: bool) -> Scrapes:  # noqa: FBT001
     api = ApiUnderTest(scene.monkeypatch)
     client = api.start()
-    for number in range(40):
+    for number in range(30):
         api.store.failure = TransientError("away") if sick and number % 2 else None
         client.post("/v1/search", json=QUERY)
         api.replicas[0]._reporter.send()
