@@ -125,6 +125,6 @@ def test_the_cluster_example_starts_only_with_its_secrets() -> None:
 
 
 def test_brokers_of_the_local_examples_can_be_named_by_the_environment() -> None:
-    environ = {**os.environ, "BOOTSTRAP_SERVERS": "kafka:1234"}
+    environ = {**os.environ, **ENVIRON, "BOOTSTRAP_SERVERS": "kafka:1234"}
     for name in {*NAMES} - {"cluster"}:
         assert load_config(CONFIGS / f"{name}.yaml", environ=environ).source.bootstrap_servers == ["kafka:1234"]
