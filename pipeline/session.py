@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pipeline.tuning.loop import StepFacts
     from pipeline.usecases.backfill import BackfillRequest
     from pipeline.usecases.check import CheckReport
-    from pipeline.usecases.compare import CompareRequest, DeleteExtras
+    from pipeline.usecases.compare import DeleteExtras
+    from pipeline.usecases.compared_sources import CompareRequest
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
     from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
@@ -199,20 +200,21 @@ class Session:
         return produce(self.context, request, progress or _quiet)
 
     def verify(self, request: "CompareRequest | None" = None, *, progress: "Progress | None" = None) -> "VerifyReport":
-        """Compares the store with the source, key by key, and writes nothing.
+        """Compares the store with its sources, key by key, and writes nothing.
 
         Args:
-            request: What to compare with, and how closely; without one: the source topics.
+            request: What to compare with, and how closely; without one: the source topics and what was backfilled.
             progress: Called with what is being done, how much of it is done, and how much there is (0: not known).
 
         Raises:
             ConfigError: the request does not fit the configuration, or the running app holds an embedded store.
             TransientError, EnvironmentFault: brokers or store do not answer, or refuse.
         """
-        from pipeline.usecases import compare
+        from pipeline.usecases.compare import verify
+        from pipeline.usecases.compared_sources import CompareRequest
 
         self.release_store()
-        return compare.verify(self.context, request or compare.CompareRequest(), progress or _quiet)
+        return verify(self.context, request or CompareRequest(), progress or _quiet)
 
     def repair(
         self,
@@ -223,13 +225,14 @@ class Session:
     ) -> "RepairReport":
         """Compares as `verify` does and writes what differs; `extras` also deletes points whose record is gone.
 
-        Nothing newer is overwritten. Raises like `verify`, and ConfigError where more than a tenth of a collection
-        would be deleted without `extras.force`.
+        Nothing newer is overwritten. Raises like `verify`, and ConfigError where extras are not proven to be such, or
+        more than a tenth of a collection would be deleted, without `extras.force`.
         """
-        from pipeline.usecases import compare
+        from pipeline.usecases.compare import repair
+        from pipeline.usecases.compared_sources import CompareRequest
 
         self.release_store()
-        return compare.repair(self.context, request or compare.CompareRequest(), progress or _quiet, extras)
+        return repair(self.context, request or CompareRequest(), progress or _quiet, extras)
 
     def evaluate(
         self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None

@@ -192,7 +192,9 @@ def read_progress(folder: Path) -> list[TaskProgress]:
 
 def read_witnesses(folder: Path) -> frozenset[bytes]:
     """Returns the ids of the points that stand for fragments, of all tasks. Raises EnvironmentFault."""
-    return frozenset(bytes.fromhex(point) for (point,) in _read(folder, "SELECT DISTINCT {witness} FROM progress") if point)
+    return frozenset(
+        bytes.fromhex(point) for (point,) in _read(folder, "SELECT DISTINCT {witness} FROM progress") if point
+    )
 
 
 def read_files(folder: Path) -> dict[NotedFile, set[str]]:

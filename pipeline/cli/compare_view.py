@@ -1,9 +1,15 @@
 """What `refract verify` and `refract repair` show to people."""
 
+from collections.abc import Sequence
+
 from pipeline.cli.output import print_note, print_table
 from pipeline.compare.report import RepairReport, VerifyReport
 
 _KINDS = ("missing", "stale", "extra", "wrong_state", "tombstone_missing", "wrong_vector", "pending")
+
+
+_SHOWN = 5
+"""Sources that a note names."""
 
 
 def print_comparison(report: VerifyReport) -> None:
@@ -33,8 +39,13 @@ def print_comparison(report: VerifyReport) -> None:
     for name, task in report.tasks.items():
         if task.wrong_fingerprint:
             print_note(f"{name}: {task.wrong_fingerprint}")
-    if any(task.elsewhere for task in report.tasks.values()):
-        print_note("elsewhere: points from other sources, such as a backfilled file; this source says nothing of them")
+    print_note(f"compared with {_listed(report.sources)}")
+    for uri, why in report.unread.items():
+        print_note(f"not compared, though it was backfilled: {uri} ({why})")
+    for name, task in report.tasks.items():
+        if task.not_compared:
+            named = [f"{source} ({points:,} points)" for source, points in task.not_compared.items()]
+            print_note(f"{name}: from sources not given: {task.elsewhere:,} points. Not compared: {_listed(named)}")
     if report.dead_letters:
         print_table("dead letters", ["reason", "records"], sorted(report.dead_letters.items()))
     print_note(f"{report.records:,} records read, {sum(report.dead_letters.values()):,} of them dead letters")
@@ -52,3 +63,8 @@ def print_repaired(report: RepairReport) -> None:
     print_table("repaired", ["task", "written", "deleted", "left"], rows)
     if report.letters_written:
         print_note(f"{report.letters_written:,} dead letters written")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -16,7 +16,7 @@ class TaskReport:
     missing: int
     stale: int
     extra: int
-    """Points whose record must be in the source, by what they say themselves, and is not."""
+    """Points whose record must be in what was compared, by what they say themselves, and is not."""
     wrong_state: int
     """The right version, but live where the source deleted it or the other way round."""
     tombstone_missing: int
@@ -30,7 +30,11 @@ class TaskReport:
     newer: int
     """Points whose record lies beyond what was read of the source."""
     elsewhere: int
-    """Points of other sources, such as a backfilled file: this source says nothing about them."""
+    """Points of sources that were not compared, such as a file: what was compared says nothing about them."""
+    not_compared: Mapping[str, int]
+    """Sources that may hold records of this task and were not compared: by the configuration, the backfill's ledger or
+    the points themselves; each with the number of live points that name it. While there are any, no point is proven
+    to be extra."""
     points: int
     """Live points of the collection."""
     vectors_checked: int
@@ -44,8 +48,12 @@ class VerifyReport:
 
     equal: bool
     """Whether every task's collection holds what the source says, and the dead-letter topic the rest."""
+    sources: Sequence[str]
+    """What was compared: topics as `kafka://TOPIC`, and files."""
+    unread: Mapping[str, str]
+    """Files that the backfill's ledger names and that could not be compared, with the reason."""
     records: int
-    """Records read from the source."""
+    """Records read from the sources."""
     dead_letters: Mapping[str, int]
     """Records that cannot be stored, by reason; of a file the rows that are rejected."""
     dead_letters_missing: int

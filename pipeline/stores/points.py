@@ -72,9 +72,11 @@ def stored_payloads(batch: PointBatch, rows: slice) -> list[dict[str, Any]]:
 
     A tombstone has DELETED_AT_FIELD, too: now, unless its payload says when.
     """
-    deleting = {STATE_FIELD: DELETED, DELETED_AT_FIELD: round(time.time() * 1000)}
+    now_ms = round(time.time() * 1000)
     return [
-        {**deleting, **payload, VERSION_FIELD: version} if gone else {**payload, VERSION_FIELD: version, STATE_FIELD: LIVE}
+        {DELETED_AT_FIELD: now_ms, **payload, VERSION_FIELD: version, STATE_FIELD: DELETED}
+        if gone
+        else {**payload, VERSION_FIELD: version, STATE_FIELD: LIVE}
         for payload, version, gone in zip(
             batch.payloads[rows], batch.versions[rows].tolist(), batch.deleted[rows].tolist(), strict=True
         )

@@ -168,7 +168,7 @@ REPORTS = (
     "pipeline.backfill.counts.BackfillReport",
     "pipeline.usecases.estimate.EstimateRequest",
     "pipeline.usecases.estimate.EstimateReport",
-    "pipeline.usecases.compare.CompareRequest",
+    "pipeline.usecases.compared_sources.CompareRequest",
     "pipeline.compare.report.VerifyReport",
     "pipeline.compare.report.TaskReport",
     "pipeline.compare.report.RepairReport",

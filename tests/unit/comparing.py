@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.binding import Task
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.findings import TaskFindings
+from pipeline.compare.joined import Reading
 from pipeline.compare.mending import mend
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.report import RepairedTask
@@ -153,7 +154,7 @@ class World:
         self.comparison = Comparison(
             self.keys, self.range, self.compared or self.store, wait_s=self.wait_s, progress=quiet
         )
-        found = self.comparison.compare(TASK, ["tickets"], sample)
+        found = self.comparison.compare(TASK, Reading(["tickets"], [], [self.range]), sample)
         check_vectors([found], self.revisit, self.compared or self.store)
         return found
 

@@ -18,7 +18,7 @@ from pipeline.interfaces import StoredPoint
 from pipeline.records.batches import PointBatch
 from pipeline.records.record import point_id
 from pipeline.session import Session
-from pipeline.usecases.compare import CompareRequest
+from pipeline.usecases.compared_sources import CompareRequest
 from tests.broker import free_port
 from tests.config_trees import tree
 
@@ -149,9 +149,7 @@ def _earlier_ledger(history: History) -> None:
 @pytest.mark.parametrize(
     ("lose", "done"), [(lambda _: None, 0), (lambda folder: shutil.rmtree(folder / "store"), 1)], ids=["held", "lost"]
 )
-def test_a_ledger_of_an_earlier_version_is_read_on(
-    history: History, lose: Callable[[Path], object], done: int
-) -> None:
+def test_a_ledger_of_an_earlier_version_is_read_on(history: History, lose: Callable[[Path], object], done: int) -> None:
     """It names no point; what shows is an empty collection."""
     _earlier_ledger(history)
     assert [task.fragments_done for task in _status(history)] == [1, 1]

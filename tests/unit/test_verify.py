@@ -91,7 +91,7 @@ def test_a_point_from_beyond_the_range_is_no_extra(world: World) -> None:
         world.store.sources[raw] = f"tickets:0:{offset}"
     report = world.verify()
     assert faults(report) == {"extra": 1}
-    assert [fault["id"] for fault in report.examples(5, ["tickets"])] == ["01010101-0101-0101-0101-010101010101"]
+    assert [fault["id"] for fault in report.examples(5, lambda _: "")] == ["01010101-0101-0101-0101-010101010101"]
     assert report.num_newer == 1
 
 
