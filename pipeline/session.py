@@ -13,6 +13,7 @@ opens the store.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
     from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
+    from pipeline.usecases.purge import PurgedStore, PurgeReport, PurgeRequest
     from pipeline.usecases.search import StoreSearch
     from pipeline.usecases.tune_request import TuneReport, TuneRequest
 
@@ -233,6 +235,26 @@ class Session:
 
         self.release_store()
         return repair(self.context, request or CompareRequest(), progress or _quiet, extras)
+
+    def purge(self, request: "PurgeRequest", *, progress: "Progress | None" = None) -> "PurgeReport":
+        """Counts the tombstones of every task, and with `request.execute` removes those that are old enough.
+
+        The pipeline may run meanwhile: an embedded store that the app holds is reached through its Ray cluster.
+
+        Raises:
+            ConfigError: the age is below a topic's `delete.retention.ms`, or a backfill is not finished.
+            TransientError: the brokers, the store or the app do not answer.
+            EnvironmentFault: a backfill or another purge is at work, or a broker or the store refuses.
+        """
+        from pipeline.usecases.purge import purge
+
+        def app_store(config: Config) -> "AbstractContextManager[PurgedStore]":
+            from actors.app_store import app_store as running  # Ray
+
+            return running(config)
+
+        self.release_store()
+        return purge(self.context, request, progress or _quiet, app_store)
 
     def evaluate(
         self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None
