@@ -180,7 +180,7 @@ def test_tombstones_of_earlier_versions_get_a_time_and_leave_later(purged: Purge
     assert (found.undated, found.due) == (0, 0)
 
 
-# --------------------------------------------------------------------------------------- refusals, on the embedded store
+# ------------------------------------------------------------------------------------------- refusals, on the embedded store
 
 
 @pytest.fixture

@@ -59,5 +59,5 @@ def test_the_points_that_committed_offsets_name_are_found() -> None:
 def test_the_time_that_delete_markers_are_kept_is_found(settings: dict[str, str]) -> None:
     assert admin.delete_retention_ms(CONFIG) == {"tickets": 86_400_000}
     del settings["delete.retention.ms"]
-    with pytest.raises(EnvironmentFault, match="'tickets': the brokers do not say its delete.retention.ms"):
+    with pytest.raises(EnvironmentFault, match="the brokers do not say its delete"):
         admin.delete_retention_ms(CONFIG)
