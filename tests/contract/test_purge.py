@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Purged:
     def __init__(self, backend: Backend, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(folder)  # the ledger of a server's store lies in var/
         self.folder = folder
-        self.task = backend.task("urgency")
+        own = backend.task("urgency")
+        self.task = replace(own, name="urgency", config=own.config.model_copy(update={"collection": own.alias}))
         self.store = backend.connect()
         self.store.open([self.task])
         self.retention_ms: Mapping[str, int] = {"tickets": DAY_MS}
