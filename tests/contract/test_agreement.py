@@ -183,8 +183,8 @@ def test_what_the_store_has_lost_is_backfilled_again(agreed: Agreement, request:
     if agreed.refract.config.store.type == "edge":
         (agreed.folder / "store").rename(agreed.folder / "lost")
     else:
-        for task in agreed.refract.tasks.values():
-            request.getfixturevalue("qdrant").drop(task.collection)
+        for own in agreed.refract.tasks.values():
+            request.getfixturevalue("qdrant").drop(own.collection)
     report = agreed.backfill()
     assert (report.fragments_done, report.fragments_skipped, report.written) == (2, 0, 2 * NUM_ROWS)
     equal, task = agreed.compare()

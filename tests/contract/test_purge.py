@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.leases import Leases
+from pipeline.backfill.ledger import Ledger
 from pipeline.backfill.outcome import Counts, Outcome
 from pipeline.backfill.work import Work
 from pipeline.binding import Task
@@ -182,7 +182,7 @@ def test_tombstones_of_earlier_versions_get_a_time_and_leave_later(purged: Purge
     assert (found.undated, found.due) == (0, 0)
 
 
-# ------------------------------------------------------------------------------------------- refusals, on the embedded store
+# -- refusals, on the embedded store
 
 
 @pytest.fixture
