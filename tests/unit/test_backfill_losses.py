@@ -38,8 +38,8 @@ class History:
         self.file = folder / "rows.jsonl"
         self.write([{"id": f"k{number}", "at": 5, "body": f"text {number}"} for number in range(NUM_ROWS)])
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        self.file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    def write(self, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> None:
+        (self.folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     def backfill(self) -> BackfillReport:
         return self.refract.backfill(str(self.file), executor="local", watch=self)
@@ -108,6 +108,17 @@ def test_only_the_task_that_lost_its_points_is_done_again(history: History) -> N
     register.write_text(json.dumps(known))
     assert history.backfill().written == NUM_ROWS
     assert len(history.points("urgency")) == NUM_ROWS
+
+
+def test_what_an_older_state_of_the_store_lacks_is_read_again(history: History) -> None:
+    shutil.copytree(history.folder / "store", history.folder / "older")
+    history.write([{"id": f"later {number}", "at": 5, "body": "later"} for number in range(NUM_ROWS)], "later.jsonl")
+    both = [str(history.file), str(history.folder / "later.jsonl")]
+    assert history.refract.backfill(both, executor="local").fragments_done == 1
+    shutil.rmtree(history.folder / "store")
+    (history.folder / "older").rename(history.folder / "store")
+    report = history.refract.backfill(both, executor="local")
+    assert (report.fragments_done, report.fragments_skipped, report.written) == (1, 1, 2 * NUM_ROWS)
 
 
 def test_points_that_were_deleted_as_extras_are_not_called_done_and_a_repair_brings_them_back(
