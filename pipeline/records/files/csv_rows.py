@@ -88,7 +88,7 @@ class CsvTable:
                 if num_bytes > max_bytes or (len(values) != width and values):
                     break
                 if values:
-                    yield CsvRow(line + begin, values, num_bytes, False)  # noqa: FBT003 - once per row
+                    yield CsvRow(line + begin, values, num_bytes, is_broken=False)
                 begin = end
         except (csv.Error, UnicodeDecodeError):
             pass

@@ -81,7 +81,7 @@ def value_of(text: str, expected: Expected) -> Any:
         found = _number(text)
     elif meaning is not Meaning.NULLABLE:
         found = _integer(text)
-    if found is text and meaning in {Meaning.INTEGER, Meaning.BOOLEAN}:
+    if found is text and (meaning is Meaning.INTEGER or meaning is Meaning.BOOLEAN):
         raise RecordError(expected.reason, f"not {meaning}")
     return found
 
@@ -98,6 +98,8 @@ def _of_marker(marker: object) -> Meaning | None:
 
 def _integer(text: str) -> int | str:
     """Returns the integer of 64 bits that a text spells, or the text."""
+    if len(text) < _MAX_DIGITS - 1 and text.isascii() and text.isdigit():
+        return int(text)
     found = _INTEGER.fullmatch(text)
     if found is None or len(found[2]) > _MAX_DIGITS:
         return text
