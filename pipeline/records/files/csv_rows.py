@@ -14,8 +14,8 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from pipeline.errors import Reason, RecordError
 from pipeline.records.files.reading import FileFault
@@ -30,7 +30,8 @@ _END = "unexpected end of data"
 """How the parser says that quotes are open at the end of a file."""
 
 
-class CsvRow(NamedTuple):
+@dataclass(slots=True)
+class CsvRow:
     """One row behind the header; blank lines are no rows."""
 
     line: int
@@ -38,7 +39,7 @@ class CsvRow(NamedTuple):
     values: Sequence[str] | RecordError
     """As many as the header has. Bytes that are not UTF-8 are surrogates, see `is_broken`."""
     num_bytes: int
-    is_broken: bool
+    is_broken: bool = False
     """Whether some value is not UTF-8."""
 
 
@@ -88,7 +89,7 @@ class CsvTable:
                 if num_bytes > max_bytes or (len(values) != width and values):
                     break
                 if values:
-                    yield CsvRow(line + begin, values, num_bytes, is_broken=False)
+                    yield CsvRow(line + begin, values, num_bytes)
                 begin = end
         except (csv.Error, UnicodeDecodeError):
             pass
@@ -110,7 +111,7 @@ class CsvTable:
             if not values:
                 return None
             error = self._ragged(len(values))
-        return CsvRow(feed.line, error, feed.num_bytes, is_broken=False)
+        return CsvRow(feed.line, error, feed.num_bytes)
 
     def _header(self) -> Sequence[str]:
         names: Sequence[str] = ()

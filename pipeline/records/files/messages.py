@@ -1,7 +1,7 @@
 """What a row is as a Kafka message, and as a record: the two mean the same."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -18,7 +18,8 @@ from pipeline.records.values import INTEGER_BYTES, field_at, kafka_key_of
 _RAW_KEY = "_key"
 
 
-class Message(NamedTuple):
+@dataclass(slots=True)
+class Message:
     """What is sent for a row."""
 
     key: bytes | None
@@ -93,7 +94,8 @@ class Messages:
 
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
-        value = field_at(fields, self._path)
+        path = self._path
+        value = fields.get(path[0]) if len(path) == 1 else field_at(fields, path)
         if type(value) is str and self._is_plain:
             return value.encode()
         if isinstance(value, bool) or not isinstance(value, str | int):
