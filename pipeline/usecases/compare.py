@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pipeline.compare.report import RepairReport, VerifyReport
 from pipeline.compare.revisit import Revisit
 from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.vector_check import check_vectors
+from pipeline.compare.waiting import Waiting
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress, RecordRange, Store
@@ -39,7 +42,8 @@ class CompareRequest:
     sample: int | None = 100
     """Vectors per task to compute again and compare; None for all."""
     wait_s: float = 30.0
-    """How long to wait for records that the running pipeline has not finished."""
+    """How long to wait, for all tasks together, for records that the running pipeline has not finished. Nothing is
+    waited for where none is running."""
     examples: int = 20
     """Points of each kind, and lost records, that the report names."""
 
@@ -95,6 +99,7 @@ class _Compared:
     read: SourceFindings
     tasks: Sequence[TaskFindings]
     accounts: Accounts
+    waiting: Waiting
 
     def report(self, examples: int) -> VerifyReport:
         lost = (
@@ -102,6 +107,8 @@ class _Compared:
             for place, offsets in self.accounts.missing.items()
             for offset in offsets.tolist()
         )
+        tasks = {found.task.name: found.report(examples, self.topics) for found in self.tasks}
+        has_pending = self.accounts.num_pending or any(task.pending for task in tasks.values())
         return VerifyReport(
             equal=self.accounts.complete and all(found.equal for found in self.tasks),
             records=self.read.num_records,
@@ -109,8 +116,9 @@ class _Compared:
             dead_letters_missing=self.accounts.num_missing,
             dead_letters_pending=self.accounts.num_pending,
             dead_letters_unknown=self.accounts.num_unknown,
+            running=self.waiting.is_running if has_pending else None,
             missing_letters=list(islice(lost, examples)),
-            tasks={found.task.name: found.report(examples, self.topics) for found in self.tasks},
+            tasks=tasks,
         )
 
 
@@ -127,12 +135,22 @@ def _compared(context: Context, request: CompareRequest, progress: Progress) -> 
         store = PatientStore(opened_store, retry)
         keys = SourceKeys(Path(folder), PointIds(config.pipeline, config.source.key_spaces), topics)
         read = note_source(source, keys, progress)
-        comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
+        waiting = Waiting(request.wait_s, partial(retry, "brokers", partial(_is_running, config)), progress)
+        comparison = Comparison(keys, source, store, waiting, progress)
         findings = [comparison.compare(task, names, request.sample) for task, names in tasks]
         revisit = Revisit(source, keys, context, progress)
         check_vectors(findings, revisit, store)
-        accounts = account(source, read.undecodable, wait_s=request.wait_s, progress=progress)
-        yield _Compared(source, topics, store, revisit, read, findings, accounts)
+        accounts = account(source, read.undecodable, waiting)
+        yield _Compared(source, topics, store, revisit, read, findings, accounts, waiting)
+
+
+def _is_running(config: Config) -> bool:
+    """Whether a pipeline may finish records meanwhile: none does beside an embedded store, which is open here."""
+    if config.store.type == "edge":
+        return False
+    from pipeline.sources.group.rewinding import members_of  # Kafka
+
+    return members_of(config.source) > 0
 
 
 def _open_source(context: Context, request: CompareRequest) -> tuple[RecordRange, list[str]]:
