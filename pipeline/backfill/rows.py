@@ -75,7 +75,8 @@ class FragmentReader:
 
         Raises FragmentFault where the fragment cannot be read, or its file was replaced meanwhile.
         """
-        make = receipt or (lambda number: Receipt(Partition(self._topic, 0), number, 0, 0.0))
+        place = Partition(self._topic, 0)
+        make = receipt or (lambda number: Receipt(place, number, 0, 0.0))
         if isinstance(fragment, KafkaRange):
             rows = self._kafka_rows(fragment, start, make)
         else:
