@@ -11,7 +11,8 @@ from pipeline.cli.main import invoke
 from pipeline.compare.joined import JoinedRange
 from pipeline.compare.waiting import Waiting
 from pipeline.context import Context
-from pipeline.usecases.compare import CompareRequest, repair, verify
+from pipeline.usecases.compare import repair, verify
+from pipeline.usecases.compared_sources import CompareRequest
 from tests.broker import free_port
 from tests.unit.comparing import FakeRange, at, quiet
 
@@ -143,7 +144,12 @@ def test_one_wait_is_for_everything_and_is_told_in_place(clock: Clock) -> None:
 
 def test_who_is_running_is_asked_once_and_only_where_something_is_pending() -> None:
     asked: list[str] = []
-    waiting = Waiting(5.0, lambda: bool(asked.append("asked")), quiet)
+
+    def ask() -> bool:
+        asked.append("asked")
+        return False
+
+    waiting = Waiting(5.0, ask, quiet)
     assert asked == []
     assert not waiting.goes_on("records", 1)
     assert not waiting.goes_on("records", 1)

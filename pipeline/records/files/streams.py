@@ -47,6 +47,10 @@ class Lines:
         """Takes what returns the blocks from an offset on."""
         self._blocks_at = blocks_at
         self._max_bytes = max_bytes
+        self.held: Sequence[bytes] = ()
+        """Lines in memory. Those from `place` on are still to come; who takes some of them at once moves it."""
+        self.place = 0
+        self._batches: Iterator[Sequence[bytes]] = iter(())
         self.seek(0)
 
     def __iter__(self) -> "Lines":
@@ -61,9 +65,7 @@ class Lines:
     def seek(self, offset: int) -> None:
         """Goes on from where a line begins, before or behind this place."""
         self._batches = self._split(self._blocks_at(offset))
-        self.held: Sequence[bytes] = ()
-        """Lines in memory. Those from `place` on are still to come; who takes some of them at once moves it."""
-        self.place = 0
+        self.held, self.place = (), 0
 
     def _split(self, blocks: Iterator[bytes]) -> Iterator[Sequence[bytes]]:
         rest = b""

@@ -60,11 +60,11 @@ class Scene:
         self.tracker = OffsetTracker(clock=lambda: self.now_s)
         self.tracker.assign(PLACE)
         self.observer = IngestObserver(IngestMetrics(self.registry), wall_clock=lambda: self.now_s)
-        self.reports = lambda: [self.report("ingestor", self.registry)]
+        self.reports: Callable[[], list[ReplicaReport]] = lambda: [self.report("ingestor", self.registry)]
         self._service = ApiService(
             Context(ConfigTree(tree(), "test.yaml")),
-            SimpleNamespace(),  # type: ignore[arg-type]  # nothing is embedded or read
-            SimpleNamespace(),  # type: ignore[arg-type]
+            SimpleNamespace(),  # nothing is embedded or read
+            SimpleNamespace(),
             self._latest,
         )
 

@@ -84,7 +84,8 @@ def test_who_waits_for_health_waits_for_a_service_that_has_a_check() -> None:
     waiting = [
         (name, other, how["condition"])
         for name, service in SERVICES.items()
-        for other, how in dict(service.get("depends_on") if isinstance(service.get("depends_on"), dict) else {}).items()
+        if isinstance(service.get("depends_on"), dict)
+        for other, how in service["depends_on"].items()
     ]
     assert {("app", "kafka", "service_healthy"), ("app", "qdrant", "service_healthy")} <= set(waiting)
     assert all("healthcheck" in SERVICES[other] for _, other, condition in waiting if condition == "service_healthy")
