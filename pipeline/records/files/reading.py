@@ -8,7 +8,7 @@ from pipeline.config.paths import top_names
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault, RecordError
-from pipeline.records.files.meaning import Expected, expected_by
+from pipeline.records.meaning import Expected, expected_by
 
 RAW = "_raw"
 """Field of a JSON object that stands for a whole message, see `pipeline.records.files.messages`."""
