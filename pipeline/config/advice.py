@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.pipeline import Config
-from pipeline.config.source import SecurityConfig
+from pipeline.config.security import SecurityConfig
 from pipeline.config.store import QdrantStoreConfig
 
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1", "auto", "local")
