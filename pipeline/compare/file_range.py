@@ -34,7 +34,7 @@ class FileRange:
             )
         self.topic = topic
         self._files = TopicFiles([given], settings, config.limits, keys)
-        self._decoder = RowDecoder(Decoders(config.source, config.limits).of(topic), keys, settings, config.limits)
+        self._decoder = RowDecoder(Decoders(config.source, config.limits).of_rows(topic), keys, settings, config.limits)
         self.num_records = self._files.count().total
         self.begins = self.ends = {}
         self._sources = frozenset(file_source(part.uri) for part in self._files.listing.parts)

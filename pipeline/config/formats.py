@@ -69,6 +69,11 @@ class PartFormat:
         """Whether its schemas come from the registry."""
         return self.encoding in WITH_SCHEMA and self.schema_file is None
 
+    @property
+    def is_structured(self) -> bool:
+        """Whether a Kafka key is encoded like a value."""
+        return self.encoding in WITH_SCHEMA or self.encoding == "json_schema"
+
     def fault(self, paths: Iterable[str]) -> str | None:
         """Returns what is wrong with the settings, and with the paths that are read of values; None where they fit."""
         said = f"{self.setting}: {self.encoding}" if self.encoding else f"no {self.setting}"

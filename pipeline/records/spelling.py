@@ -4,6 +4,7 @@ Nothing is rounded, and nothing depends on the time zones or packages of the mac
 """
 
 import datetime as dt
+from uuid import UUID
 
 from pipeline.errors import Reason, RecordError
 
@@ -81,3 +82,8 @@ def duration(ns: int) -> str:
     clock = "".join(part for number, part in parts if number)
     day = f"{days}D" if days else ""
     return f"{sign}P{day}T{clock}" if clock else f"{sign}P{day or 'T0S'}"
+
+
+def uuid(value: bytes) -> str:
+    """Returns the text of 16 bytes, with dashes."""
+    return str(UUID(bytes=value))

@@ -108,7 +108,7 @@ def canonical_kafka_key(key: bytes | None, topic: TopicConfig) -> str:
     except UnicodeDecodeError:
         raise RecordError(Reason.INVALID_KEY, "the Kafka key is not UTF-8; see binary_key and kafka_key") from None
     if topic.kafka_key == "json":
-        return canonical_key(_json_key(text, topic.key), topic.key_type)
+        return canonical_parsed_key(_json_key(text), topic)
     return _text_key(text, topic)
 
 
@@ -134,19 +134,24 @@ def kafka_key_of(value: str | int, kafka_key: str | None) -> bytes:
     return value.encode() if isinstance(value, str) and kafka_key != "json" else orjson.dumps(value)
 
 
-def _json_key(text: str, path: str | None) -> Any:
-    """Returns the key in a JSON text: the value itself, or the field of an object, in Kafka Connect's envelope or not.
+def canonical_parsed_key(value: Any, topic: TopicConfig) -> str:
+    """Returns the canonical key in a Kafka key that is parsed: the value itself, or the field `key` of an object.
 
-    Raises RecordError for what is not JSON.
+    Raises RecordError like `canonical_key`.
     """
+    if type(value) is dict and topic.key is not None:
+        value = field_at(value, split_path(topic.key))
+    return canonical_key(value, topic.key_type)
+
+
+def _json_key(text: str) -> Any:
+    """Returns the key in a JSON text, in Kafka Connect's envelope or not. Raises RecordError for what is not JSON."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise RecordError(Reason.INVALID_KEY, "the Kafka key is not JSON, as kafka_key says") from None
     if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
-        value = value["payload"]
-    if isinstance(value, dict) and path is not None:
-        return field_at(value, split_path(path))
+        return value["payload"]
     return value
 
 

@@ -3,7 +3,6 @@
 Nothing is rounded, and nothing depends on the time zones or packages of the machine that reads.
 """
 
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline.errors import Reason, RecordError
-from pipeline.records.spelling import NS, date, duration, moment, number_or_null, text, time_of_day
+from pipeline.records.spelling import NS, date, duration, moment, number_or_null, text, time_of_day, uuid
 
 _DAY_MS = 86_400_000
 
@@ -183,7 +182,7 @@ def _structs(column: Any) -> Values:
 def _extensions(column: Any) -> Values:
     name = _extension_name(column.type)
     if name == "arrow.uuid":
-        return [None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()]
+        return [None if value is None else uuid(value) for value in column.storage.to_pylist()]
     if name == "arrow.bool8":
         return [None if value is None else value != 0 for value in column.storage.to_pylist()]
     return values_of(column.storage)

@@ -9,7 +9,7 @@ from pipeline.config.paths import split_path
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RecordError
-from pipeline.records.decode import RecordDecoder
+from pipeline.records.decode import RecordDecoder, row_settings
 from pipeline.records.files.reading import RAW, Row
 from pipeline.records.record import Position, Record
 from pipeline.records.strict_json import parse_object, spelt
@@ -52,7 +52,7 @@ def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: s
     is_integer = row_number is not None and (
         row_number == topic.version or (row_number == topic.key and topic.key_type == "integer")
     )
-    return Keys(field, row_number, is_integer, topic.kafka_key)
+    return Keys(field, row_number, is_integer, row_settings(topic).kafka_key)
 
 
 class Messages:
@@ -102,7 +102,7 @@ class RowDecoder:
     """Makes records of rows: the same ones that their messages would become."""
 
     def __init__(self, decoder: RecordDecoder, keys: Keys, topic: TopicConfig, limits: LimitsConfig) -> None:
-        """Takes the topic's decoder, and where its message keys come from."""
+        """Takes the decoder of the topic's rows, and where its message keys come from."""
         self._decoder = decoder
         self._messages = Messages(keys, limits.max_depth)
         self._max_depth = limits.max_depth
