@@ -1,0 +1,133 @@
+"""A schema registry for tests: Confluent's API over real HTTP, in memory, with outages and odd answers on demand."""
+
+import json
+import ssl
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+Answer = tuple[int, Any]
+"""Status, and what is sent as JSON; bytes are sent as they are."""
+
+
+@dataclass
+class Registry:
+    """What is registered, and how it answers."""
+
+    url: str = ""
+    schemas: list[dict[str, Any]] = field(default_factory=list)
+    """By id, from 1."""
+    subjects: dict[str, list[int]] = field(default_factory=dict)
+    """Ids of the versions of each subject, from version 1."""
+    answers: list[Answer] = field(default_factory=list)
+    """Given instead of its own, each once."""
+    away: Answer | None = None
+    """Given instead of its own, until it is None again."""
+    asked: list[str] = field(default_factory=list)
+    """Paths of the requests so far."""
+    seen: list[Mapping[str, str]] = field(default_factory=list)
+    """Headers of the requests so far."""
+
+    def register(self, subject: str, text: str, kind: str = "AVRO", references: list[dict[str, Any]] | None = None) -> int:
+        """Registers a schema and returns its id."""
+        schema: dict[str, Any] = {"schema": text, "schemaType": kind, "references": references or []}
+        found = next((number for number, known in enumerate(self.schemas, 1) if known == schema), 0)
+        if not found:
+            self.schemas.append(schema)
+            found = len(self.schemas)
+        versions = self.subjects.setdefault(subject, [])
+        if found not in versions:
+            versions.append(found)
+        return found
+
+    def guid(self, identifier: int) -> uuid.UUID:
+        """Returns the id that a schema has in every registry."""
+        return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(self.schemas[identifier - 1]))
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """Returns the section of a configuration that names this registry."""
+        return {"url": self.url, **changes}
+
+    def answer(self, path: str, body: dict[str, Any] | None) -> Answer:
+        """Returns what a request is answered."""
+        if self.answers:
+            return self.answers.pop(0)
+        if self.away is not None:
+            return self.away
+        match [unquote(step) for step in urlsplit(path).path.strip("/").split("/")], body:
+            case ["schemas", "ids", number], None if number.isdigit() and 0 < int(number) <= len(self.schemas):
+                return 200, self._described(int(number))
+            case ["schemas", "guids", guid], None:
+                for number in range(1, len(self.schemas) + 1):
+                    if str(self.guid(number)) == guid:
+                        return 200, self._described(number)
+            case ["subjects", subject, "versions"], dict():
+                kind = body.get("schemaType") or "AVRO"
+                return 200, self._described(self.register(subject, body["schema"], kind, body.get("references")))
+            case ["subjects", subject], dict():
+                for place, number in enumerate(self.subjects.get(subject, []), 1):
+                    if self.schemas[number - 1]["schema"] == body["schema"]:
+                        return 200, self._described(number) | {"subject": subject, "version": place}
+            case ["subjects", subject, "versions", version], None if subject in self.subjects:
+                versions = self.subjects[subject]
+                place = len(versions) if version == "latest" else int(version)
+                if 0 < place <= len(versions):
+                    found = self._described(versions[place - 1])
+                    return 200, found | {"subject": subject, "version": place}
+        return 404, {"error_code": 40403, "message": "Schema not found"}
+
+    def _described(self, number: int) -> dict[str, Any]:
+        return {**self.schemas[number - 1], "id": number, "guid": str(self.guid(number))}
+
+
+@contextmanager
+def serve_registry(tls: tuple[str, str] | None = None) -> Iterator[Registry]:
+    """Runs a registry; `tls` names a key and a certificate."""
+    registry = Registry()
+    handler = type("Handler", (_Handler,), {"registry": registry})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls[1], tls[0])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    registry.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: ClassVar[Registry]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(None)
+
+    def do_POST(self) -> None:
+        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _answer(self, body: dict[str, Any] | None) -> None:
+        self.registry.asked.append(self.path)
+        self.registry.seen.append(dict(self.headers))
+        status, said = self.registry.answer(self.path, body)
+        content = said if isinstance(said, bytes) else json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        self.send_header("Content-Length", str(len(content)))
+        if status == 429:
+            self.send_header("Retry-After", "7")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps quiet."""
