@@ -65,6 +65,15 @@ def _avro(part: Part) -> Parser:
         return avro_parser(part)
 
 
+def _protobuf(part: Part) -> Parser:
+    with _extra(part, "protobuf"):
+        import grpc_tools  # noqa: F401, PLC0415 - the compiler runs as a process of its own
+
+        from pipeline.records.schemas.protobuf import protobuf_parser  # noqa: PLC0415 - only where it is used
+
+        return protobuf_parser(part)
+
+
 @contextmanager
 def _extra(part: Part, extra: str) -> Iterator[None]:
     """Says which extra a missing package belongs to."""
@@ -81,6 +90,7 @@ FORMATS: Mapping[str, Callable[[Part], Parser]] = {
     "json": _json,
     "json_schema": _json_schema,
     "avro": _avro,
+    "protobuf": _protobuf,
     "string": _string,
 }
 """Name -> what makes the parser of a part."""

@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf.message_factory import GetMessageClass
 
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig
 from pipeline.records.decode import Decoders, RecordDecoder
 from pipeline.records.record import Position, Record
+from pipeline.records.schemas.protoc import load, run_protoc
 from tests.registry import Registry
 from tests.unit.decoding import NOW_MS
 
@@ -58,4 +64,27 @@ def avro(registry: Registry, schema: str, value: Any, *, key: bool = False, in_h
     written = AvroSerializer(client(registry), schema, conf=settings)(
         value, SerializationContext("tickets", part, headers)
     )
+    return Sent(None, written, headers) if key else Sent(written, None, headers)
+
+
+@lru_cache
+def proto_message(name: str, **files: str) -> Any:
+    """Returns the class of a message of the last of some .proto files; double underscores stand for slashes."""
+    with TemporaryDirectory() as folder:
+        for file, text in files.items():
+            path = Path(folder, f"{file.replace('__', '/')}.proto")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        root = f"{list(files)[-1].replace('__', '/')}.proto"
+        found = load(run_protoc(Path(folder), root), root)
+    return GetMessageClass(found.pool.FindMessageTypeByName(name))
+
+
+def protobuf(registry: Registry, message: Any, *, key: bool = False, in_header: bool = False) -> Sent:
+    """Returns a record whose value (or key) Confluent's serializer wrote."""
+    headers: list[tuple[str, bytes | None]] = []
+    settings: dict[str, Any] = {"schema.id.serializer": header_schema_id_serializer} if in_header else {}
+    part = MessageField.KEY if key else MessageField.VALUE
+    serializer = ProtobufSerializer(type(message), client(registry), conf={"use.deprecated.format": False, **settings})
+    written = serializer(message, SerializationContext("tickets", part, headers))
     return Sent(None, written, headers) if key else Sent(written, None, headers)
