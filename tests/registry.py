@@ -33,7 +33,9 @@ class Registry:
     seen: list[Mapping[str, str]] = field(default_factory=list)
     """Headers of the requests so far."""
 
-    def register(self, subject: str, text: str, kind: str = "AVRO", references: list[dict[str, Any]] | None = None) -> int:
+    def register(
+        self, subject: str, text: str, kind: str = "AVRO", references: list[dict[str, Any]] | None = None
+    ) -> int:
         """Registers a schema and returns its id."""
         schema: dict[str, Any] = {"schema": text, "schemaType": kind, "references": references or []}
         found = next((number for number, known in enumerate(self.schemas, 1) if known == schema), 0)
@@ -59,27 +61,36 @@ class Registry:
             return self.answers.pop(0)
         if self.away is not None:
             return self.away
-        match [unquote(step) for step in urlsplit(path).path.strip("/").split("/")], body:
-            case ["schemas", "ids", number], None if number.isdigit() and 0 < int(number) <= len(self.schemas):
-                return 200, self._described(int(number))
+        found = self._found([unquote(step) for step in urlsplit(path).path.strip("/").split("/")], body)
+        return (404, {"error_code": 40403, "message": "Schema not found"}) if found is None else (200, found)
+
+    def _found(self, steps: list[str], body: dict[str, Any] | None) -> dict[str, Any] | None:
+        match steps, body:
+            case ["schemas", "ids", number], None:
+                known = int(number)
             case ["schemas", "guids", guid], None:
-                for number in range(1, len(self.schemas) + 1):
-                    if str(self.guid(number)) == guid:
-                        return 200, self._described(number)
+                numbers = range(1, len(self.schemas) + 1)
+                known = next((each for each in numbers if str(self.guid(each)) == guid), 0)
             case ["subjects", subject, "versions"], dict():
-                kind = body.get("schemaType") or "AVRO"
-                return 200, self._described(self.register(subject, body["schema"], kind, body.get("references")))
+                known = self.register(subject, body["schema"], body.get("schemaType") or "AVRO", body.get("references"))
             case ["subjects", subject], dict():
-                for place, number in enumerate(self.subjects.get(subject, []), 1):
-                    if self.schemas[number - 1]["schema"] == body["schema"]:
-                        return 200, self._described(number) | {"subject": subject, "version": place}
-            case ["subjects", subject, "versions", version], None if subject in self.subjects:
-                versions = self.subjects[subject]
-                place = len(versions) if version == "latest" else int(version)
-                if 0 < place <= len(versions):
-                    found = self._described(versions[place - 1])
-                    return 200, found | {"subject": subject, "version": place}
-        return 404, {"error_code": 40403, "message": "Schema not found"}
+                versions = self.subjects.get(subject, [])
+                known = next((each for each in versions if self.schemas[each - 1]["schema"] == body["schema"]), 0)
+            case ["subjects", subject, "versions", version], None:
+                known = self._version(self.subjects.get(subject, []), version)
+            case _:
+                known = 0
+        if not 0 < known <= len(self.schemas):
+            return None
+        place = (
+            {} if steps[0] == "schemas" else {"subject": steps[1], "version": self.subjects[steps[1]].index(known) + 1}
+        )
+        return self._described(known) | place
+
+    @staticmethod
+    def _version(versions: list[int], version: str) -> int:
+        place = len(versions) if version == "latest" else int(version)
+        return versions[place - 1] if 0 < place <= len(versions) else 0
 
     def _described(self, number: int) -> dict[str, Any]:
         return {**self.schemas[number - 1], "id": number, "guid": str(self.guid(number))}

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Broker, FieldPath, FilePath, Name, Section, TopicName, is_field_path
 from pipeline.config.formats import Format, KeyFormat, PartFormat, SchemaRegistryConfig
+from pipeline.config.keys import KeyPaths, KeyType, shared_keys_fault
 from pipeline.config.payload_fields import PayloadField, is_stored_name, long_forms
 from pipeline.config.security import SecurityConfig
 
@@ -41,13 +42,16 @@ class TopicConfig(Section):
     message: str | None = Field(
         None, description="protobuf with schema_file: full name of the values' message. Absent: the only one."
     )
-    key: FieldPath | None = Field(
-        None, description="Path of the field that identifies a record. Absent: the Kafka message key, as UTF-8."
+    key: KeyPaths | None = Field(
+        None,
+        description="Path of the field that identifies a record, or a list of the paths of several that do together. "
+        "Absent: the Kafka message key, as `kafka_key` says; of an object with several fields all of them.",
     )
-    key_type: Literal["string", "integer"] = Field(
+    key_type: KeyType | list[KeyType] = Field(
         "string",
-        description='What keys are: 1 and "1" are two keys, so a field of the other type is a dead letter. It also '
-        "says how the Kafka message key is read, which names what a record with a null value deletes.",
+        description='What keys are, or a list with the type of each field of `key`: 1 and "1" are two keys, so a field '
+        "of the other type is a dead letter. It also says how the Kafka message key is read, which names what a record "
+        "with a null value deletes.",
     )
     key_space: TopicName | None = Field(
         None,
@@ -128,6 +132,17 @@ class TopicConfig(Section):
         return tuple(path.removesuffix("?") for path in PLACEHOLDER.findall(self.text))
 
     @property
+    def key_paths(self) -> tuple[str, ...]:
+        """The fields that are the key; none where it is the Kafka key."""
+        return (self.key,) if isinstance(self.key, str) else self.key or ()
+
+    @property
+    def key_types(self) -> tuple[KeyType, ...]:
+        """The type of each field of `key`, or of the Kafka key."""
+        count = max(len(self.key_paths), 1)
+        return (self.key_type,) * count if isinstance(self.key_type, str) else tuple(self.key_type)
+
+    @property
     def values_as(self) -> PartFormat:
         """How values are encoded."""
         return PartFormat("", "format", self.format, self.schema_file, self.message)
@@ -159,10 +174,12 @@ class TopicConfig(Section):
 
     @model_validator(mode="after")
     def _encoded(self) -> Self:
-        paths = [*self.watched_paths, *filter(None, (self.key, self.version))]
+        paths = [*self.watched_paths, *self.key_paths, *filter(None, (self.version,))]
         for settings in (self.values_as, self.keys_as):
             if fault := settings.fault(paths):
                 raise ValueError(fault)
+        if len(self.key_types) != max(len(self.key_paths), 1):
+            raise ValueError("key_type must be one type, or a list of as many as `key` has fields")
         return self
 
     @model_validator(mode="after")
@@ -182,11 +199,11 @@ class TopicConfig(Section):
             raise ValueError("tasks names a task twice")
         if self.binary_key and self.key is not None:
             raise ValueError("binary_key speaks of the Kafka key, but `key` names a field; drop one of them")
-        if self.binary_key and self.key_type == "integer":
+        if self.binary_key and self.key_type != "string":
             raise ValueError("binary_key takes bytes as they are; drop key_type: integer")
         if self.binary_key and self.kafka_key is not None:
             raise ValueError("binary_key takes bytes as they are; drop kafka_key")
-        if self.kafka_key in {"int32", "int64"} and self.key_type != "integer":
+        if self.kafka_key in {"int32", "int64"} and self.key_types != ("integer",):
             raise ValueError(f"kafka_key {self.kafka_key} spells integers; set key_type: integer")
         if self.version_type is not None and self.version is None:
             raise ValueError("version_type speaks of the field `version`, which is not given")
@@ -316,26 +333,11 @@ class SourceConfig(Section):
                 f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
                 f"would go round in circles"
             )
-        self._check_shared_keys()
+        if fault := shared_keys_fault(self.topics):
+            raise ValueError(fault)
         for topic in (*self.topics, self.dead_letter_topic):
             if topic.startswith("__"):
                 raise ValueError(f"topic {topic!r} is internal to Kafka")
             if topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is not a valid topic name")
         return self
-
-    def _check_shared_keys(self) -> None:
-        """Topics that share keys compare their versions, so the versions must mean the same."""
-        first: dict[str, str] = {}
-        for name, space in self.key_spaces.items():
-            other = first.setdefault(space, name)
-            ours, theirs = self.topics[name], self.topics[other]
-            if other != name and (ours.version is None or theirs.version is None):
-                raise ValueError(
-                    f"topics {other!r} and {name!r} share the key space {space!r}, but Kafka offsets of two topics are "
-                    f"not comparable: give both a `version` field, or each its own key_space"
-                )
-            if ours.version_type != theirs.version_type:
-                raise ValueError(
-                    f"topics {other!r} and {name!r} share the key space {space!r}, so their version_type must be equal"
-                )

@@ -21,9 +21,9 @@ from pipeline.records.values import (
     MISSING,
     Template,
     canonical_kafka_key,
-    canonical_key,
     canonical_parsed_key,
     field_at,
+    key_of_fields,
     tombstone_version,
     version_of,
 )
@@ -143,7 +143,7 @@ class TopicDecoder:
         self._key_parser = key_parser
         self._clock_ms = clock_ms
         self._template = Template(config.text)
-        self._key_path = split_path(config.key) if config.key else None
+        self._key_paths = tuple(map(split_path, config.key_paths))
         self._version_path = split_path(config.version) if config.version else None
         self._payload = PayloadReader(config, limits)
         self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
@@ -204,7 +204,7 @@ class TopicDecoder:
 
     def _is_misspelt(self, kafka_key: bytes, headers: Headers, canonical: str) -> bool:
         """Whether the Kafka key, which a null value would come with, spells another key than the field."""
-        if self._key_path is None:
+        if not self._key_paths:
             return False
         try:
             return self._kafka_key(kafka_key, headers) != canonical
@@ -222,9 +222,9 @@ class TopicDecoder:
         return canonical_parsed_key(self._key_parser(key, headers), self._config)
 
     def _key(self, key: bytes | None, headers: Headers, fields: dict[str, Any]) -> str:
-        if self._key_path is None:
+        if not self._key_paths:
             return self._kafka_key(key, headers)
-        return canonical_key(field_at(fields, self._key_path), self._config.key_type)
+        return key_of_fields(fields, self._key_paths, self._config.key_types)
 
     def _check_key(self, key: str) -> str:
         # A character has at most four bytes, so most keys need no encoding to be measured.

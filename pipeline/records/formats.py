@@ -105,7 +105,8 @@ def parsers_of(
     """
     values = Part(topic.values_as, VALUE_HEADER, wanted_of_values(topic), limits, registry)
     keys = Part(topic.keys_as, KEY_HEADER, wanted_of_keys(topic), limits, registry)
-    return FORMATS[topic.format](values), FORMATS[keys.settings.encoding](keys) if keys.settings.is_structured else None
+    encoding = topic.kafka_key or ""
+    return FORMATS[topic.format](values), FORMATS[encoding](keys) if topic.keys_as.is_structured else None
 
 
 def registry_of(source: SourceConfig) -> SchemaRegistry | None:

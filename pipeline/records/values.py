@@ -1,6 +1,7 @@
 """Reads keys, versions and texts from parsed fields, by rules that never guess."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -102,7 +103,7 @@ def canonical_kafka_key(key: bytes | None, topic: TopicConfig) -> str:
     if topic.kafka_key in INTEGER_BYTES:
         if len(key) != INTEGER_BYTES[topic.kafka_key]:
             raise RecordError(Reason.INVALID_KEY, f"the Kafka key has {len(key)} bytes, kafka_key is {topic.kafka_key}")
-        return canonical_key(int.from_bytes(key, "big", signed=True), topic.key_type)
+        return canonical_key(int.from_bytes(key, "big", signed=True), "integer")
     try:
         text = key.decode()
     except UnicodeDecodeError:
@@ -113,7 +114,9 @@ def canonical_kafka_key(key: bytes | None, topic: TopicConfig) -> str:
 
 
 def _text_key(text: str, topic: TopicConfig) -> str:
-    if topic.key_type == "integer":
+    if len(topic.key_paths) > 1:
+        raise RecordError(Reason.INVALID_KEY, "a text cannot spell a key of several fields; see kafka_key")
+    if topic.key_types == ("integer",):
         if INTEGER.fullmatch(text) is None:
             raise RecordError(Reason.INVALID_KEY, "the Kafka key is not a decimal integer; see key_type and kafka_key")
         return f"i:{text}"
@@ -135,13 +138,33 @@ def kafka_key_of(value: str | int, kafka_key: str | None) -> bytes:
 
 
 def canonical_parsed_key(value: Any, topic: TopicConfig) -> str:
-    """Returns the canonical key in a Kafka key that is parsed: the value itself, or the field `key` of an object.
+    """Returns the canonical key in a Kafka key that is parsed: the value itself, or the fields `key` of an object.
+
+    Where the topic has no `key`, all fields of an object are the key, in the order of their names.
 
     Raises RecordError like `canonical_key`.
     """
-    if type(value) is dict and topic.key is not None:
-        value = field_at(value, split_path(topic.key))
-    return canonical_key(value, topic.key_type)
+    if type(value) is not dict:
+        if len(topic.key_paths) > 1:
+            raise RecordError(Reason.INVALID_KEY, "the Kafka key is one value, the key has several fields")
+        return canonical_key(value, topic.key_types[0])
+    if topic.key_paths:
+        return key_of_fields(value, tuple(map(split_path, topic.key_paths)), topic.key_types)
+    names = sorted(value)
+    if len(names) == 1:
+        return canonical_key(value[names[0]], topic.key_types[0])
+    kinds = ["integer" if type(value[name]) is int else "string" for name in names]
+    return key_of_fields(value, [(name,) for name in names], kinds)
+
+
+def key_of_fields(fields: dict[str, Any], paths: Sequence[tuple[str, ...]], key_types: Sequence[str]) -> str:
+    """Returns the canonical key that the fields at some paths are: of several `c:` and a JSON array of them.
+
+    Raises RecordError like `canonical_key`, where any of them is none.
+    """
+    found = [field_at(fields, path) for path in paths]
+    keys = [canonical_key(value, kind) for value, kind in zip(found, key_types, strict=True)]
+    return keys[0] if len(keys) == 1 else f"c:{spelt(found).decode()}"
 
 
 def _json_key(text: str) -> Any:

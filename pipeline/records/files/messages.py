@@ -31,14 +31,19 @@ class Message:
 class Keys:
     """Where the Kafka message key of a row comes from."""
 
-    field: str
-    """Path of the field."""
+    field: str | tuple[str, ...]
+    """Path of the field, or of several that are the key together."""
     row_number: str | None = None
     """Field that gets the row's number, from 1, where the file has no identifier of its own."""
     integer_number: bool = False
     """Whether that number is sent as an integer, not as a text."""
     spelling: str | None = None
     """The topic's `kafka_key`."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path, or all of them."""
+        return (self.field,) if isinstance(self.field, str) else self.field
 
 
 def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: str | None = None) -> Keys:
@@ -50,7 +55,7 @@ def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: s
     if field is None:
         raise ConfigError(f"topic {name!r} is keyed by the Kafka message key: name the column with --key")
     is_integer = row_number is not None and (
-        row_number == topic.version or (row_number == topic.key and topic.key_type == "integer")
+        row_number == topic.version or (row_number, "integer") in zip(topic.key_paths, topic.key_types, strict=False)
     )
     return Keys(field, row_number, is_integer, row_settings(topic).kafka_key)
 
@@ -64,7 +69,7 @@ class Messages:
     def __init__(self, keys: Keys, max_depth: int) -> None:
         """Takes where keys come from, and the depth of JSON that a topic takes."""
         self._keys = keys
-        self._path = split_path(keys.field)
+        self._paths = {path: split_path(path) for path in keys.paths}
         self._max_depth = max_depth
 
     def of(self, row: Row, number: int) -> Message:
@@ -92,10 +97,12 @@ class Messages:
 
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
-        value = field_at(fields, self._path)
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        found = {name: field_at(fields, path) for name, path in self._paths.items()}
+        if any(isinstance(value, bool) or not isinstance(value, str | int) for value in found.values()):
             return None
-        return kafka_key_of(value, self._keys.spelling)
+        if len(found) > 1:
+            return spelt(found)
+        return kafka_key_of(next(iter(found.values())), self._keys.spelling)
 
 
 class RowDecoder:

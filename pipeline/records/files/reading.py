@@ -67,7 +67,9 @@ def reading_of(
     topic: TopicConfig, limits: LimitsConfig, *, all_columns: bool = False, also: Iterable[str] = ()
 ) -> Reading:
     """Returns how a topic's files are read. `also`: paths that are needed besides those of the configuration."""
-    paths = [*topic.placeholders, *topic.payload_fields.values(), *filter(None, (topic.key, topic.version)), *also]
+    paths = [*topic.placeholders, *topic.payload_fields.values(), *topic.key_paths, *also]
+    if topic.version is not None:
+        paths.append(topic.version)
     if topic.delete_when is not None:
         paths.append(topic.delete_when.field)
     if topic.schema_version is not None:

@@ -15,12 +15,12 @@ EVERYTHING: Wanted = frozenset({((), None)})
 
 def wanted_of_values(topic: TopicConfig) -> Wanted:
     """Returns what a topic reads of its records' values."""
-    return _wanted([*topic.watched_paths, *filter(None, (topic.key, topic.version))], expected_by(topic))
+    return _wanted([*topic.watched_paths, *topic.key_paths, *filter(None, (topic.version,))], expected_by(topic))
 
 
 def wanted_of_keys(topic: TopicConfig) -> Wanted:
     """Returns what a topic reads of Kafka keys: all, where no path says what of them is the key."""
-    return EVERYTHING if topic.key is None else _wanted([topic.key], expected_by(topic))
+    return _wanted(topic.key_paths, expected_by(topic)) if topic.key_paths else EVERYTHING
 
 
 def _wanted(paths: Iterable[str], expected: Mapping[str, Expected]) -> Wanted:

@@ -1,7 +1,6 @@
 """Avro as Confluent's serializers write it."""
 
 import json
-from typing import Any
 
 from tests.registry import Registry
 from tests.unit.formats.messages import avro, decoder
@@ -18,7 +17,8 @@ TICKET = json.dumps(
 
 def test_a_record_with_a_schema_id_in_front_is_read_by_its_schema(registry: Registry) -> None:
     sent = avro(registry, TICKET, {"id": "a", "text": "hello"})
-    assert sent.value is not None and sent.value[:5] == b"\x00\x00\x00\x00\x01"
+    assert sent.value is not None
+    assert sent.value[:5] == b"\x00\x00\x00\x00\x01"
     found = sent.decoded(decoder(registry, format="avro"))
     assert (found.key, found.text) == ("s:a", "hello")
 

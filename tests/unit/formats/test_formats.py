@@ -28,7 +28,10 @@ def source(*topics: str) -> SourceConfig:
 
 def test_another_format_needs_its_parser_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(part: Part) -> Any:
-        return lambda value, headers: {"id": value.decode(), "text": f"{part.settings.setting} {headers[0][1].decode()}"}
+        return lambda value, headers: {
+            "id": value.decode(),
+            "text": f"{part.settings.setting} {headers[0][1].decode()}",
+        }
 
     monkeypatch.setitem(FORMATS, "json", make)
     record = decode(b"T-1", headers=[("h", b"x")])

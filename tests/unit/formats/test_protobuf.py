@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import Reason, RecordError
 from tests.registry import Registry
-from tests.unit.formats.messages import PLACE, Sent, decoder, proto_message, protobuf
+from tests.unit.formats.messages import Sent, decoder, proto_message, protobuf
 
 COMMON = """syntax = "proto3"; package shop;
 message Customer { string name = 1; }
@@ -42,7 +41,8 @@ def registered_as_text(registry: Registry) -> int:
 
 def test_a_record_with_a_schema_id_and_message_indexes_in_front_is_read(registry: Registry) -> None:
     sent = protobuf(registry, ticket())
-    assert sent.value is not None and sent.value[5:7] == b"\x02\x02"  # one index, 1
+    assert sent.value is not None
+    assert sent.value[5:7] == b"\x02\x02"
     found = sent.decoded(decoder(registry, format="protobuf"))
     assert (found.key, found.text) == ("s:a", "hello")
 
@@ -54,7 +54,8 @@ def test_a_record_with_a_guid_and_message_indexes_in_a_header_is_read(registry: 
 
 
 @pytest.mark.parametrize(
-    ("indexes", "message"), [(b"\x02\x02", "shop.Ticket"), (b"\x00", "shop.Other"), (b"\x04\x02\x00", "shop.Ticket.Note")]
+    ("indexes", "message"),
+    [(b"\x02\x02", "shop.Ticket"), (b"\x00", "shop.Other"), (b"\x04\x02\x00", "shop.Ticket.Note")],
 )
 def test_schemas_registered_as_text_are_compiled_with_what_they_import(
     registry: Registry, indexes: bytes, message: str
