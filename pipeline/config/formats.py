@@ -74,6 +74,11 @@ class PartFormat:
         """Whether a Kafka key is encoded like a value."""
         return self.encoding in WITH_SCHEMA or self.encoding == "json_schema"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows of files can be sent so: values as JSON, Kafka keys also as text and integers."""
+        return self.encoding in {None, "json", "text", "int32", "int64"}
+
     def fault(self, paths: Iterable[str]) -> str | None:
         """Returns what is wrong with the settings, and with the paths that are read of values; None where they fit."""
         said = f"{self.setting}: {self.encoding}" if self.encoding else f"no {self.setting}"

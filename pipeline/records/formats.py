@@ -6,7 +6,7 @@ every format.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -14,13 +14,14 @@ import orjson
 from pipeline.config.formats import STRING_FIELD
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig, TopicConfig
-from pipeline.errors import ConfigError, Reason, RecordError
+from pipeline.errors import ConfigError, Reason, RecordError, RefractError
 from pipeline.records.record import Headers
+from pipeline.records.schemas.fields import Choices
 from pipeline.records.schemas.framing import KEY_HEADER, VALUE_HEADER, frame_of
 from pipeline.records.schemas.part import Parser, Part
-from pipeline.records.schemas.registry import SchemaRegistry
-from pipeline.records.schemas.wanted import wanted_of_keys, wanted_of_values
-from pipeline.records.strict_json import parse_object
+from pipeline.records.schemas.registry import Schema, SchemaRegistry
+from pipeline.records.schemas.wanted import EVERYTHING, NOTHING, wanted_of_keys, wanted_of_values
+from pipeline.records.strict_json import parse_object, spelt
 
 
 def _json(part: Part) -> Parser:
@@ -105,8 +106,65 @@ def parsers_of(
     """
     values = Part(topic.values_as, VALUE_HEADER, wanted_of_values(topic), limits, registry)
     keys = Part(topic.keys_as, KEY_HEADER, wanted_of_keys(topic), limits, registry)
-    encoding = topic.kafka_key or ""
-    return FORMATS[topic.format](values), FORMATS[encoding](keys) if topic.keys_as.is_structured else None
+    return _parser(values), _parser(keys) if keys.settings.is_structured else None
+
+
+def fields_known(
+    topic: TopicConfig, limits: LimitsConfig, registry: SchemaRegistry | None, schema: Schema | None
+) -> Choices | None:
+    """Returns which fields a schema of a topic's values has; of its schema file where none is given.
+
+    None where that cannot be said before a record is seen. Raises ConfigError, RecordError.
+    """
+    part = Part(topic.values_as, VALUE_HEADER, NOTHING, limits, registry)
+    with _extra(part, topic.format):
+        if topic.format == "avro":
+            from pipeline.records.schemas import avro  # noqa: PLC0415 - fastavro only where it is used
+
+            return avro.choices_of(part, schema)
+        if topic.format == "protobuf":
+            from pipeline.records.schemas import protobuf  # noqa: PLC0415 - only where it is used
+
+            return protobuf.choices_of(part, schema)
+    return None
+
+
+def _parser(part: Part) -> Parser:
+    return FORMATS[part.settings.encoding or ""](part)
+
+
+class Shown:
+    """What people are shown of records that are not text: the whole value or key as JSON, where it can be read."""
+
+    def __init__(self, source: SourceConfig, limits: LimitsConfig) -> None:
+        """Raises ConfigError like `parsers_of`."""
+        registry = registry_of(source)
+        self._parsers: dict[tuple[str, str], Parser] = {}
+        for name, topic in source.topics.items():
+            for settings, header in ((topic.values_as, VALUE_HEADER), (topic.keys_as, KEY_HEADER)):
+                if settings.is_structured:
+                    part = Part(settings, header, EVERYTHING, limits, registry)
+                    self._parsers[name, header] = _parser(part)
+
+    def value(self, topic: str, data: bytes | None, headers: Headers) -> str | None:
+        """Returns a value as JSON; as the text that it is, or `hex:` and digits, where it cannot be read."""
+        return self._shown(topic, VALUE_HEADER, data, headers)
+
+    def key(self, topic: str, data: bytes | None, headers: Headers) -> str | None:
+        """Returns a Kafka key likewise."""
+        return self._shown(topic, KEY_HEADER, data, headers)
+
+    def _shown(self, topic: str, header: str, data: bytes | None, headers: Headers) -> str | None:
+        parser = self._parsers.get((topic, header))
+        if data is None:
+            return None
+        if parser is not None:
+            with suppress(RefractError):  # whoever looks at letters is shown bytes while the registry is away
+                return spelt(parser(data, headers)).decode()
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return f"hex:{data.hex()}"
 
 
 def registry_of(source: SourceConfig) -> SchemaRegistry | None:

@@ -18,9 +18,10 @@ from fastavro.read import LOGICAL_READERS
 from pipeline.errors import Reason, RecordError
 from pipeline.records import spelling
 from pipeline.records.meaning import value_of
+from pipeline.records.schemas.fields import Choices, avro_choices
 from pipeline.records.schemas.part import Parser, Part
 from pipeline.records.schemas.readers import file_bytes, file_parser, in_file, registered_parser
-from pipeline.records.schemas.registry import Schema
+from pipeline.records.schemas.registry import Schema, with_references
 from pipeline.records.schemas.wanted import (
     EVERYTHING,
     NOTHING,
@@ -67,6 +68,13 @@ def avro_parser(part: Part) -> Parser:
         raise in_file(part, error) from None
 
 
+def choices_of(part: Part, schema: Schema | None) -> Choices | None:
+    """Returns which fields a schema has, of the part's schema file where none is given. Raises like its reader."""
+    if schema is None:
+        schema = Schema("AVRO", file_bytes(part).decode(errors="replace"))
+    return AvroReader(schema, with_references(part.registry, schema), NOTHING, part.limits.max_depth).choices
+
+
 class AvroReader:
     """Reads values of one schema. Thread-safe."""
 
@@ -80,6 +88,7 @@ class AvroReader:
             for other in used.values():
                 parse_schema(_json_of(other), named)
             parsed = parse_schema(_json_of(schema), named)
+            self.choices = avro_choices(parsed, named)
             self._schema = parse_schema(_Rewriting(named, max_depth).root(parsed, wanted), {})
         except RecordError:
             raise

@@ -18,9 +18,10 @@ from pipeline.errors import ConfigError, Reason, RecordError, nearest
 from pipeline.records import spelling
 from pipeline.records.meaning import value_of
 from pipeline.records.schemas import protoc
+from pipeline.records.schemas.fields import Choices, protobuf_choices
 from pipeline.records.schemas.part import Parser, Part
 from pipeline.records.schemas.readers import file_bytes, file_parser, in_file, registered_parser
-from pipeline.records.schemas.registry import Schema
+from pipeline.records.schemas.registry import Schema, with_references
 from pipeline.records.schemas.wanted import Wanted, expected_at, is_read, within, within_any
 
 _MAX_DECIMAL_BYTES = 512
@@ -45,10 +46,23 @@ def protobuf_parser(part: Part) -> Parser:
     return file_parser(part, MessageReader(_message_of_file(part), wanted))
 
 
+def choices_of(part: Part, schema: Schema | None) -> Choices | None:
+    """Returns which fields a message has, of the part's schema file where no schema is given; None where it has many.
+
+    Raises like its reader.
+    """
+    if schema is None:
+        return protobuf_choices(_message_of_file(part))
+    used = tuple(with_references(part.registry, schema).items())
+    messages = list(protoc.compiled(schema, used).message_types_by_name.values())
+    return protobuf_choices(messages[0]) if len(messages) == 1 else None
+
+
 class MessageReader:
     """Reads values of one message. Thread-safe."""
 
     def __init__(self, descriptor: Descriptor, wanted: Wanted) -> None:
+        self.choices = protobuf_choices(descriptor)
         self._from_bytes = GetMessageClass(descriptor).FromString
         self._fields = _Compiling().message(descriptor, wanted)
 
