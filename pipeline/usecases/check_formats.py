@@ -42,8 +42,8 @@ def _check_registered(config: Config, name: str, registry: SchemaRegistry, found
     schema = registry.latest(subject)
     if schema is None:
         found.advice.append(
-            f"source.topics.{name}: the registry has no subject {subject}, which Confluent's serializers would use; the "
-            "topic's paths could not be checked"
+            f"source.topics.{name}: the registry has no subject {subject}, as Confluent's serializers name it, so "
+            "the topic's paths could not be checked"
         )
         return
     what = f"the newest schema of {subject}"
