@@ -56,7 +56,7 @@ def client(registry: Registry) -> SchemaRegistryClient:
     return SchemaRegistryClient({"url": registry.url})
 
 
-def avro(registry: Registry, schema: str, value: Any, *, key: bool = False, in_header: bool = False) -> Sent:
+def avro_record(registry: Registry, schema: str, value: Any, *, key: bool = False, in_header: bool = False) -> Sent:
     """Returns a record whose value (or key) Confluent's serializer wrote."""
     headers: list[tuple[str, bytes | None]] = []
     settings: dict[str, Any] = {"schema.id.serializer": header_schema_id_serializer} if in_header else {}
@@ -80,7 +80,7 @@ def proto_message(name: str, **files: str) -> Any:
     return GetMessageClass(found.pool.FindMessageTypeByName(name))
 
 
-def protobuf(registry: Registry, message: Any, *, key: bool = False, in_header: bool = False) -> Sent:
+def protobuf_record(registry: Registry, message: Any, *, key: bool = False, in_header: bool = False) -> Sent:
     """Returns a record whose value (or key) Confluent's serializer wrote."""
     headers: list[tuple[str, bytes | None]] = []
     settings: dict[str, Any] = {"schema.id.serializer": header_schema_id_serializer} if in_header else {}

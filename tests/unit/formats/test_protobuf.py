@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.registry import Registry
-from tests.unit.formats.messages import Sent, decoder, proto_message, protobuf
+from tests.unit.formats.messages import Sent, decoder, proto_message, protobuf_record
 
 COMMON = """syntax = "proto3"; package shop;
 message Customer { string name = 1; }
@@ -40,7 +40,7 @@ def registered_as_text(registry: Registry) -> int:
 
 
 def test_a_record_with_a_schema_id_and_message_indexes_in_front_is_read(registry: Registry) -> None:
-    sent = protobuf(registry, ticket())
+    sent = protobuf_record(registry, ticket())
     assert sent.value is not None
     assert sent.value[5:7] == b"\x02\x02"
     found = sent.decoded(decoder(registry, format="protobuf"))
@@ -48,7 +48,7 @@ def test_a_record_with_a_schema_id_and_message_indexes_in_front_is_read(registry
 
 
 def test_a_record_with_a_guid_and_message_indexes_in_a_header_is_read(registry: Registry) -> None:
-    sent = protobuf(registry, ticket(), in_header=True)
+    sent = protobuf_record(registry, ticket(), in_header=True)
     assert sent.headers[0][0] == "__value_schema_id"
     assert sent.decoded(decoder(registry, format="protobuf")).text == "hello"
 
