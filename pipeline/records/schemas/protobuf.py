@@ -124,7 +124,7 @@ def _message_named(part: Part, roots: list[FileDescriptor]) -> Descriptor:
             return root.pool.FindMessageTypeByName(wanted)
         except KeyError:
             continue
-    said = "is missing" if wanted is None else f"{wanted!r} is not in {part.settings.schema_file}."
+    said = "is missing." if wanted is None else f"{wanted!r} is not in {part.settings.schema_file}."
     raise ConfigError(
         f"{part.settings.prefix}message {said}{nearest(wanted or '', messages)} Messages: {', '.join(sorted(messages))}"
     )

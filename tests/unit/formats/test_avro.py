@@ -149,14 +149,22 @@ def test_the_branch_of_a_union_says_what_a_number_means(tmp_path: Path) -> None:
     day, clock = {"type": "int", "logicalType": "date"}, {"type": "long", "logicalType": "timestamp-millis"}
     schema = schema_of(("x", ["null", day, clock]))
     start = written(schema_of(), {"id": "a", "text": "hello"})
-    found = [plain(tmp_path, schema, start + branch + b"\x02", payload=["x"]).payload["x"] for branch in (b"\x02", b"\x04")]
+    found = [
+        plain(tmp_path, schema, start + branch + b"\x02", payload=["x"]).payload["x"] for branch in (b"\x02", b"\x04")
+    ]
     assert found == ["1970-01-02", "1970-01-01T00:00:00.001000+00:00"]
 
 
 def test_fields_are_named_by_paths_through_records_maps_and_arrays(tmp_path: Path) -> None:
-    note = {"type": "record", "name": "Note", "fields": [{"name": "at", "type": {"type": "int", "logicalType": "date"}}]}
+    note = {
+        "type": "record",
+        "name": "Note",
+        "fields": [{"name": "at", "type": {"type": "int", "logicalType": "date"}}],
+    }
     schema = schema_of(
-        ("notes", {"type": "array", "items": note}), ("by", {"type": "map", "values": "Note"}), ("one", ["null", "Note"])
+        ("notes", {"type": "array", "items": note}),
+        ("by", {"type": "map", "values": "Note"}),
+        ("one", ["null", "Note"]),
     )
     days = [{"at": dt.date(1970, 1, 1)}, {"at": dt.date(1970, 1, 2)}]
     value = {"id": "a", "text": "hello", "notes": days, "by": {"x.y": days[0]}, "one": days[1]}
@@ -208,7 +216,12 @@ def test_a_schema_is_asked_for_once(registry: Registry) -> None:
 
 
 def test_types_of_other_subjects_are_found_by_their_references(registry: Registry) -> None:
-    customer = {"type": "record", "name": "Customer", "namespace": "shop", "fields": [{"name": "name", "type": "string"}]}
+    customer = {
+        "type": "record",
+        "name": "Customer",
+        "namespace": "shop",
+        "fields": [{"name": "name", "type": "string"}],
+    }
     registry.register("customer", json.dumps(customer))
     schema = schema_of(("by", "shop.Customer"))
     uses = [{"name": "shop.Customer", "subject": "customer", "version": 1}]
