@@ -51,10 +51,6 @@ class Registry:
         """Returns the id that a schema has in every registry."""
         return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(self.schemas[identifier - 1]))
 
-    def config(self, **changes: Any) -> dict[str, Any]:
-        """Returns the section of a configuration that names this registry."""
-        return {"url": self.url, **changes}
-
     def answer(self, path: str, body: dict[str, Any] | None) -> Answer:
         """Returns what a request is answered."""
         if self.answers:

@@ -161,6 +161,8 @@ class Shown:
         if parser is not None:
             with suppress(RefractError):  # whoever looks at letters is shown bytes while the registry is away
                 return spelt(parser(data, headers)).decode()
+            if data[:1] in {b"\x00", b"\x01"}:  # a schema id, which may look like text
+                return f"hex:{data.hex()}"
         try:
             return data.decode()
         except UnicodeDecodeError:

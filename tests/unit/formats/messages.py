@@ -24,8 +24,16 @@ from tests.unit.decoding import NOW_MS
 PLACE = Position("tickets", 2, 41, NOW_MS)
 
 
-def decoder(registry: Registry | None, limits: Mapping[str, int] | None = None, **topic: Any) -> RecordDecoder:
-    """The decoder of a topic; None removes a setting."""
+@dataclass(frozen=True)
+class Configured:
+    """What a topic is read by."""
+
+    source: SourceConfig
+    limits: LimitsConfig
+
+
+def config(registry: Registry | None, limits: Mapping[str, int] | None = None, **topic: Any) -> Configured:
+    """The configuration of a topic; None removes a setting."""
     settings = {"key": "id", "text": "{text}", "tasks": ["topic"], **topic}
     tree: dict[str, Any] = {
         "bootstrap_servers": ["b:1"],
@@ -34,9 +42,14 @@ def decoder(registry: Registry | None, limits: Mapping[str, int] | None = None, 
         "dead_letter_topic": "dead",
     }
     if registry is not None:
-        tree["schema_registry"] = registry.config()
-    bounds = LimitsConfig.model_validate(limits or {})
-    return Decoders(SourceConfig.model_validate(tree), bounds, lambda: NOW_MS).of("tickets")
+        tree["schema_registry"] = {"url": registry.url}
+    return Configured(SourceConfig.model_validate(tree), LimitsConfig.model_validate(limits or {}))
+
+
+def decoder(registry: Registry | None, limits: Mapping[str, int] | None = None, **topic: Any) -> RecordDecoder:
+    """The decoder of a topic; None removes a setting."""
+    found = config(registry, limits, **topic)
+    return Decoders(found.source, found.limits, lambda: NOW_MS).of("tickets")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pipeline.records.record import Record
 from tests.registry import Registry
 from tests.unit.formats.messages import PLACE, Sent, avro_record, decoder
 
-STRING = {"type": "string"}
+DAY = {"type": "int", "logicalType": "date"}
 UTC = dt.UTC
 
 
@@ -131,7 +131,7 @@ VALUES: list[tuple[Any, Any, Any]] = [
     ({"type": "fixed", "name": "P", "size": 12, "logicalType": "duration"}, b"\0" * 8 + b"\x10\x27\0\0", "PT10S"),
     ({"type": "string", "logicalType": "somebody's own"}, "x", "x"),
     (
-        {"type": "record", "name": "R", "fields": [{"name": "a", "type": ["null", {"type": "int", "logicalType": "date"}]}]},
+        {"type": "record", "name": "R", "fields": [{"name": "a", "type": ["null", DAY]}]},
         {"a": dt.date(1970, 1, 2)},
         {"a": "1970-01-02"},
     ),
@@ -146,8 +146,8 @@ def test_what_each_type_means_as_json(tmp_path: Path, kind: Any, value: Any, exp
 
 
 def test_the_branch_of_a_union_says_what_a_number_means(tmp_path: Path) -> None:
-    day, clock = {"type": "int", "logicalType": "date"}, {"type": "long", "logicalType": "timestamp-millis"}
-    schema = schema_of(("x", ["null", day, clock]))
+    clock = {"type": "long", "logicalType": "timestamp-millis"}
+    schema = schema_of(("x", ["null", DAY, clock]))
     start = written(schema_of(), {"id": "a", "text": "hello"})
     found = [
         plain(tmp_path, schema, start + branch + b"\x02", payload=["x"]).payload["x"] for branch in (b"\x02", b"\x04")
