@@ -143,7 +143,13 @@ def _report(survey: "Survey", num_sent: int, *, dry_run: bool) -> ReplayReport:
     for (topic, reason, fate), count in sorted(survey.counts.items()):
         row = rows.setdefault((topic, reason), {"topic": topic, "reason": reason} | dict.fromkeys(map(str, Fate), 0))
         row[fate] = count
-    return ReplayReport(list(rows.values()), dict(survey.reasons_again), survey.num_copies, num_sent, dry_run)
+    return ReplayReport(
+        list(rows.values()),
+        {str(reason): count for reason, count in survey.reasons_again.items()},
+        survey.num_copies,
+        num_sent,
+        dry_run,
+    )
 
 
 def _check_choice(config: Config, topic: str | None, reason: str | None) -> None:

@@ -120,7 +120,9 @@ def written(tickets: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, lis
         stream = io.BytesIO()
         fastavro.schemaless_writer(stream, avro, each)
         at = {"seconds": us // 1_000_000, "nanos": us % 1_000_000 * 1_000}
-        found["json"].append(orjson.dumps({**each, "updated": f"{time.strftime('%FT%T', time.gmtime(at['seconds']))}Z"}))
+        found["json"].append(
+            orjson.dumps({**each, "updated": f"{time.strftime('%FT%T', time.gmtime(at['seconds']))}Z"})
+        )
         found["avro"].append(stream.getvalue())
         found["protobuf"].append(message(**{**each, "updated": at}).SerializeToString())
     return found

@@ -66,7 +66,8 @@ PAYLOAD = ("day", "at", "price", "tags", "state", "next")
 
 
 def _answer(request: httpx.Request) -> httpx.Response:
-    kind, text = SCHEMAS.get(int(request.url.path.rpartition("/")[2], 16), ("", ""))
+    last = request.url.path.rpartition("/")[2]
+    kind, text = SCHEMAS.get(int(last), ("", "")) if last.isdigit() else ("", "")
     if not kind:
         return httpx.Response(404, json={"error_code": 40403})
     return httpx.Response(200, json={"schemaType": kind, "schema": text})

@@ -125,7 +125,7 @@ def test_every_way_to_a_record_reads_its_schema(
     assert {each.record.payload.get("team") for each in deliveries if each.record} == {None, "blue"}
 
     reader_of_ranges = FragmentReader(config, topic)
-    ranges = list_inputs([f"kafka://{topic}"], config)
+    ranges = list_inputs([f"kafka://{topic}"], config).fragments
     assert {outcome(each) for part in ranges for each in reader_of_ranges.deliveries(part)} == live
 
     assert invoke(["repair", str(path)]) == ExitCode.OK
@@ -142,7 +142,9 @@ def test_every_way_to_a_record_reads_its_schema(
         ("wrong_format", '{"id":1}'),
     }
     assert invoke(["dlq", "replay", str(path), "--dry-run", "--json"]) == ExitCode.FAILED
-    assert json.loads(capfd.readouterr().out)["refused_again"] == {"unknown_schema": 1, "wrong_format": 1}
+    replayed = capfd.readouterr()
+    assert replayed.out, replayed.err
+    assert json.loads(replayed.out)["refused_again"] == {"unknown_schema": 1, "wrong_format": 1}
 
 
 def keyed(registry: Registry, number: int) -> bytes | None:

@@ -20,8 +20,9 @@ def path_faults(topic: TopicConfig, choices: Choices, what: str) -> Iterator[tup
         names = choices(split_path(path))
         if names is not None:
             known = f" Fields: {', '.join(sorted(names)[:20])}" if names else ""
-            wrong = next((part for part in split_path(path) if part not in names), path)
-            yield needed, f"{setting}: {what} has no field {path!r}.{nearest(wrong, names)}{known}"
+            # The wrong name is the first one behind those that lead somewhere, so most likely the last.
+            hint = next((hint for part in reversed(split_path(path)) if (hint := nearest(part, names))), "")
+            yield needed, f"{setting}: {what} has no field {path!r}.{hint}{known}"
 
 
 def _paths(topic: TopicConfig) -> Iterator[tuple[str, str, bool]]:
