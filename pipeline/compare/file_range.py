@@ -42,7 +42,7 @@ class FileRange:
         self.topic = topic
         self._versioned = settings.version is not None
         self._files = TopicFiles(inputs, settings, config.limits, keys)
-        self._decoder = RowDecoder(Decoders(config.source, config.limits).of(topic), keys, settings, config.limits)
+        self._decoder = RowDecoder(Decoders(config.source, config.limits).of_rows(topic), keys, settings, config.limits)
         self.num_records = self._files.count().total
         self.begins = self.ends = {}
         self._uris = list(dict.fromkeys(part.uri for part in self._files.listing.parts))

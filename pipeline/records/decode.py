@@ -1,7 +1,7 @@
 """Decides what the bytes of one Kafka record mean: its key, version, text and payload, or why it has none.
 
-Pure: no network, no state between records. `pipeline.records.formats` turns a value into fields;
-everything here works on fields, whatever their format was.
+`pipeline.records.formats` turns a value into fields, and may ask a schema registry for that; everything here works on
+fields, whatever their format was, and keeps no state between records.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +12,18 @@ from pipeline.config.paths import split_path
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.records.formats import FORMATS, Parser
+from pipeline.records.formats import parsers_of, registry_of
 from pipeline.records.headers import carried, decimal
 from pipeline.records.payload import PayloadReader
 from pipeline.records.record import MAX_VERSION, Headers, InvalidName, Position, Record, offset_version
+from pipeline.records.schemas.part import Parser
 from pipeline.records.values import (
     MISSING,
     Template,
     canonical_kafka_key,
-    canonical_key,
+    canonical_parsed_key,
     field_at,
+    key_of_fields,
     tombstone_version,
     version_of,
 )
@@ -51,6 +53,8 @@ class RecordDecoder(Protocol):
 
         Raises:
             RecordError: why it can never be one. The detail names fields and sizes, never text.
+            TransientError: a schema registry that must be asked does not answer.
+            EnvironmentFault: it refuses the credentials.
         """
 
     def from_fields(
@@ -76,15 +80,36 @@ class Decoders:
     """The decoders of a configuration's topics."""
 
     def __init__(self, source: SourceConfig, limits: LimitsConfig, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
-        """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions."""
-        self._decoders: dict[str, RecordDecoder] = {
-            name: TopicDecoder(topic, limits, FORMATS[topic.format](source, topic, limits), clock_ms)
-            for name, topic in source.topics.items()
-        }
+        """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions.
+
+        Raises ConfigError for a schema file that cannot be used, or a package that a format needs and is missing.
+        """
+        registry = registry_of(source)
+        self._decoders: dict[str, RecordDecoder] = {}
+        self._row_decoders: dict[str, RecordDecoder] = {}
+        for name, topic in source.topics.items():
+            decoder = TopicDecoder(topic, limits, *parsers_of(topic, limits, registry), clock_ms)
+            self._decoders[name] = self._row_decoders[name] = decoder
+            if (as_rows := row_settings(topic)) is not topic:
+                self._row_decoders[name] = TopicDecoder(as_rows, limits, *parsers_of(as_rows, limits, None), clock_ms)
 
     def of(self, topic: str) -> RecordDecoder:
         """Returns the decoder of a topic of the configuration."""
         return self._decoders[topic]
+
+    def of_rows(self, topic: str) -> RecordDecoder:
+        """Returns the decoder of rows of files that stand for a topic's records: they are JSON in every format."""
+        return self._row_decoders[topic]
+
+
+def row_settings(topic: TopicConfig) -> TopicConfig:
+    """Returns by which settings rows of files are a topic's records: they have fields, and keys that JSON spells."""
+    changes: dict[str, Any] = {}
+    if topic.format != "json":
+        changes |= {"format": "json", "schema_file": None, "message": None}
+    if topic.keys_as.is_structured:
+        changes |= {"kafka_key": "json", "key_schema_file": None, "key_message": None}
+    return topic.model_copy(update=changes) if changes else topic
 
 
 class TopicDecoder:
@@ -104,14 +129,21 @@ class TopicDecoder:
     """
 
     def __init__(
-        self, config: TopicConfig, limits: LimitsConfig, parser: Parser, clock_ms: Callable[[], int] = wall_clock_ms
+        self,
+        config: TopicConfig,
+        limits: LimitsConfig,
+        parser: Parser,
+        key_parser: Parser | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
+        """Takes what turns values into fields; `key_parser` does the same for Kafka keys that have a schema."""
         self._config = config
         self._limits = limits
         self._parser = parser
+        self._key_parser = key_parser
         self._clock_ms = clock_ms
         self._template = Template(config.text)
-        self._key_path = split_path(config.key) if config.key else None
+        self._key_paths = tuple(map(split_path, config.key_paths))
         self._version_path = split_path(config.version) if config.version else None
         self._integer_counts = config.version_type != "time"
         self._payload = PayloadReader(config, limits)
@@ -135,11 +167,11 @@ class TopicDecoder:
         if headers and any(type(name) is InvalidName for name, _ in headers):
             raise RecordError(Reason.INVALID_HEADER, "the name of a header is not UTF-8")
         if value is None:
-            canonical = self._check_key(self._kafka_key(key))
+            canonical = self._check_key(self._kafka_key(key, headers))
             return self._delete(canonical, self._tombstone_version(position, headers), position)
         if not value:
             raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
-        return self.from_fields(self._parser(value), len(value), position, key, headers)
+        return self.from_fields(self._parser(value, headers), len(value), position, key, headers)
 
     def from_fields(
         self,
@@ -154,9 +186,9 @@ class TopicDecoder:
             self._unseen = tuple(each for each in self._unseen if field_at(fields, each[1]) is MISSING)
         if self._schema is not None:
             self._check_schema(fields, *self._schema)
-        canonical = self._check_key(self._key(key, fields))
+        canonical = self._check_key(self._key(key, headers, fields))
         version = self._version(fields, position, headers)
-        misspelt = key is not None and self._is_misspelt(key, canonical)
+        misspelt = key is not None and self._is_misspelt(key, headers, canonical)
         if self._marker is not None and self._is_marked(fields, *self._marker):
             return self._delete(canonical, version, position, misspelt=misspelt)
         text = self._template.fill(fields)
@@ -172,12 +204,12 @@ class TopicDecoder:
     def _delete(self, key: str, version: int, position: Position, *, misspelt: bool = False) -> Record:
         return Record(key, version, None, self._add_system_fields({}, key, position), position, misspelt)
 
-    def _is_misspelt(self, kafka_key: bytes, canonical: str) -> bool:
+    def _is_misspelt(self, kafka_key: bytes, headers: Headers, canonical: str) -> bool:
         """Whether the Kafka key, which a null value would come with, spells another key than the field."""
-        if self._key_path is None:
+        if not self._key_paths:
             return False
         try:
-            return canonical_kafka_key(kafka_key, self._config) != canonical
+            return self._kafka_key(kafka_key, headers) != canonical
         except RecordError:
             return True
 
@@ -186,13 +218,15 @@ class TopicDecoder:
         payload["_source"] = position.source
         return payload
 
-    def _kafka_key(self, key: bytes | None) -> str:
-        return canonical_kafka_key(key, self._config)
+    def _kafka_key(self, key: bytes | None, headers: Headers) -> str:
+        if self._key_parser is None or not key:
+            return canonical_kafka_key(key, self._config)
+        return canonical_parsed_key(self._key_parser(key, headers), self._config)
 
-    def _key(self, key: bytes | None, fields: dict[str, Any]) -> str:
-        if self._key_path is None:
-            return self._kafka_key(key)
-        return canonical_key(field_at(fields, self._key_path), self._config.key_type)
+    def _key(self, key: bytes | None, headers: Headers, fields: dict[str, Any]) -> str:
+        if not self._key_paths:
+            return self._kafka_key(key, headers)
+        return key_of_fields(fields, self._key_paths, self._config.key_types)
 
     def _check_key(self, key: str) -> str:
         # A character has at most four bytes, so most keys need no encoding to be measured.

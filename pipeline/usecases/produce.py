@@ -93,6 +93,8 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
     config = context.config
     topic = config.topic_named(request.topic)
     settings = config.source.topics[topic]
+    if other := next((part for part in (settings.values_as, settings.keys_as) if not part.is_plain), None):
+        raise ConfigError(f"source.topics.{topic}.{other.setting}: {other.encoding}: rows are sent as JSON only")
     keys = keys_of(topic, settings, request.key, request.row_number)
     files = TopicFiles([str(request.file)], settings, config.limits, keys, all_columns=True)
     if left_out := left_out_words(files.listing):

@@ -209,7 +209,9 @@ def test_the_demo_takes_keys_of_either_type(ids: list[Any], key_type: str | None
     assert settings.get("key_type") == key_type
     assert settings["payload"] == ["title", "body"]
     config = TopicConfig.model_validate(settings)
-    decoder = RowDecoder(TopicDecoder(config, LimitsConfig(), lambda _: {}), BY_ID, config, LimitsConfig())
+    decoder = RowDecoder(
+        TopicDecoder(config, LimitsConfig(), lambda _data, _headers: {}), BY_ID, config, LimitsConfig()
+    )
     rows = TopicFiles([str(path)], config, LimitsConfig(), BY_ID, all_columns=True).rows()
     position = Position("t", 0, 0, -1)
     assert [decoder.record_of(row, number, position).text for number, _, row in rows] == ["a", "b c"]

@@ -9,7 +9,7 @@ from pipeline.config.paths import split_path
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import ConfigError, Reason, RecordError
-from pipeline.records.decode import RecordDecoder
+from pipeline.records.decode import RecordDecoder, row_settings
 from pipeline.records.files.reading import RAW, Row
 from pipeline.records.record import Position, Record
 from pipeline.records.strict_json import parse_object, spelt
@@ -31,14 +31,19 @@ class Message:
 class Keys:
     """Where the Kafka message key of a row comes from."""
 
-    field: str
-    """Path of the field."""
+    field: str | tuple[str, ...]
+    """Path of the field, or of several that are the key together."""
     row_number: str | None = None
     """Field that gets the row's number, from 1, where the file has no identifier of its own."""
     integer_number: bool = False
     """Whether that number is sent as an integer, not as a text."""
     spelling: str | None = None
     """The topic's `kafka_key`."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path, or all of them."""
+        return (self.field,) if isinstance(self.field, str) else self.field
 
 
 def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: str | None = None) -> Keys:
@@ -50,9 +55,9 @@ def keys_of(name: str, topic: TopicConfig, key: str | None = None, row_number: s
     if field is None:
         raise ConfigError(f"topic {name!r} is keyed by the Kafka message key: name the column with --key")
     is_integer = row_number is not None and (
-        row_number == topic.version or (row_number == topic.key and topic.key_type == "integer")
+        row_number == topic.version or (row_number, "integer") in zip(topic.key_paths, topic.key_types, strict=False)
     )
-    return Keys(field, row_number, is_integer, topic.kafka_key)
+    return Keys(field, row_number, is_integer, row_settings(topic).kafka_key)
 
 
 class Messages:
@@ -64,9 +69,9 @@ class Messages:
     def __init__(self, keys: Keys, max_depth: int) -> None:
         """Takes where keys come from, and the depth of JSON that a topic takes."""
         self._keys = keys
-        self._path = split_path(keys.field)
+        self._paths = {path: split_path(path) for path in keys.paths}
         self._row_number = keys.row_number
-        self._is_plain = keys.spelling != "json"
+        self._is_plain = keys.spelling != "json" and len(self._paths) == 1
         self._max_depth = max_depth
 
     def of(self, row: Row, number: int) -> Message:
@@ -94,20 +99,22 @@ class Messages:
 
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
-        path = self._path
-        value = fields.get(path[0]) if len(path) == 1 else field_at(fields, path)
-        if type(value) is str and self._is_plain:
-            return value.encode()
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        found = {name: field_at(fields, path) for name, path in self._paths.items()}
+        first = next(iter(found.values()))
+        if type(first) is str and self._is_plain:
+            return first.encode()
+        if any(isinstance(value, bool) or not isinstance(value, str | int) for value in found.values()):
             return None
-        return kafka_key_of(value, self._keys.spelling)
+        if len(found) > 1:
+            return spelt(found)
+        return kafka_key_of(first, self._keys.spelling)
 
 
 class RowDecoder:
     """Makes records of rows: the same ones that their messages would become."""
 
     def __init__(self, decoder: RecordDecoder, keys: Keys, topic: TopicConfig, limits: LimitsConfig) -> None:
-        """Takes the topic's decoder, and where its message keys come from."""
+        """Takes the decoder of the topic's rows, and where its message keys come from."""
         self._decoder = decoder
         self._messages = Messages(keys, limits.max_depth)
         self._max_depth = limits.max_depth

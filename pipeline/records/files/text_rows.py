@@ -15,9 +15,9 @@ from pipeline.records.files.filesystems import open_filesystem
 from pipeline.records.files.folders import FolderFields
 from pipeline.records.files.json_rows import JsonArray, read_lines
 from pipeline.records.files.listing import FilePart
-from pipeline.records.files.meaning import value_of
 from pipeline.records.files.reading import RAW, Reading, Row
 from pipeline.records.files.streams import BLOCK_BYTES, Lines, blocks_from, open_bytes
+from pipeline.records.meaning import value_of
 from pipeline.records.strict_json import parse_object
 
 

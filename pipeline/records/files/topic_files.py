@@ -36,8 +36,8 @@ class TopicFiles:
         """
         self.listing = list_files(inputs)
         extra = [] if keys.row_number is None else [keys.row_number]
-        check_columns(self.listing.parts, topic, extra, "" if keys.field == topic.key else keys.field)
-        self._reading = reading_of(topic, limits, all_columns=all_columns, also=[keys.field])
+        check_columns(self.listing.parts, topic, extra, () if keys.field == topic.key else keys.paths)
+        self._reading = reading_of(topic, limits, all_columns=all_columns, also=keys.paths)
 
     def count(self) -> RowCounts:
         """Returns how many rows there are, or about how many."""

@@ -67,8 +67,9 @@ def expected_by(topic: TopicConfig) -> Mapping[str, Expected]:
     if topic.version is not None:
         meaning = Meaning.INTEGER if topic.version_type == "integer" else Meaning.INTEGER_OR_TEXT
         found[flat_name(topic.version)] = Expected(meaning, Reason.INVALID_VERSION)
-    if topic.key is not None and topic.key_type == "integer":
-        found[flat_name(topic.key)] = Expected(Meaning.INTEGER, Reason.INVALID_KEY)
+    for path, kind in zip(topic.key_paths, topic.key_types, strict=False):  # a Kafka key has a type and no path
+        if kind == "integer":
+            found[flat_name(path)] = Expected(Meaning.INTEGER, Reason.INVALID_KEY)
     return found
 
 
