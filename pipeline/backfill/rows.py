@@ -14,10 +14,7 @@ from pipeline.records.files.listing import FilePart
 from pipeline.records.files.messages import RowDecoder, keys_of
 from pipeline.records.files.reader import read_rows
 from pipeline.records.files.reading import FileFault, reading_of
-from pipeline.records.record import Delivery, Partition, Position, Receipt, Record, file_source
-
-LOWEST_VERSION = 0
-"""Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
+from pipeline.records.record import LOWEST_VERSION, Delivery, Partition, Position, Receipt, Record, file_source
 
 MakeReceipt = Callable[[int], Receipt]
 
@@ -79,7 +76,8 @@ class FragmentReader:
 
         Raises FragmentFault where the fragment cannot be read, or its file was replaced meanwhile.
         """
-        make = receipt or (lambda number: Receipt(Partition(self._topic, 0), number, 0, 0.0))
+        place = Partition(self._topic, 0)
+        make = receipt or (lambda number: Receipt(place, number, 0, 0.0))
         if isinstance(fragment, KafkaRange):
             rows = self._kafka_rows(fragment, start, make)
         else:

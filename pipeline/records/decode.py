@@ -15,7 +15,7 @@ from pipeline.errors import Reason, RecordError
 from pipeline.records.formats import parsers_of, registry_of
 from pipeline.records.headers import carried, decimal
 from pipeline.records.payload import PayloadReader
-from pipeline.records.record import Headers, InvalidName, Position, Record, offset_version
+from pipeline.records.record import MAX_VERSION, Headers, InvalidName, Position, Record, offset_version
 from pipeline.records.schemas.part import Parser
 from pipeline.records.values import (
     MISSING,
@@ -141,10 +141,12 @@ class TopicDecoder:
         self._limits = limits
         self._parser = parser
         self._key_parser = key_parser
+        self._is_json = config.format in {"json", "json_schema"}
         self._clock_ms = clock_ms
         self._template = Template(config.text)
         self._key_paths = tuple(map(split_path, config.key_paths))
         self._version_path = split_path(config.version) if config.version else None
+        self._integer_counts = config.version_type != "time"
         self._payload = PayloadReader(config, limits)
         self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
         schema = config.schema_version
@@ -170,7 +172,9 @@ class TopicDecoder:
             return self._delete(canonical, self._tombstone_version(position, headers), position)
         if not value:
             raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
-        return self.from_fields(self._parser(value, headers), len(value), position, key, headers)
+        # Other formats write a text in fewer bytes than it has: a date, or the symbol of an enum.
+        num_bytes = len(value) if self._is_json else self._limits.max_text_bytes + 1
+        return self.from_fields(self._parser(value, headers), num_bytes, position, key, headers)
 
     def from_fields(
         self,
@@ -183,11 +187,12 @@ class TopicDecoder:
         """See `RecordDecoder.from_fields`."""
         if self._unseen:
             self._unseen = tuple(each for each in self._unseen if field_at(fields, each[1]) is MISSING)
-        self._check_schema(fields)
+        if self._schema is not None:
+            self._check_schema(fields, *self._schema)
         canonical = self._check_key(self._key(key, headers, fields))
         version = self._version(fields, position, headers)
         misspelt = key is not None and self._is_misspelt(key, headers, canonical)
-        if self._marked_deleted(fields):
+        if self._marker is not None and self._is_marked(fields, *self._marker):
             return self._delete(canonical, version, position, misspelt=misspelt)
         text = self._template.fill(fields)
         if text is None:
@@ -197,7 +202,7 @@ class TopicDecoder:
         self._check_text(text, num_value_bytes)
         payload, dropped = self._payload.read(fields, headers, position)
         stored = self._add_system_fields(payload, canonical, position)
-        return Record(canonical, version, text, stored, position, is_key_misspelt=misspelt, dropped=tuple(dropped))
+        return Record(canonical, version, text, stored, position, misspelt, tuple(dropped))
 
     def _delete(self, key: str, version: int, position: Position, *, misspelt: bool = False) -> Record:
         return Record(key, version, None, self._add_system_fields({}, key, position), position, misspelt)
@@ -232,10 +237,7 @@ class TopicDecoder:
             raise RecordError(Reason.KEY_TOO_LARGE, f"longer than max_key_bytes, {self._limits.max_key_bytes}")
         return key
 
-    def _check_schema(self, fields: dict[str, Any]) -> None:
-        if self._schema is None:
-            return
-        path, newest = self._schema
+    def _check_schema(self, fields: dict[str, Any], path: tuple[str, ...], newest: int) -> None:
         found = field_at(fields, path)
         if found is MISSING:
             return
@@ -247,7 +249,10 @@ class TopicDecoder:
     def _version(self, fields: dict[str, Any], position: Position, headers: Headers) -> int:
         if self._version_path is None:
             return self._offset_version(position, headers)
-        return version_of(field_at(fields, self._version_path), self._config.version_type, self._latest_ms())
+        value = field_at(fields, self._version_path)
+        if type(value) is int and self._integer_counts and 0 <= value <= MAX_VERSION:
+            return value
+        return version_of(value, self._config.version_type, self._latest_ms())
 
     def _tombstone_version(self, position: Position, headers: Headers) -> int:
         if self._version_path is None:
@@ -274,10 +279,7 @@ class TopicDecoder:
     def _latest_ms(self) -> int:
         return self._clock_ms() + self._config.max_version_ahead_s * 1000
 
-    def _marked_deleted(self, fields: dict[str, Any]) -> bool:
-        if self._marker is None:
-            return False
-        path, marker = self._marker
+    def _is_marked(self, fields: dict[str, Any], path: tuple[str, ...], marker: object) -> bool:
         found = field_at(fields, path)
         return type(found) is type(marker) and bool(found == marker)
 

@@ -45,6 +45,9 @@ class Meaning(StrEnum):
     """`delete_when.field` compared with null."""
 
 
+_COUNTED = (Meaning.INTEGER, Meaning.INTEGER_OR_TEXT)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What the cells of a column are read as."""
@@ -72,17 +75,17 @@ def expected_by(topic: TopicConfig) -> Mapping[str, Expected]:
 
 def value_of(text: str, expected: Expected) -> Any:
     """Returns what a text means. Raises RecordError where it means nothing of the kind."""
-    meaning = expected.meaning
     if not text:
         return None
+    meaning = expected.meaning
     found: Any = text
-    if meaning is Meaning.BOOLEAN:
+    if meaning in _COUNTED:
+        found = int(text) if len(text) < _MAX_DIGITS - 1 and text.isascii() and text.isdigit() else _integer(text)
+    elif meaning is Meaning.BOOLEAN:
         found = _BOOLEANS.get(text.lower(), text)
     elif meaning is Meaning.NUMBER:
         found = _number(text)
-    elif meaning is not Meaning.NULLABLE:
-        found = _integer(text)
-    if found is text and meaning in {Meaning.INTEGER, Meaning.BOOLEAN}:
+    if found is text and (meaning is Meaning.INTEGER or meaning is Meaning.BOOLEAN):
         raise RecordError(expected.reason, f"not {meaning}")
     return found
 

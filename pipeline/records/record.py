@@ -13,6 +13,9 @@ from pipeline.records.digits import whole_number
 MAX_VERSION = 2**53 - 1
 """Qdrant compares payload numbers as float64, so a version must stay exactly representable."""
 
+LOWEST_VERSION = 0
+"""Of a file's row whose topic has no `version` field: below every live version of a generation from 1 on."""
+
 OFFSET_BITS = 40
 """`(generation << 40) | offset`: a partition holds a trillion offsets, and 8,191 generations fit below 2^53."""
 

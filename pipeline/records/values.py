@@ -229,6 +229,8 @@ def _microseconds(text: str) -> int:
 
 def is_blank(text: str) -> bool:
     """Whether the text shows nothing: only white space, control, zero-width and filler characters."""
+    if "!" <= text[:1] <= "~":
+        return False
     return not any(char.isprintable() and not char.isspace() and char not in _FILLERS for char in text)
 
 
@@ -253,7 +255,10 @@ class Template:
     def __init__(self, template: str) -> None:
         pieces = PLACEHOLDER.split(template)
         self._literals = pieces[::2]
-        self._fields = [(split_path(name.removesuffix("?")), name.endswith("?")) for name in pieces[1::2]]
+        self._fields = [
+            (split_path(name.removesuffix("?")), name.endswith("?"), literal)
+            for name, literal in zip(pieces[1::2], self._literals[1:], strict=True)
+        ]
         self.num_literal_bytes = len("".join(self._literals).encode())
         self.num_fields = len(self._fields)
 
@@ -265,7 +270,7 @@ class Template:
         """
         parts = [self._literals[0]]
         blank = True
-        for (path, optional), literal in zip(self._fields, self._literals[1:], strict=True):
+        for path, optional, literal in self._fields:
             value = field_at(fields, path)
             if value is MISSING or value is None:
                 if not optional:

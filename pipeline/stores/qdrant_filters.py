@@ -16,6 +16,11 @@ def live(conditions: Sequence[Condition]) -> qdrant.Filter:
     return qdrant.Filter(must=[_condition(condition) for condition in conditions], must_not=[_state(*DEAD)])
 
 
+def dead() -> qdrant.Filter:
+    """Returns the filter of tombstones."""
+    return qdrant.Filter(must=[_state(*DEAD)])
+
+
 def not_newer_tombstones(texts_versions: Iterable[tuple[str, int]]) -> qdrant.Filter:
     """Returns the guard of a write: the tombstones among the ids that are no newer than the given versions.
 

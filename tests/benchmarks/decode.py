@@ -81,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         values = written(tickets, Path(name))
         decoders = made(Path(name))
-        times = {kind: [] for kind in values}
+        times: dict[str, list[float]] = {kind: [] for kind in values}
         # In turns, so that a busy moment of the machine meets all of them.
         for run in range(given.runs):
             for kind, records in values.items():

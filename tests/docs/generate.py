@@ -81,6 +81,9 @@ def metric_families() -> list[tuple[str, str, str, tuple[str, ...], str]]:
         ("ingestor", metrics.IngestMetrics),
         ("embedder", metrics.EmbedMetrics),
         ("API", metrics.ApiMetrics),
+        ("store owner", metrics.StoreMetrics),
+        ("every", metrics.ProcessMetrics),
+        ("whole app", metrics.AppMetrics),
     ):
         registry = CollectorRegistry()
         labels = {vars(part)["_name"]: vars(part)["_labelnames"] for part in vars(kind(registry)).values()}
@@ -168,11 +171,14 @@ REPORTS = (
     "pipeline.backfill.counts.BackfillReport",
     "pipeline.usecases.estimate.EstimateRequest",
     "pipeline.usecases.estimate.EstimateReport",
-    "pipeline.usecases.compare.CompareRequest",
+    "pipeline.usecases.compared_sources.CompareRequest",
     "pipeline.compare.report.VerifyReport",
     "pipeline.compare.report.TaskReport",
     "pipeline.compare.report.RepairReport",
     "pipeline.compare.report.RepairedTask",
+    "pipeline.usecases.purge.PurgeRequest",
+    "pipeline.usecases.purge.PurgeReport",
+    "pipeline.usecases.purge.PurgedTask",
     "pipeline.usecases.check.CheckReport",
     "pipeline.usecases.evaluate.EvaluateRequest",
     "pipeline.usecases.evaluate.EvaluateReport",

@@ -31,11 +31,11 @@ def messages(path: Path, keys: Keys = BY_ID, **changes: Any) -> list[Message | s
     limits = LimitsConfig()
     made = Messages(keys, limits.max_depth)
     found: list[Message | str] = []
-    for row in TopicFiles([str(path)], topic(**changes), limits, keys, all_columns=True).rows():
+    for number, _, row in TopicFiles([str(path)], topic(**changes), limits, keys, all_columns=True).rows():
         try:
-            found.append(made.of(row.row, row.number))
+            found.append(made.of(row, number))
         except RecordError as error:
-            found.append(f"{row.row.place}: {error}")
+            found.append(f"{row.place}: {error}")
     return found
 
 
@@ -214,4 +214,4 @@ def test_the_demo_takes_keys_of_either_type(ids: list[Any], key_type: str | None
     )
     rows = TopicFiles([str(path)], config, LimitsConfig(), BY_ID, all_columns=True).rows()
     position = Position("t", 0, 0, -1)
-    assert [decoder.record_of(row.row, row.number, position).text for row in rows] == ["a", "b c"]
+    assert [decoder.record_of(row, number, position).text for number, _, row in rows] == ["a", "b c"]

@@ -77,7 +77,10 @@ def _plain(column: Any) -> Values:
 
 
 def _texts(column: Any) -> Values:
+    is_decoded = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     try:
+        if is_decoded:
+            return _plain(column)
         return [text(value) if type(value) is bytes else value for value in column.to_pylist()]
     except UnicodeDecodeError:  # Parquet's strings are whatever their writer called so
         raise RecordError(Reason.INVALID_ROW, "not UTF-8") from None

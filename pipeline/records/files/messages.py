@@ -18,7 +18,7 @@ from pipeline.records.values import INTEGER_BYTES, field_at, kafka_key_of
 _RAW_KEY = "_key"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """What is sent for a row."""
 
@@ -70,21 +70,24 @@ class Messages:
         """Takes where keys come from, and the depth of JSON that a topic takes."""
         self._keys = keys
         self._paths = {path: split_path(path) for path in keys.paths}
+        self._path = split_path(keys.paths[0])
+        self._row_number = keys.row_number
+        self._is_plain = keys.spelling != "json"
         self._max_depth = max_depth
 
     def of(self, row: Row, number: int) -> Message:
         """Returns the message of a row with a number, from 1. Raises RecordError for a row that cannot be one."""
         if row.error is not None:
             raise row.error
-        fields = row.fields
+        text, fields = row.text, row.fields
         if fields is None:
-            fields = self._parsed(row.text or b"")
+            fields = self._parsed(text or b"")
             if RAW in fields:
                 return _raw_message(fields)
-        if self._keys.row_number is not None:
-            fields[self._keys.row_number] = number if self._keys.integer_number else str(number)
-        elif row.text is not None:
-            return Message(self._key(fields), row.text)
+        if self._row_number is not None:
+            fields[self._row_number] = number if self._keys.integer_number else str(number)
+        elif text is not None:
+            return Message(self._key(fields), text)
         return Message(self._key(fields), spelt(fields))
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
@@ -97,12 +100,21 @@ class Messages:
 
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
+        if len(self._paths) > 1:
+            return self._key_of_several(fields)
+        path = self._path
+        value = fields.get(path[0]) if len(path) == 1 else field_at(fields, path)
+        if type(value) is str and self._is_plain:
+            return value.encode()
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
+        return kafka_key_of(value, self._keys.spelling)
+
+    def _key_of_several(self, fields: dict[str, Any]) -> bytes | None:
         found = {name: field_at(fields, path) for name, path in self._paths.items()}
         if any(isinstance(value, bool) or not isinstance(value, str | int) for value in found.values()):
             return None
-        if len(found) > 1:
-            return spelt(found)
-        return kafka_key_of(next(iter(found.values())), self._keys.spelling)
+        return spelt(found)
 
 
 class RowDecoder:

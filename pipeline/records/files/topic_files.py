@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.config.paths import split_path, top_names
 from pipeline.config.pipeline import LimitsConfig
@@ -15,20 +15,6 @@ from pipeline.records.files.reading import FileFault, Reading, Row, reading_of
 from pipeline.records.files.row_counts import RowCounts, count_rows
 from pipeline.records.files.schema import check_columns
 from pipeline.records.values import MISSING, field_at
-
-
-class NumberedRow(NamedTuple):
-    """A row, and where it stands."""
-
-    number: int
-    """Through all files, from 1. Blank lines are no rows; bad rows count."""
-    file: str
-    row: Row
-
-    @property
-    def place(self) -> str:
-        """Names the row in messages."""
-        return f"{self.file}, {self.row.place}"
 
 
 class TopicFiles:
@@ -57,17 +43,20 @@ class TopicFiles:
         """Returns how many rows there are, or about how many."""
         return count_rows(self.listing.parts)
 
-    def rows(self, on_fault: Callable[[FileFault], None] | None = None) -> Iterator[NumberedRow]:
-        """Yields all rows.
+    def rows(self, on_fault: Callable[[FileFault], None] | None = None) -> Iterator[tuple[int, str, Row]]:
+        """Yields all rows, each with its number and the address of its file.
+
+        Numbers go through all files, from 1. Blank lines are no rows; bad rows count.
 
         A file that cannot be read to its end is told to `on_fault`; without that, raises FileFault.
         """
         number = 0
         for part in self.listing.parts:
+            file = part.uri
             try:
                 for row in read_rows(part, self._reading):
                     number += 1
-                    yield NumberedRow(number, part.uri, row)
+                    yield number, file, row
             except FileFault as fault:
                 if on_fault is None:
                     raise
