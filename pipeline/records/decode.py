@@ -141,6 +141,7 @@ class TopicDecoder:
         self._limits = limits
         self._parser = parser
         self._key_parser = key_parser
+        self._is_json = config.format in {"json", "json_schema"}
         self._clock_ms = clock_ms
         self._template = Template(config.text)
         self._key_paths = tuple(map(split_path, config.key_paths))
@@ -171,7 +172,9 @@ class TopicDecoder:
             return self._delete(canonical, self._tombstone_version(position, headers), position)
         if not value:
             raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
-        return self.from_fields(self._parser(value, headers), len(value), position, key, headers)
+        # Other formats write a text in fewer bytes than it has: a date, or the symbol of an enum.
+        num_bytes = len(value) if self._is_json else self._limits.max_text_bytes + 1
+        return self.from_fields(self._parser(value, headers), num_bytes, position, key, headers)
 
     def from_fields(
         self,

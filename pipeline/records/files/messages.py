@@ -70,8 +70,9 @@ class Messages:
         """Takes where keys come from, and the depth of JSON that a topic takes."""
         self._keys = keys
         self._paths = {path: split_path(path) for path in keys.paths}
+        self._path = split_path(keys.paths[0])
         self._row_number = keys.row_number
-        self._is_plain = keys.spelling != "json" and len(self._paths) == 1
+        self._is_plain = keys.spelling != "json"
         self._max_depth = max_depth
 
     def of(self, row: Row, number: int) -> Message:
@@ -99,15 +100,21 @@ class Messages:
 
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
+        if len(self._paths) > 1:
+            return self._key_of_several(fields)
+        path = self._path
+        value = fields.get(path[0]) if len(path) == 1 else field_at(fields, path)
+        if type(value) is str and self._is_plain:
+            return value.encode()
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
+        return kafka_key_of(value, self._keys.spelling)
+
+    def _key_of_several(self, fields: dict[str, Any]) -> bytes | None:
         found = {name: field_at(fields, path) for name, path in self._paths.items()}
-        first = next(iter(found.values()))
-        if type(first) is str and self._is_plain:
-            return first.encode()
         if any(isinstance(value, bool) or not isinstance(value, str | int) for value in found.values()):
             return None
-        if len(found) > 1:
-            return spelt(found)
-        return kafka_key_of(first, self._keys.spelling)
+        return spelt(found)
 
 
 class RowDecoder:

@@ -304,3 +304,16 @@ def test_a_schema_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         plain(tmp_path, {"type": "recor"}, b"")
     with pytest.raises(ConfigError, match=r"schema_file: .*absent.avsc cannot be read"):
         decoder(None, format="avro", schema_file=str(tmp_path / "absent.avsc"))
+
+
+def test_a_text_is_measured_where_its_bytes_say_nothing_of_its_size(tmp_path: Path) -> None:
+    symbol = "s" * 200
+    states = {"type": "array", "items": {"type": "enum", "name": "E", "symbols": [symbol]}}
+    schema = schema_of(("x", states))
+    data = written(schema, {"id": "a", "text": "", "x": [symbol] * 20})
+    assert len(plain(tmp_path, schema, data, text="{x}").text or "") > 4_000
+    by_limits = decoder(
+        None, {"max_text_bytes": 1_000}, format="avro", schema_file=in_file(tmp_path, schema), text="{x}"
+    )
+    with pytest.raises(RecordError, match="text_too_large"):
+        by_limits.decode(None, data, PLACE, ())
