@@ -94,6 +94,8 @@ check: $(VENV)/.installed-dev
 test: $(VENV)/.installed-dev
 	@echo 'make: Kafka broker';  infra/kafka.sh fetch
 	@echo 'make: real weights';  infra/weights.sh fetch >/dev/null || echo 'make: their tests will be skipped'
+	@echo 'make: promtool';      infra/promtool.sh fetch >/dev/null || echo 'make: its tests will be skipped'
+	@echo 'make: KubeRay schema'; infra/kuberay.sh fetch >/dev/null || echo 'make: its test will be skipped'
 	@$(BIN)/coverage erase
 	@echo 'make: every test';    COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
@@ -123,7 +125,7 @@ SEEDS ?= 100000
 simulate: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-# For each of thirteen targets.
+# For each of fourteen targets.
 FUZZ_SECONDS ?= 30
 
 # Ray Train needs packages that are kept apart, too.

@@ -38,7 +38,8 @@ def build_app(source: ConfigTree) -> serve.Application:
     config = source.load()
     monitor = _deploy(Monitor, ray_actor_options={"num_cpus": 0}).bind()
     embedders = {name: _embedder(name, model).bind(source, name, monitor) for name, model in config.models.items()}
-    store = _deploy(StoreOwner, ray_actor_options={"num_cpus": 0}).bind(source) if config.store.type == "edge" else None
+    owner = _deploy(StoreOwner, ray_actor_options={"num_cpus": 0}) if config.store.type == "edge" else None
+    store = owner.bind(source, monitor) if owner is not None else None
     ingestor = _deploy(
         Ingestor,
         num_replicas=config.ray.ingestors,

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from pipeline.metrics import ReplicaReport, snapshot
+from pipeline.metrics import ProcessMetrics, ReplicaReport, snapshot
 
 REPORT_INTERVAL_S = 1.0
 
@@ -29,6 +29,7 @@ class Reporter:
         self._replica = serve.get_replica_context().replica_tag
         self._monitor = monitor
         self._registry = registry
+        self._metrics = ProcessMetrics(registry)
         self._state = state
         self._on_drain = on_drain
         self._started_s = time.time()
@@ -39,6 +40,7 @@ class Reporter:
     def send(self, *, drained: bool = False) -> None:
         """Reports now. Blocks for a few milliseconds."""
         ready, detail = self._state()
+        self._metrics.ready.set(ready)
         taken = snapshot(self._process, self._replica, self._started_s, self._registry)
         try:
             draining = self._monitor.report.remote(ReplicaReport(taken, ready, detail, drained)).result(timeout_s=5)

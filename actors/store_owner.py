@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from ray.serve.handle import DeploymentHandle
 
 from actors.process import start_context
+from actors.reporting import Reporter
 from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.filters import Condition
 from pipeline.interfaces import CollectionState, StoredPoint, Written
+from pipeline.metrics import StoreMetrics
 from pipeline.records.batches import Float32, PointBatch
 
 NUM_WRITE_THREADS = 2
@@ -26,14 +29,23 @@ class StoreOwner:
     A search must not wait behind a queue of writes, and a write not behind a long scroll or a slow disk.
     """
 
-    def __init__(self, source: ConfigTree, *, shared: bool = False) -> None:
-        """Takes the whole directory; `shared`: beside other owners, the collections it is asked for."""
-        self._store = start_context(source).open_store(shared=shared)
+    def __init__(
+        self, source: ConfigTree, monitor: DeploymentHandle[Any] | None = None, *, shared: bool = False
+    ) -> None:
+        """Takes the directory, all of it or, with `shared`, the collections it is asked for beside other owners.
+
+        The monitor of the app it belongs to hears how full the disk is.
+        """
+        context = start_context(source)
+        self._store = context.open_store(shared=shared)
         # Only this starts its upkeep: the ingestors open their tasks once, and not again after a restart of this one.
         self._store.open(())
         self._writers = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="write")
         self._syncing = ThreadPoolExecutor(NUM_WRITE_THREADS, thread_name_prefix="sync")
         self._readers = ThreadPoolExecutor(NUM_READ_THREADS, thread_name_prefix="read")
+        if monitor is not None and context.config.store.type == "edge":
+            StoreMetrics(context.registry).watch(context.config.store.path)
+            self._reporter = Reporter("store", monitor, context.registry, lambda: (True, ""))
 
     def __del__(self) -> None:
         # Ray's own class around this one, for plain actors, has no store.

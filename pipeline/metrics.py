@@ -5,9 +5,11 @@ Each process fills its own registry; the app's monitor gathers snapshots of all 
 them under one `/metrics`, with the labels `process` and `replica`.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
@@ -103,6 +105,45 @@ class ApiMetrics:
         self.latency = histogram("refract_request_seconds", "One HTTP request.", ("route",))
 
 
+class ProcessMetrics:
+    """What every process says of itself."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        _, gauge, _ = _kinds(registry)
+        self.ready = gauge(
+            "refract_ready", "1 while the process works; 0 while it waits for a component or its group, or has stopped."
+        )
+
+
+class StoreMetrics:
+    """What the owner of an embedded store shows of its disk."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        _, gauge, _ = _kinds(registry)
+        self.free = gauge("refract_store_free_bytes", "Free bytes of the disk of an embedded store.", ("path",))
+        self.size = gauge("refract_store_size_bytes", "Size of the disk of an embedded store.", ("path",))
+
+    def watch(self, directory: Path) -> None:
+        """Shows the disk of a directory from now on, as it is at each snapshot; NaN while it cannot be asked."""
+
+        def usage(field: str) -> float:
+            try:
+                return float(getattr(shutil.disk_usage(directory), field))
+            except OSError:
+                return float("nan")
+
+        self.free.labels(str(directory)).set_function(lambda: usage("free"))
+        self.size.labels(str(directory)).set_function(lambda: usage("total"))
+
+
+class AppMetrics:
+    """What is known of the whole app where it is scraped; without the labels `process` and `replica`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        _, gauge, _ = _kinds(registry)
+        self.ready = gauge("refract_app_ready", "1 where GET /readyz answers 200, else 0.")
+
+
 def _kinds(registry: CollectorRegistry) -> tuple[partial[Counter], partial[Gauge], partial[Histogram]]:
     return (
         partial(Counter, registry=registry),
@@ -116,7 +157,7 @@ class Snapshot:
     """One process's metrics at one moment, as plain data."""
 
     process: str
-    """ingestor, embedder, api."""
+    """ingestor, embedder, store, api."""
     replica: str
     started_s: float
     """Unix time."""

@@ -10,7 +10,7 @@ from pipeline.api.models import EmbeddingsRequest, SearchRequest, SearchResponse
 from pipeline.api.status import readiness, status
 from pipeline.context import Context
 from pipeline.interfaces import Embedder, PointReader
-from pipeline.metrics import ApiMetrics, ReplicaReport, SnapshotCollector
+from pipeline.metrics import ApiMetrics, AppMetrics, ReplicaReport, SnapshotCollector
 from pipeline.searcher import Embedded, QueryError, Searcher
 
 Reports = Callable[[], Awaitable[list[ReplicaReport]]]
@@ -86,8 +86,9 @@ class ApiService:
 
     async def metrics_text(self) -> bytes:
         """Returns every process's metrics in Prometheus' text format."""
-        registry = CollectorRegistry()
-        registry.register(SnapshotCollector(report.snapshot for report in await self._reports()))
+        reports, registry = await self._reports(), CollectorRegistry()
+        AppMetrics(registry).ready.set(readiness(self.config, reports)[0])
+        registry.register(SnapshotCollector(report.snapshot for report in reports))
         return generate_latest(registry)
 
 

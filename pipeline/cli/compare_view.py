@@ -1,6 +1,7 @@
 """What `refract verify` and `refract repair` show to people."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.cli.output import print_note, print_table
 from pipeline.compare.report import RepairReport, VerifyReport
@@ -12,8 +13,8 @@ _SHOWN = 5
 """Sources that a note names."""
 
 
-def print_comparison(report: VerifyReport) -> None:
-    """Prints a table of tasks and one of dead letters."""
+def print_comparison(report: VerifyReport, config: Path) -> None:
+    """Prints a table of tasks and one of dead letters, and what is pending."""
     columns = [
         "task",
         "keys",
@@ -46,6 +47,12 @@ def print_comparison(report: VerifyReport) -> None:
         if task.not_compared:
             named = [f"{source} ({points:,} points)" for source, points in task.not_compared.items()]
             print_note(f"{name}: from sources not given: {task.elsewhere:,} points. Not compared: {_listed(named)}")
+    _print_letters(report)
+    if report.has_pending:
+        print_note(_pending(report, config))
+
+
+def _print_letters(report: VerifyReport) -> None:
     if report.dead_letters:
         print_table("dead letters", ["reason", "records"], sorted(report.dead_letters.items()))
     print_note(f"{report.records:,} records read, {sum(report.dead_letters.values()):,} of them dead letters")
@@ -55,6 +62,26 @@ def print_comparison(report: VerifyReport) -> None:
         print_note(f"{report.dead_letters_pending:,} of them the pipeline has not dead-lettered yet")
     if report.dead_letters_unknown:
         print_note(f"{report.dead_letters_unknown:,} of them are older than what the dead-letter topic has kept")
+
+
+def _pending(report: VerifyReport, config: Path) -> str:
+    """Returns what will become of the records that the pipeline has not come to."""
+    meaning = (
+        "pending: records that the pipeline has not come to yet; they are not missing, and a repair leaves them to it"
+    )
+    if report.running:
+        return f"{meaning}. It is running: see how far behind with `refract status {config}`, or say a longer --wait"
+    return (
+        f"{meaning}. It is not running: start it with `refract run {config}`, and compare again once "
+        f"`refract status {config}` shows no lag"
+    )
+
+
+def advice(report: VerifyReport, config: Path) -> str:
+    """Returns a line on what to do about a comparison."""
+    if report.equal:
+        return "equal"
+    return f"not equal; mend it with: refract repair {config}" if report.has_faults else "not equal yet"
 
 
 def print_repaired(report: RepairReport) -> None:

@@ -34,7 +34,7 @@ Sample = Annotated[
     str, typer.Option("--sample", metavar="N|all", help="Vectors per task to compute again and compare.")
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", min=0, help="Seconds to wait for records the pipeline has not finished.")
+    float, typer.Option("--wait", min=0, help="Seconds to wait for records the running pipeline has not finished.")
 ]
 
 

@@ -84,7 +84,7 @@ def repair(
     if as_json:
         print_json(asdict(report))
     else:
-        print_comparison(report.found)
+        print_comparison(report.found, config)
         print_repaired(report)
     if not report.complete:
         print_note("something is left: extras need --delete-extras, a foreign collection another name")

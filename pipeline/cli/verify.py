@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.compare_view import print_comparison
+from pipeline.cli.compare_view import advice, print_comparison
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import (
     AsJson,
@@ -59,7 +59,7 @@ def verify(
     if as_json:
         print_json(asdict(report))
     else:
-        print_comparison(report)
-        print_note("equal" if report.equal else f"not equal; mend it with: refract repair {config}")
+        print_comparison(report, config)
+        print_note(advice(report, config))
     if not report.equal:
         raise typer.Exit(ExitCode.FAILED)

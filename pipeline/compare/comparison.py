@@ -7,7 +7,6 @@ lies above is pending. A point without a record in the range is extra only where
 the range: one from beyond its end, or from a source that is not compared, such as a file, is no difference.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -18,15 +17,13 @@ from pipeline.compare.findings import FAULT, DifferenceKind, SourceFindings, Tas
 from pipeline.compare.joined import Reading
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
+from pipeline.compare.waiting import Waiting
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Origin, Progress, RecordRange, StoredPoint
 from pipeline.records.record import Partition
 
 PAGE_POINTS = 1_000
 """Points of one read: below the sizes at which stores slow down, and a tenth of a second of their time."""
-
-RECHECK_S = 0.5
-"""Between two looks at records the pipeline has not finished yet."""
 
 _REPORT_RECORDS = 10_000
 
@@ -73,13 +70,13 @@ class Comparison:
     """One comparison of source keys with a store. Use from one thread."""
 
     def __init__(
-        self, keys: SourceKeys, source: RecordRange, store: ComparedStore, *, wait_s: float, progress: Progress
+        self, keys: SourceKeys, source: RecordRange, store: ComparedStore, waiting: Waiting, progress: Progress
     ) -> None:
-        """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
+        """`waiting` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source
         self._store = store
-        self._wait_s = wait_s
+        self._waiting = waiting
         self._progress = progress
 
     def compare(self, task: Task, reading: Reading, sample: int | None) -> TaskFindings:
@@ -110,7 +107,7 @@ class Comparison:
         found = np.concatenate(differing)
         findings.sample = sampler.chosen()
         if len(found):
-            findings.faults.append(self._settle(reading, found, findings) if exists else found)
+            findings.faults.append(self._settle(reading, found, findings) if exists else self._unwritten(found))
         return findings
 
     def _stored_runs(self, reading: Reading, findings: TaskFindings) -> Iterator[Entries]:
@@ -145,7 +142,6 @@ class Comparison:
 
     def _settle(self, reading: Reading, found: Entries, findings: TaskFindings) -> Entries:
         """Looks at differences again until each is a fault or gone, or the wait is over."""
-        deadline_s = time.monotonic() + self._wait_s
         settled = [np.empty(0, FAULT)]
         while len(found):
             # Read before the store: what was finished by then must be readable.
@@ -157,11 +153,16 @@ class Comparison:
             pending = found["kind"] == DifferenceKind.PENDING
             settled.append(found[~pending])
             found = found[pending]
-            if not len(found) or time.monotonic() >= deadline_s:
+            if not len(found) or not self._waiting.goes_on(f"records of {findings.task.name}", len(found)):
                 break
-            self._progress(f"waiting for the pipeline to finish {len(found):,} records of {findings.task.name}", 0, 0)
-            time.sleep(RECHECK_S)
         return np.concatenate([*settled, found])
+
+    def _unwritten(self, found: Entries) -> Entries:
+        """Returns what a collection lacks that does not exist: nothing was written, so nothing is looked at again."""
+        committed = self._source.committed()
+        kept = found.copy()
+        kept["kind"][[not self._is_finished(row, committed) for row in found]] = DifferenceKind.PENDING
+        return np.asarray(kept)
 
     def _look_again(
         self, reading: Reading, found: Entries, committed: Mapping[Partition, int] | None, findings: TaskFindings
@@ -180,12 +181,17 @@ class Comparison:
             kind = _kind(found[row], point)
             remains[row] = kind is not None
             if kind is not None:
-                topic = self._keys.topics[found["topic"][row]]
-                finished = None if committed is None else committed.get(Partition(topic, int(found["partition"][row])))
-                done = committed is None or (finished is not None and found["offset"][row] < finished)
-                kept["kind"][row] = kind if done else DifferenceKind.PENDING
+                is_finished = self._is_finished(found[row], committed)
+                kept["kind"][row] = kind if is_finished else DifferenceKind.PENDING
                 kept["stored"][row] = -1 if point is None else point.version
         return np.asarray(kept[remains])
+
+    def _is_finished(self, record: np.void, committed: Mapping[Partition, int] | None) -> bool:
+        """Whether the pipeline has committed a record, of ENTRY or FAULT."""
+        if committed is None:
+            return True
+        place = Partition(self._keys.topics[record["topic"]], int(record["partition"]))
+        return int(record["offset"]) < committed.get(place, 0)
 
 
 class _Sampler:

@@ -42,7 +42,7 @@ class FileRange:
         self.topic = topic
         self._versioned = settings.version is not None
         self._files = TopicFiles(inputs, settings, config.limits, keys)
-        self._decoder = RowDecoder(Decoders(config.source, config.limits).of(topic), keys, settings, config.limits)
+        self._decoder = RowDecoder(Decoders(config.source, config.limits).of_rows(topic), keys, settings, config.limits)
         self.num_records = self._files.count().total
         self.begins = self.ends = {}
         self._uris = list(dict.fromkeys(part.uri for part in self._files.listing.parts))
@@ -89,10 +89,10 @@ class FileRange:
             try:
                 record = self._decoder.record_of(row, number, position)
             except RecordError as error:
-                yield Found(position, None, error.reason, f"{row.place}: {error.detail}")
+                yield Found(position, None, error.reason, f"{file}, {row.place}: {error.detail}")
             else:
                 yield Found(position, self._sourced(record, f"{file_source(file)}0:{offset}"))
 
     def _sourced(self, record: Record, source: str) -> Record:
-        version = record.version if self._versioned else LOWEST_VERSION
-        return dataclasses.replace(record, version=version, payload={**record.payload, "_source": source})
+        record.payload["_source"] = source  # type: ignore[index]  # the decoder's own dict
+        return record if self._versioned else dataclasses.replace(record, version=LOWEST_VERSION)

@@ -41,6 +41,12 @@ class TaskReport:
     examples: Sequence[Mapping[str, Any]]
     """The first faults of each kind: point id, versions and the record's place, never its text."""
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether something differs that the pipeline will not put right by itself."""
+        found = (self.missing, self.stale, self.extra, self.wrong_state, self.tombstone_missing, self.wrong_vector)
+        return any(found) or self.wrong_fingerprint is not None
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
@@ -62,10 +68,22 @@ class VerifyReport:
     """Records that the pipeline has not dead-lettered yet."""
     dead_letters_unknown: int
     """Records older than everything that the dead-letter topic retains."""
+    running: bool | None
+    """Whether a pipeline was running that will come to what is pending; None where nothing is."""
     missing_letters: Sequence[str]
     """The first lost records, as `topic:partition:offset`."""
     tasks: Mapping[str, TaskReport]
     """By the task's name."""
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether something differs that the pipeline will not put right by itself."""
+        return bool(self.dead_letters_missing) or any(task.has_faults for task in self.tasks.values())
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether the pipeline has not come to some records yet."""
+        return bool(self.dead_letters_pending) or any(task.pending for task in self.tasks.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class PayloadReader:
     def __init__(self, config: TopicConfig, limits: LimitsConfig) -> None:
         self._config = config
         self._limits = limits
+        self._reads_source = bool(config.payload_headers) or config.payload_timestamp
         self._untyped = []
         self._typed = []
         for name, field in config.payload.items():
@@ -64,7 +65,8 @@ class PayloadReader:
             if value is not MISSING:
                 payload[name] = value
         dropped = self._read_typed(fields, payload) if self._typed else []
-        self._read_source(headers, position, payload)
+        if self._reads_source:
+            self._read_source(headers, position, payload)
         if payload:
             self._check_size(payload)
         return payload, dropped

@@ -61,7 +61,10 @@ class Record:
     """One decoded record: what to embed, under which key, and how new it is."""
 
     key: str
-    """Canonical key: `s:` + a string, `i:` + an integer or `b:` + hex, so that 1 and "1" stay apart."""
+    """Canonical key: `s:` + a string, `i:` + an integer, `b:` + hex, or of several fields `c:` + a JSON array.
+
+    So 1 and "1" stay apart.
+    """
     version: int
     text: str | None
     """None means the record deletes its key."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]  # generated code
+from google.protobuf.timestamp_pb2 import Timestamp
 from qdrant_client import grpc as qdrant
 
 from pipeline.filters import AnyOf, Between, Condition, During, Equals, HasWords, IsNull, payload_path

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pipeline.compare.report import RepairReport, VerifyReport
 from pipeline.compare.revisit import Revisit
 from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.vector_check import check_vectors
+from pipeline.compare.waiting import Waiting
+from pipeline.config.pipeline import Config
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.interfaces import Progress, RecordRange, Store
@@ -84,6 +87,7 @@ class _Compared:
     read: SourceFindings
     tasks: Sequence[TaskFindings]
     accounts: Accounts
+    waiting: Waiting
 
     def report(self, examples: int) -> VerifyReport:
         lost = (
@@ -91,6 +95,11 @@ class _Compared:
             for place, offsets in self.accounts.missing.items()
             for offset in offsets.tolist()
         )
+        tasks = {
+            found.task.name: found.report(examples, self._place, self.sources.not_compared(found))
+            for found in self.tasks
+        }
+        has_pending = self.accounts.num_pending or any(task.pending for task in tasks.values())
         return VerifyReport(
             equal=self.accounts.complete and all(found.equal for found in self.tasks),
             sources=list(self.sources.names),
@@ -100,11 +109,9 @@ class _Compared:
             dead_letters_missing=self.accounts.num_missing,
             dead_letters_pending=self.accounts.num_pending,
             dead_letters_unknown=self.accounts.num_unknown,
+            running=self.waiting.is_running if has_pending else None,
             missing_letters=list(islice(lost, examples)),
-            tasks={
-                found.task.name: found.report(examples, self._place, self.sources.not_compared(found))
-                for found in self.tasks
-            },
+            tasks=tasks,
         )
 
     def _place(self, entry: np.void) -> str:
@@ -125,15 +132,25 @@ def _compared(context: Context, request: CompareRequest, progress: Progress) -> 
         ids = PointIds(config.pipeline, config.source.key_spaces)
         keys = SourceKeys(Path(folder), ids, list(config.source.topics))
         read = note_source(source, keys, progress)
-        comparison = Comparison(keys, source, store, wait_s=request.wait_s, progress=progress)
+        waiting = Waiting(request.wait_s, partial(retry, "brokers", partial(_is_running, config)), progress)
+        comparison = Comparison(keys, source, store, waiting, progress)
         findings = [
             comparison.compare(context.tasks[name], reading, request.sample)
             for name, reading in sources.readings(joined)
         ]
         revisit = Revisit(source, keys, context, progress)
         check_vectors(findings, revisit, store)
-        accounts = account(source, read.undecodable, wait_s=request.wait_s, progress=progress)
-        yield _Compared(sources, joined, source, store, revisit, read, findings, accounts)
+        accounts = account(source, read.undecodable, waiting)
+        yield _Compared(sources, joined, source, store, revisit, read, findings, accounts, waiting)
+
+
+def _is_running(config: Config) -> bool:
+    """Whether a pipeline may finish records meanwhile: none does beside an embedded store, which is open here."""
+    if config.store.type == "edge":
+        return False
+    from pipeline.sources.group.rewinding import members_of  # Kafka
+
+    return members_of(config.source) > 0
 
 
 @contextmanager

@@ -35,7 +35,8 @@ class CompareRequest:
     sample: int | None = 100
     """Vectors per task to compute again and compare; None for all."""
     wait_s: float = 30.0
-    """How long to wait for records that the running pipeline has not finished."""
+    """How long to wait, for all tasks together, for records that the running pipeline has not finished. Nothing is
+    waited for where none is running."""
     examples: int = 20
     """Points of each kind, and lost records, that the report names."""
 

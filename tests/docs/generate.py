@@ -81,6 +81,9 @@ def metric_families() -> list[tuple[str, str, str, tuple[str, ...], str]]:
         ("ingestor", metrics.IngestMetrics),
         ("embedder", metrics.EmbedMetrics),
         ("API", metrics.ApiMetrics),
+        ("store owner", metrics.StoreMetrics),
+        ("every", metrics.ProcessMetrics),
+        ("whole app", metrics.AppMetrics),
     ):
         registry = CollectorRegistry()
         labels = {vars(part)["_name"]: vars(part)["_labelnames"] for part in vars(kind(registry)).values()}

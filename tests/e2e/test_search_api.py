@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.metrics import ApiMetrics, EmbedMetrics, IngestMetrics
+from pipeline.metrics import ApiMetrics, AppMetrics, EmbedMetrics, IngestMetrics, ProcessMetrics, StoreMetrics
 from pipeline.records.record import point_id
 from tests.broker import Broker
 from tests.e2e.api_cases import (
@@ -268,7 +268,7 @@ def test_status_counts_what_went_through(app: InProcessApp) -> None:
 
 def test_metrics_show_every_name_of_the_metrics_module(app: InProcessApp) -> None:
     registry = CollectorRegistry()
-    for metrics in (IngestMetrics, EmbedMetrics, ApiMetrics):
+    for metrics in (IngestMetrics, EmbedMetrics, ApiMetrics, StoreMetrics, ProcessMetrics, AppMetrics):
         metrics(registry)
     expected = {metric.name: metric.documentation for metric in registry.collect()}
     search(app, text="count me")

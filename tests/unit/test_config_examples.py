@@ -20,7 +20,7 @@ from tests.unit.engine import tiny_models
 
 ENVIRON = {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "QDRANT_API_KEY": "q", "REFRACT_API_KEY": "r"}
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-LOCAL = ["demo", "laptop", "null"]
+LOCAL = ["avro", "demo", "laptop", "null", "stack"]
 FAMILIES = {"cluster": "qwen3", "e5": "bert-e5", "instructor": "t5-instructor", "qwen3": "qwen3"}
 """Of the files whose model comes from a hub: a tiny model that is built like it."""
 
@@ -125,6 +125,6 @@ def test_the_cluster_example_starts_only_with_its_secrets() -> None:
 
 
 def test_brokers_of_the_local_examples_can_be_named_by_the_environment() -> None:
-    environ = {**os.environ, "BOOTSTRAP_SERVERS": "kafka:1234"}
+    environ = {**os.environ, **ENVIRON, "BOOTSTRAP_SERVERS": "kafka:1234"}
     for name in {*NAMES} - {"cluster"}:
         assert load_config(CONFIGS / f"{name}.yaml", environ=environ).source.bootstrap_servers == ["kafka:1234"]

@@ -3,7 +3,18 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from pipeline.metrics import ApiMetrics, EmbedMetrics, IngestMetrics, SnapshotCollector, quantile, snapshot, total
+from pipeline.metrics import (
+    ApiMetrics,
+    AppMetrics,
+    EmbedMetrics,
+    IngestMetrics,
+    ProcessMetrics,
+    SnapshotCollector,
+    StoreMetrics,
+    quantile,
+    snapshot,
+    total,
+)
 
 
 def registry(written: int, ages_s: list[float]) -> CollectorRegistry:
@@ -44,7 +55,7 @@ def test_quantile_beyond_the_last_bound_is_that_bound() -> None:
 
 def test_every_metric_says_what_it_is() -> None:
     made = CollectorRegistry()
-    for metrics in (IngestMetrics, EmbedMetrics, ApiMetrics):
+    for metrics in (IngestMetrics, EmbedMetrics, ApiMetrics, StoreMetrics, ProcessMetrics, AppMetrics):
         metrics(made)
     for metric in made.collect():
         assert metric.name.startswith("refract_")

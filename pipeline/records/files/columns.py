@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pipeline.errors import RecordError
 from pipeline.records.batches import Int64
 from pipeline.records.files.arrow_values import depth_of, is_text, plain_type, values_of
-from pipeline.records.files.meaning import Expected, value_of
 from pipeline.records.files.reading import Reading, Row
+from pipeline.records.meaning import Expected, value_of
 from pipeline.records.strict_json import MAX_SPELT
 
 ESCAPED = 6
