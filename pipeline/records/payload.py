@@ -61,7 +61,7 @@ class PayloadReader:
         """
         payload: dict[str, Any] = {}
         for name, path in self._untyped:
-            value = field_at(fields, path)
+            value = fields.get(path[0], MISSING) if len(path) == 1 else field_at(fields, path)
             if value is not MISSING:
                 payload[name] = value
         dropped = self._read_typed(fields, payload) if self._typed else []

@@ -271,7 +271,7 @@ class Template:
         parts = [self._literals[0]]
         blank = True
         for path, optional, literal in self._fields:
-            value = field_at(fields, path)
+            value = fields.get(path[0], MISSING) if len(path) == 1 else field_at(fields, path)
             if value is MISSING or value is None:
                 if not optional:
                     state = "missing" if value is MISSING else "null"

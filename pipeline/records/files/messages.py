@@ -79,9 +79,14 @@ class Messages:
         """Returns the message of a row with a number, from 1. Raises RecordError for a row that cannot be one."""
         if row.error is not None:
             raise row.error
-        text, fields = row.text, row.fields
-        if fields is None:
-            fields = self._parsed(text or b"")
+        text, fields = row.text, row.fields or {}
+        if text is not None:
+            try:
+                parsed = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                parsed = None
+            # Less strict than a decoder: what is JSON is sent, and the pipeline judges the rest.
+            fields = parsed if isinstance(parsed, dict) else parse_object(text, self._max_depth)
             if RAW in fields:
                 return _raw_message(fields)
         if self._row_number is not None:
@@ -89,14 +94,6 @@ class Messages:
         elif text is not None:
             return Message(self._key(fields), text)
         return Message(self._key(fields), spelt(fields))
-
-    def _parsed(self, text: bytes) -> dict[str, Any]:
-        """Less strict than a decoder: what is JSON is sent, and the pipeline judges the rest."""
-        try:
-            fields = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            fields = None
-        return fields if isinstance(fields, dict) else parse_object(text, self._max_depth)
 
     def _key(self, fields: dict[str, Any]) -> bytes | None:
         """A row without a key is sent all the same: the pipeline decides what that means."""
@@ -133,7 +130,9 @@ class RowDecoder:
     def record_of(self, row: Row, number: int, position: Position) -> Record:
         """Returns the record of a row with a number, from 1. Raises RecordError for a row that can never be one."""
         if not self._needs_message and row.num_bytes <= self._max_bytes:
-            fields = fields_of(row, self._max_depth)
+            fields = row.fields
+            if fields is None:
+                fields = fields_of(row, self._max_depth)
             if row.text is None or RAW not in fields:
                 return self._decoder.from_fields(fields, row.num_bytes, position)
         message = self._messages.of(row, number)

@@ -22,9 +22,9 @@ from pipeline.records.strict_json import parse_object
 
 
 def csv_rows(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
-    """Yields the rows of a CSV or TSV file from a number on. Raises FileFault over its header, else as pyarrow."""
+    """Returns the rows of a CSV or TSV file from a number on. Raises FileFault over its header, else as pyarrow."""
     table = open_table(part, reading.max_bytes)
-    yield from islice(_CsvFields(part, reading, table.names).rows(table), start, None)
+    return islice(_CsvFields(part, reading, table.names).rows(table), start, None)
 
 
 def open_table(part: FilePart, max_bytes: int) -> CsvTable:
@@ -40,9 +40,9 @@ def json_lines(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
 
 
 def json_values(part: FilePart, reading: Reading, start: int) -> Iterator[Row]:
-    """Yields the values of a JSON array from a number on. Raises FileFault over its brackets, else as pyarrow."""
+    """Returns the values of a JSON array from a number on. Raises FileFault over its brackets, else as pyarrow."""
     values = JsonArray(partial(blocks_from, part.uri, part.kind), reading.max_bytes)
-    yield from _json_rows(iter(values), part, reading, start)
+    return _json_rows(iter(values), part, reading, start)
 
 
 @contextmanager
