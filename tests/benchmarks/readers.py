@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.backfill.inputs import list_inputs
 from pipeline.backfill.rows import FragmentReader
-from pipeline.compare.file_range import open_file
+from pipeline.compare.file_range import FileRange
 from pipeline.config.load import load_config
 from pipeline.config.pipeline import Config
 from pipeline.records.files.messages import keys_of
@@ -57,7 +57,7 @@ def figures_of(name: str, file: Path, config: Config, runs: int) -> dict[str, fl
         "bare": lambda: BARE[name](file),
         "backfill": lambda: backfilled(file, config),
         "produce": lambda: produced(file, config),
-        "verify": lambda: open_file(str(file), config, None, None, None).read(),
+        "verify": lambda: FileRange([str(file)], TOPIC, keys_of(TOPIC, config.source.topics[TOPIC]), config).read(),
     }
     rates = dict.fromkeys(readers, 0.0)
     for _ in range(runs):
