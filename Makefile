@@ -125,7 +125,7 @@ SEEDS ?= 100000
 simulate: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-# For each of thirteen targets.
+# For each of fourteen targets.
 FUZZ_SECONDS ?= 30
 
 # Ray Train needs packages that are kept apart, too.

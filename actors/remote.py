@@ -9,7 +9,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.callers import Caller, DeploymentCaller, call, call_all
 from pipeline.binding import Task
 from pipeline.filters import Condition
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.records.batches import Embeddings, Float32, PointBatch, Priority, TokenBatch
 
 STORE_TIMEOUT_S = 60.0
@@ -59,6 +59,25 @@ class RemoteStore:
     def count(self, collection: str) -> int:
         """See PointStore."""
         return int(self._call("count", collection))
+
+    def inspect(self, tasks: Iterable[Task]) -> Mapping[str, CollectionState]:
+        """See Inspectable."""
+        found: Mapping[str, CollectionState] = self._call("inspect", list(tasks))
+        return found
+
+    def repair(self, batch: PointBatch) -> Written:
+        """See Repairable."""
+        written: Written = self._call("repair", batch)
+        return written
+
+    def tombstones(self, collection: str, after: bytes | None, limit: int) -> list[StoredPoint]:
+        """See Purgeable."""
+        found: list[StoredPoint] = self._call("tombstones", collection, after, limit)
+        return found
+
+    def purge_tombstones(self, collection: str, ids_versions: Mapping[bytes, int]) -> int:
+        """See Purgeable."""
+        return int(self._call("purge_tombstones", collection, dict(ids_versions)))
 
     def close(self) -> None:
         """The owner closes itself; this end holds nothing."""

@@ -1,7 +1,7 @@
 """The process that holds an embedded store's directory, or collections of it, and serves them to the others."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from actors.reporting import Reporter
 from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
 from pipeline.filters import Condition
-from pipeline.interfaces import StoredPoint, Written
+from pipeline.interfaces import CollectionState, StoredPoint, Written
 from pipeline.metrics import StoreMetrics
 from pipeline.records.batches import Float32, PointBatch
 
@@ -83,6 +83,22 @@ class StoreOwner:
     async def count(self, collection: str) -> int:
         """See PointStore."""
         return await self._on(self._readers, lambda: self._store.count(collection))
+
+    async def inspect(self, tasks: list[Task]) -> Mapping[str, CollectionState]:
+        """See `Inspectable.inspect`."""
+        return await self._on(self._readers, lambda: self._store.inspect(tasks))
+
+    async def repair(self, batch: PointBatch) -> Written:
+        """See Repairable."""
+        return await self._on(self._writers, lambda: self._store.repair(batch))
+
+    async def tombstones(self, collection: str, after: bytes | None, limit: int) -> list[StoredPoint]:
+        """See Purgeable."""
+        return await self._on(self._readers, lambda: self._store.tombstones(collection, after, limit))
+
+    async def purge_tombstones(self, collection: str, ids_versions: dict[bytes, int]) -> int:
+        """See Purgeable."""
+        return await self._on(self._writers, lambda: self._store.purge_tombstones(collection, ids_versions))
 
     async def check(self) -> str:
         """See `Inspectable.check`."""

@@ -103,6 +103,8 @@ class StoredPoint:
     payload: Mapping[str, Any]
     vector: Float32 | None = None
     score: float = 0.0
+    deleted_ms: int | None = None
+    """Unix milliseconds of when a tombstone was written; None for a live point, and for a tombstone without a time."""
 
 
 class PointWriter(Protocol):
@@ -202,7 +204,20 @@ class Repairable(Protocol):
         """
 
 
-class Store(PointStore, Inspectable, Repairable, Protocol):
+class Purgeable(Protocol):
+    """A store whose tombstones can be listed, and removed for good."""
+
+    def tombstones(self, collection: str, after: bytes | None, limit: int) -> list[StoredPoint]:
+        """Returns up to `limit` tombstones with ids above `after`, ascending."""
+
+    def purge_tombstones(self, collection: str, ids_versions: Mapping[bytes, int]) -> int:
+        """Removes the tombstones among the ids that are no newer than the given versions; returns how many.
+
+        A point that is revived meanwhile, or deleted again by a newer record, stays. Repeating it is safe.
+        """
+
+
+class Store(PointStore, Inspectable, Repairable, Purgeable, Protocol):
     """A store opened in this process (see `pipeline.stores.open`): everything above in one."""
 
 

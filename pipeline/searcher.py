@@ -131,7 +131,9 @@ class Searcher:
         for name, topic in topics.items():
             if topic.binary_key and _HEX.fullmatch(str(key)):
                 spellings.append((name, f"b:{str(key).lower()}"))
-            elif topic.key_type == "integer" and INTEGER.fullmatch(str(key)):
+            elif len(topic.key_paths) > 1:
+                spellings.append((name, f"c:{key}"))
+            elif topic.key_types == ("integer",) and INTEGER.fullmatch(str(key)):
                 spellings.append((name, f"i:{key}"))
             elif isinstance(key, str):
                 spellings.append((name, f"s:{key}"))

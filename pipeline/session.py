@@ -13,6 +13,7 @@ opens the store.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from pipeline.tuning.loop import StepFacts
     from pipeline.usecases.backfill import BackfillRequest
     from pipeline.usecases.check import CheckReport
-    from pipeline.usecases.compare import CompareRequest, DeleteExtras
+    from pipeline.usecases.compare import DeleteExtras
+    from pipeline.usecases.compared_sources import CompareRequest
     from pipeline.usecases.estimate import EstimateReport, EstimateRequest
     from pipeline.usecases.evaluate import EvaluateReport, EvaluateRequest
     from pipeline.usecases.produce import ProduceReport, ProduceRequest
+    from pipeline.usecases.purge import PurgedStore, PurgeReport, PurgeRequest
     from pipeline.usecases.search import StoreSearch
     from pipeline.usecases.tune_request import TuneReport, TuneRequest
 
@@ -199,20 +202,21 @@ class Session:
         return produce(self.context, request, progress or _quiet)
 
     def verify(self, request: "CompareRequest | None" = None, *, progress: "Progress | None" = None) -> "VerifyReport":
-        """Compares the store with the source, key by key, and writes nothing.
+        """Compares the store with its sources, key by key, and writes nothing.
 
         Args:
-            request: What to compare with, and how closely; without one: the source topics.
+            request: What to compare with, and how closely; without one: the source topics and what was backfilled.
             progress: Called with what is being done, how much of it is done, and how much there is (0: not known).
 
         Raises:
             ConfigError: the request does not fit the configuration, or the running app holds an embedded store.
             TransientError, EnvironmentFault: brokers or store do not answer, or refuse.
         """
-        from pipeline.usecases import compare
+        from pipeline.usecases.compare import verify
+        from pipeline.usecases.compared_sources import CompareRequest
 
         self.release_store()
-        return compare.verify(self.context, request or compare.CompareRequest(), progress or _quiet)
+        return verify(self.context, request or CompareRequest(), progress or _quiet)
 
     def repair(
         self,
@@ -223,13 +227,34 @@ class Session:
     ) -> "RepairReport":
         """Compares as `verify` does and writes what differs; `extras` also deletes points whose record is gone.
 
-        Nothing newer is overwritten. Raises like `verify`, and ConfigError where more than a tenth of a collection
-        would be deleted without `extras.force`.
+        Nothing newer is overwritten. Raises like `verify`, and ConfigError where extras are not proven to be such, or
+        more than a tenth of a collection would be deleted, without `extras.force`.
         """
-        from pipeline.usecases import compare
+        from pipeline.usecases.compare import repair
+        from pipeline.usecases.compared_sources import CompareRequest
 
         self.release_store()
-        return compare.repair(self.context, request or compare.CompareRequest(), progress or _quiet, extras)
+        return repair(self.context, request or CompareRequest(), progress or _quiet, extras)
+
+    def purge(self, request: "PurgeRequest", *, progress: "Progress | None" = None) -> "PurgeReport":
+        """Counts the tombstones of every task, and with `request.execute` removes those that are old enough.
+
+        The pipeline may run meanwhile: an embedded store that the app holds is reached through its Ray cluster.
+
+        Raises:
+            ConfigError: the age is below a topic's `delete.retention.ms`, or a backfill is not finished.
+            TransientError: the brokers, the store or the app do not answer.
+            EnvironmentFault: a backfill or another purge is at work, or a broker or the store refuses.
+        """
+        from pipeline.usecases.purge import purge
+
+        def app_store(config: Config) -> "AbstractContextManager[PurgedStore]":
+            from actors.app_store import app_store as running  # Ray
+
+            return running(config)
+
+        self.release_store()
+        return purge(self.context, request, progress or _quiet, app_store)
 
     def evaluate(
         self, inputs: "str | Sequence[str] | EvaluateRequest", *, progress: "Progress | None" = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import Session
 from pipeline.usecases.backfill import BackfillRequest
-from pipeline.usecases.compare import CompareRequest
+from pipeline.usecases.compared_sources import CompareRequest
 
 lines = (files("pipeline.demo") / "tickets.jsonl").read_text(encoding="utf-8").splitlines()
 newest = {row["id"]: row for row in map(json.loads, lines) if row.get("status") == "open"}
@@ -108,7 +108,7 @@ for hit in refract.search("urgency", "everything is down, please help right now"
 print([hit.key for hit in refract.search("urgency", key=tickets[0]["id"], limit=5)])
 
 # %% Proven: the store holds what the file says, key by key, and a sample of the vectors is computed again.
-found = refract.verify(CompareRequest(file=history, sample=10))
+found = refract.verify(CompareRequest(history, sample=10))
 urgency = found.tasks["urgency"]
 print(f"{urgency.keys} keys: {urgency.missing} missing, {urgency.stale} stale, {urgency.wrong_vector} wrong vectors")
 assert (urgency.missing, urgency.stale, urgency.wrong_vector) == (0, 0, 0)

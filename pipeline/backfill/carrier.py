@@ -17,12 +17,12 @@ from pipeline.binding import Task
 from pipeline.config.pipeline import Config
 from pipeline.errors import TransientError
 from pipeline.interfaces import Embedder, PointWriter, Tokenizer
-from pipeline.live.offsets import OffsetTracker
+from pipeline.live.offsets import OffsetTracker, Watermarks
 from pipeline.live.refractor import Refractor
 from pipeline.live.retry import Retrier
 from pipeline.live.routes import Ports, Routes
 from pipeline.records.batches import Priority
-from pipeline.records.record import Delivery, Partition, PointIds, Receipt
+from pipeline.records.record import Delivery, Partition, PointIds, Receipt, Witness
 
 _FRAGMENT = Partition("fragment", 0)
 """To its own offset tracker a fragment is the only partition, and its rows are the offsets."""
@@ -65,6 +65,7 @@ class _UnderWay:
     store: PointWriter
     tally: Tally
     checkpoint: int = field(init=False)
+    witness: Witness | None = None
     tracker: OffsetTracker = field(default_factory=OffsetTracker)
 
     def __post_init__(self) -> None:
@@ -80,19 +81,24 @@ class _UnderWay:
         if moved:
             self.store.flush()
             self.tracker.secure(moved)
-            self.checkpoint = moved.offsets[_FRAGMENT]
+            self._take(moved)
         return bool(moved)
+
+    def _take(self, moved: Watermarks) -> None:
+        for _, mark in moved.moved:
+            self.checkpoint, self.witness = mark.offset, mark.witness
 
     def reached(self) -> Outcome:
         """What is durable. Its counts are of all that was done, but for the rejects."""
         counts, rejects = self.tally.counts(), [row for row in self.tally.rejects if row.row < self.checkpoint]
         counts.rejected = Counter(row.reason for row in rejects)
-        return Outcome(counts, self.checkpoint, rejects)
+        return Outcome(counts, self.checkpoint, rejects, self.witness)
 
     def end(self) -> Outcome:
         """What became of all rows that were read."""
         counts = self.tally.counts()
-        return Outcome(counts, self.start + counts.rows, self.tally.rejects)
+        self._take(self.tracker.advance())
+        return Outcome(counts, self.start + counts.rows, self.tally.rejects, self.witness)
 
 
 class Carrier:

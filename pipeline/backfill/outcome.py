@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
+from pipeline.records.record import Witness
+
 
 class Reject(NamedTuple):
     """A row that can never be stored."""
@@ -65,3 +67,5 @@ class Outcome:
     next_row: int
     """Every row below is durable, stale, or among the rejects."""
     rejects: Sequence[Reject]
+    witness: Witness | None = None
+    """The last point that was stored; None where no row became one."""

@@ -14,10 +14,7 @@ from pipeline.records.files.listing import FilePart
 from pipeline.records.files.messages import RowDecoder, keys_of
 from pipeline.records.files.reader import read_rows
 from pipeline.records.files.reading import FileFault, reading_of
-from pipeline.records.record import Delivery, Partition, Position, Receipt, Record, file_source
-
-LOWEST_VERSION = 0
-"""Of a row whose topic has no `version` field: below every live version of a generation from 1 on."""
+from pipeline.records.record import LOWEST_VERSION, Delivery, Partition, Position, Receipt, Record, file_source
 
 MakeReceipt = Callable[[int], Receipt]
 
@@ -54,7 +51,8 @@ class FragmentReader:
     @property
     def resolved(self) -> Sequence[str]:
         """Paths of the configuration that some record so far had, of those that a record may lack."""
-        unresolved = self._decoders.of(self._topic).unresolved
+        records, rows = self._decoders.of(self._topic), self._decoders.of_rows(self._topic)
+        unresolved = set(records.unresolved) & set(rows.unresolved)
         return [path for path in self._config.source.topics[self._topic].watched_paths if path not in unresolved]
 
     def deliveries(self, fragment: Fragment) -> list[Delivery]:
@@ -78,7 +76,8 @@ class FragmentReader:
 
         Raises FragmentFault where the fragment cannot be read, or its file was replaced meanwhile.
         """
-        make = receipt or (lambda number: Receipt(Partition(self._topic, 0), number, 0, 0.0))
+        place = Partition(self._topic, 0)
+        make = receipt or (lambda number: Receipt(place, number, 0, 0.0))
         if isinstance(fragment, KafkaRange):
             rows = self._kafka_rows(fragment, start, make)
         else:
@@ -99,7 +98,7 @@ class FragmentReader:
     def _file_rows(self, part: FilePart, start: int, receipt: MakeReceipt) -> Iterator[Delivery]:
         topic, limits = self._config.source.topics[self._topic], self._config.limits
         source = f"{file_source(part.uri)}{part.part}"
-        decoder = RowDecoder(self._decoders.of(self._topic), keys_of(self._topic, topic), topic, limits)
+        decoder = RowDecoder(self._decoders.of_rows(self._topic), keys_of(self._topic, topic), topic, limits)
         try:
             for number, row in enumerate(read_rows(part, reading_of(topic, limits), start), start=start):
                 position = Position(self._topic, -1, number, -1)

@@ -19,6 +19,7 @@ from pipeline.cli.exits import MEANINGS, ExitCode
 from pipeline.cli.output import print_error
 from pipeline.cli.plan import plan
 from pipeline.cli.produce import produce
+from pipeline.cli.purge import purge
 from pipeline.cli.repair import repair
 from pipeline.cli.rewind import rewind
 from pipeline.cli.run import run
@@ -58,6 +59,7 @@ app.command()(backfill)
 app.command()(rewind)
 app.command()(verify)
 app.command()(repair)
+app.command()(purge)
 app.command()(serve_config)
 app.add_typer(config_app, name="config")
 

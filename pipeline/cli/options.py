@@ -12,15 +12,20 @@ from pipeline.records.digits import whole_number
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline's YAML file.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.", show_default=False)]
 
-InputFile = Annotated[
-    str | None,
-    typer.Option("--input", help="Compare with this file: CSV, JSON or Parquet.", show_default="the topics"),
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Compare with this: a CSV, JSON or Parquet file, folder or glob, or kafka://TOPIC. May be repeated.",
+        show_default="the topics, and what was backfilled",
+    ),
 ]
 InputTopic = Annotated[
-    str | None, typer.Option("--topic", help="The topic --input stands for, if there are several.", show_default=False)
+    str | None,
+    typer.Option("--topic", help="The topic that files stand for, if there are several.", show_default=False),
 ]
 InputKey = Annotated[
-    str | None, typer.Option("--key", help="Column or field of --input's key.", show_default="the topic's `key`")
+    str | None, typer.Option("--key", help="Column or field of the files' key.", show_default="the topic's `key`")
 ]
 InputRowNumber = Annotated[
     str | None, typer.Option("--row-number", help="As for `refract produce`.", show_default=False)
@@ -29,7 +34,7 @@ Sample = Annotated[
     str, typer.Option("--sample", metavar="N|all", help="Vectors per task to compute again and compare.")
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", min=0, help="Seconds to wait for records the pipeline has not finished.")
+    float, typer.Option("--wait", min=0, help="Seconds to wait for records the running pipeline has not finished.")
 ]
 
 

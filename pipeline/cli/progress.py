@@ -1,4 +1,4 @@
-"""Shows how far a long verb is: a bar on a terminal, now and then a line elsewhere."""
+"""Shows how far a long verb is: a bar on a terminal, elsewhere a line now and then, more and more seldom."""
 
 import sys
 import time
@@ -10,6 +10,9 @@ from pipeline.interfaces import Progress
 
 _QUIET_S = 2.0
 """A verb that ends sooner shows nothing."""
+
+_LONGEST_S = 60.0
+"""Between two lines about one thing; each pause is twice as long as the one before."""
 
 
 class Shown:
@@ -61,12 +64,18 @@ def _nothing() -> None:
 
 
 def _lines() -> Progress:
-    next_line_s = time.monotonic() + _QUIET_S
+    pause_s = _QUIET_S
+    next_line_s = time.monotonic() + pause_s
+    told = ""
 
     def step(doing: str, done: int, total: int) -> None:
-        nonlocal next_line_s
-        if time.monotonic() >= next_line_s:
-            next_line_s = time.monotonic() + _QUIET_S
+        nonlocal next_line_s, pause_s, told
+        now_s = time.monotonic()
+        if doing != told:
+            told, pause_s, next_line_s = doing, _QUIET_S, min(next_line_s, now_s + _QUIET_S)
+        if now_s >= next_line_s:
+            pause_s = min(2 * pause_s, _LONGEST_S)
+            next_line_s = now_s + pause_s
             print_note(f"{doing}: {done:,} of {total:,}" if total else doing)
 
     return step

@@ -13,9 +13,9 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.options import (
     AsJson,
     ConfigFile,
-    InputFile,
     InputKey,
     InputRowNumber,
+    Inputs,
     InputTopic,
     Sample,
     Wait,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def repair(
     config: ConfigFile,
     *,
-    file: InputFile = None,
+    inputs: Inputs = None,
     topic: InputTopic = None,
     key: InputKey = None,
     row_number: InputRowNumber = None,
@@ -46,7 +46,9 @@ def repair(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Delete extras even if they are over a tenth of a collection.", show_default=False
+            "--force",
+            help="Delete extras even where a source was not compared, or they are over a tenth of a collection.",
+            show_default=False,
         ),
     ] = False,
     as_json: AsJson = False,
@@ -61,9 +63,10 @@ def repair(
         raise ConfigError("--yes and --force speak of --delete-extras, which is not given")
     from pipeline.context import Context
     from pipeline.usecases import compare
+    from pipeline.usecases.compared_sources import CompareRequest
 
-    request = compare.CompareRequest(
-        file=file,
+    request = CompareRequest(
+        inputs=inputs or (),
         topic=topic,
         key=key,
         row_number=row_number,
@@ -81,7 +84,7 @@ def repair(
     if as_json:
         print_json(asdict(report))
     else:
-        print_comparison(report.found)
+        print_comparison(report.found, config)
         print_repaired(report)
     if not report.complete:
         print_note("something is left: extras need --delete-extras, a foreign collection another name")

@@ -1,8 +1,22 @@
 """Times as the command line takes them."""
 
 import datetime as dt
+import re
 
 from pipeline.errors import ConfigError
+
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def span_ms(option: str, text: str) -> int:
+    """Returns a span of time such as 30d as milliseconds. Raises ConfigError that names the option."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
+    if found is None:
+        raise ConfigError(
+            f"{option}: {text!r} is not a span of time: expected a whole number from 1 and a unit (m, h, d or w: "
+            "minutes, hours, days or weeks), such as 30d"
+        )
+    return int(found[1]) * _UNITS_MS[found[2]]
 
 
 def unix_ms(option: str, text: str, or_else: str = "") -> int:

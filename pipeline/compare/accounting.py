@@ -1,6 +1,5 @@
 """The other half of the promise: a record that cannot be decoded is in the dead-letter topic."""
 
-import time
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,13 +9,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.compare.waiting import Waiting
 from pipeline.interfaces import PLACE, DeadLetters, Progress, RecordRange
 from pipeline.live.retry import Retrier
 from pipeline.records.batches import Int64
 from pipeline.records.record import DeadLetter, Partition, Position
-
-RECHECK_S = 1.0
-"""Between two looks at records the pipeline has not read yet; each reads the dead-letter topic again."""
 
 BATCH_LETTERS = 500
 
@@ -58,34 +55,31 @@ class Accounts:
         return not self.num_missing and not self.num_pending
 
 
-def account(source: RecordRange, undecodable: Undecodable, *, wait_s: float, progress: Progress) -> Accounts:
-    """Looks for the dead letter of every place, and waits up to `wait_s` for pending ones. Raises like the range."""
-    waiting = undecodable.places()
-    deadline_s = time.monotonic() + wait_s
+def account(source: RecordRange, undecodable: Undecodable, waiting: Waiting) -> Accounts:
+    """Looks for the dead letter of every place, and waits for pending ones. Raises like the range."""
+    left = undecodable.places()
     missing: dict[Partition, Int64] = {}
     num_unknown = 0
-    while waiting:
+    while left:
         # Read before the letters: a record that was finished by then has its letter by then.
         committed = source.committed() or {}
         letters = source.letters()
         if letters is None:  # a file: its bad rows are rejected, nothing else becomes of them
             return Accounts()
         pending = {}
-        for place, rows in waiting.items():
-            left = rows[~np.isin(rows, letters.places.get(place, np.empty(0, PLACE)))]
-            passed = left["offset"] < committed.get(place, 0)
-            told = left["timestamp_ms"] >= letters.kept_since_ms
+        for place, rows in left.items():
+            unwritten = rows[~np.isin(rows, letters.places.get(place, np.empty(0, PLACE)))]
+            passed = unwritten["offset"] < committed.get(place, 0)
+            told = unwritten["timestamp_ms"] >= letters.kept_since_ms
             num_unknown += int(np.count_nonzero(passed & ~told))
-            if len(lost := left["offset"][passed & told]):
+            if len(lost := unwritten["offset"][passed & told]):
                 missing[place] = np.sort(np.concatenate([missing.get(place, lost[:0]), lost]))
-            if len(later := left[~passed]):
+            if len(later := unwritten[~passed]):
                 pending[place] = later
-        waiting = pending
-        if not waiting or time.monotonic() >= deadline_s:
+        left = pending
+        if not left or not waiting.goes_on("records that it cannot store", sum(map(len, left.values()))):
             break
-        progress("waiting for the pipeline to dead-letter what it has not read yet", 0, 0)
-        time.sleep(RECHECK_S)
-    return Accounts(missing, sum(map(len, waiting.values())), num_unknown)
+    return Accounts(missing, sum(map(len, left.values())), num_unknown)
 
 
 def write_missing(

@@ -4,28 +4,26 @@ The source's range is noted first, as source keys on disk; then each collection 
 of ids and compared with it, run by run. What differs is looked at again, after the group's committed
 offsets were read: below them everything is finished, so only there a difference is a fault. What
 lies above is pending. A point without a record in the range is extra only where its own record would have to be in
-the range: one from beyond its end, or from another source, such as a file, does not count as a difference.
+the range: one from beyond its end, or from a source that is not compared, such as a file, is no difference.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.binding import Task
 from pipeline.compare.findings import FAULT, DifferenceKind, SourceFindings, TaskFindings
+from pipeline.compare.joined import Reading
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.source_keys import ENTRY, NUM_RUNS, Entries, SourceKeys, newest, places, raw_ids, run_of
+from pipeline.compare.waiting import Waiting
 from pipeline.errors import EnvironmentFault
 from pipeline.interfaces import Origin, Progress, RecordRange, StoredPoint
 from pipeline.records.record import Partition
 
 PAGE_POINTS = 1_000
 """Points of one read: below the sizes at which stores slow down, and a tenth of a second of their time."""
-
-RECHECK_S = 0.5
-"""Between two looks at records the pipeline has not finished yet."""
 
 _REPORT_RECORDS = 10_000
 
@@ -47,7 +45,8 @@ def note_source(source: RecordRange, keys: SourceKeys, progress: Progress) -> So
         record, position = found.record, found.position
         if record is None:
             noted.dead_letters[str(found.error)] += 1
-            noted.undecodable.add(position)
+            if position.partition >= 0:  # a file's bad rows are rejected, nothing else becomes of them
+                noted.undecodable.add(position)
             continue
         reason = refused.get((position.topic, position.partition, position.offset)) if refused else None
         if reason is not None:
@@ -63,25 +62,29 @@ def note_source(source: RecordRange, keys: SourceKeys, progress: Progress) -> So
     return noted
 
 
+def _source_of(point: StoredPoint) -> str:
+    return str(point.payload.get("_source", ""))
+
+
 class Comparison:
     """One comparison of source keys with a store. Use from one thread."""
 
     def __init__(
-        self, keys: SourceKeys, source: RecordRange, store: ComparedStore, *, wait_s: float, progress: Progress
+        self, keys: SourceKeys, source: RecordRange, store: ComparedStore, waiting: Waiting, progress: Progress
     ) -> None:
-        """`wait_s` bounds the wait for records the pipeline has not finished; what is left then is pending."""
+        """`waiting` bounds the wait for records the pipeline has not finished; what is left then is pending."""
         self._keys = keys
         self._source = source
         self._store = store
-        self._wait_s = wait_s
+        self._waiting = waiting
         self._progress = progress
 
-    def compare(self, task: Task, topics: Sequence[str], sample: int | None) -> TaskFindings:
+    def compare(self, task: Task, reading: Reading, sample: int | None) -> TaskFindings:
         """Returns what differs between the source and one task's collection.
 
         Args:
             task: The task whose collection is read.
-            topics: The topics of the source whose records the task embeds.
+            reading: What of the source counts for the task.
             sample: How many vectors to choose for a later check; None for all.
         """
         findings = TaskFindings(task)
@@ -90,24 +93,26 @@ class Comparison:
         except EnvironmentFault as error:
             findings.fingerprint_fault = str(error)
             return findings
-        numbers = self._keys.number_of(topics)
-        stored_runs = self._stored_runs(task) if exists else _no_runs()
+        numbers = self._keys.number_of(reading.topics)
+        stored_runs = self._stored_runs(reading, findings) if exists else _no_runs()
         differing = []
         sampler = _Sampler(sample if exists else 0)
         for number, stored in enumerate(stored_runs):
             entries = self._keys.run(number)
-            entries = entries[np.isin(entries["topic"], numbers)]
+            counts = (entries["partition"] >= 0) | np.isin(entries["partition"], reading.files)
+            entries = entries[counts & np.isin(entries["topic"], numbers)]
             expected = newest(entries)
             differing.append(_differences(expected, entries["id"], stored, findings))
             sampler.offer(expected[~expected["deleted"]])
         found = np.concatenate(differing)
         findings.sample = sampler.chosen()
         if len(found):
-            findings.faults.append(self._settle(task, found, findings) if exists else found)
+            findings.faults.append(self._settle(reading, found, findings) if exists else self._unwritten(found))
         return findings
 
-    def _stored_runs(self, task: Task) -> Iterator[Entries]:
+    def _stored_runs(self, reading: Reading, findings: TaskFindings) -> Iterator[Entries]:
         """Yields NUM_RUNS arrays of STORED by id, in the order of runs."""
+        task = findings.task
         number, held, num_read = 0, [np.empty(0, STORED)], 0
         total = self._store.count(task.collection)
         after: bytes | None = None
@@ -115,7 +120,16 @@ class Comparison:
             after = page[-1].id
             num_read += len(page)
             self._progress(f"reading {task.name}", num_read, max(total, num_read))
-            rows = np.array([(point.id, point.version, point.deleted, self._origin(point)) for point in page], STORED)
+            origins = [reading.origin_of(_source_of(point)) for point in page]
+            findings.note_elsewhere(
+                _source_of(point)
+                for point, origin in zip(page, origins, strict=True)
+                if origin is Origin.ELSEWHERE and not point.deleted
+            )
+            rows = np.array(
+                [(point.id, point.version, point.deleted, origin) for point, origin in zip(page, origins, strict=True)],
+                STORED,
+            )
             runs = run_of(rows["id"])
             for run in np.unique(runs).tolist():
                 while number < run:
@@ -126,49 +140,58 @@ class Comparison:
             yield np.concatenate(held)
             number, held = number + 1, [np.empty(0, STORED)]
 
-    def _settle(self, task: Task, found: Entries, findings: TaskFindings) -> Entries:
+    def _settle(self, reading: Reading, found: Entries, findings: TaskFindings) -> Entries:
         """Looks at differences again until each is a fault or gone, or the wait is over."""
-        deadline_s = time.monotonic() + self._wait_s
         settled = [np.empty(0, FAULT)]
         while len(found):
             # Read before the store: what was finished by then must be readable.
             committed = self._source.committed()
-            again = [self._look_again(task, found[at : at + PAGE_POINTS], committed, findings) for at in _pages(found)]
+            again = [
+                self._look_again(reading, found[at : at + PAGE_POINTS], committed, findings) for at in _pages(found)
+            ]
             found = np.concatenate(again)
             pending = found["kind"] == DifferenceKind.PENDING
             settled.append(found[~pending])
             found = found[pending]
-            if not len(found) or time.monotonic() >= deadline_s:
+            if not len(found) or not self._waiting.goes_on(f"records of {findings.task.name}", len(found)):
                 break
-            self._progress(f"waiting for the pipeline to finish {len(found):,} records of {task.name}", 0, 0)
-            time.sleep(RECHECK_S)
         return np.concatenate([*settled, found])
 
+    def _unwritten(self, found: Entries) -> Entries:
+        """Returns what a collection lacks that does not exist: nothing was written, so nothing is looked at again."""
+        committed = self._source.committed()
+        kept = found.copy()
+        kept["kind"][[not self._is_finished(row, committed) for row in found]] = DifferenceKind.PENDING
+        return np.asarray(kept)
+
     def _look_again(
-        self, task: Task, found: Entries, committed: Mapping[Partition, int] | None, findings: TaskFindings
+        self, reading: Reading, found: Entries, committed: Mapping[Partition, int] | None, findings: TaskFindings
     ) -> Entries:
-        points = {point.id: point for point in self._store.retrieve(task.collection, raw_ids(found["id"]))}
+        collection = findings.task.collection
+        points = {point.id: point for point in self._store.retrieve(collection, raw_ids(found["id"]))}
         kept = found.copy()
         remains = np.ones(len(found), np.bool_)
         for row, raw in enumerate(raw_ids(found["id"])):
             point = points.get(raw)
             if found["kind"][row] == DifferenceKind.EXTRA:
                 live = point is not None and not point.deleted
-                remains[row] = point is not None and live and self._origin(point) is Origin.INSIDE
+                remains[row] = point is not None and live and reading.origin_of(_source_of(point)) is Origin.INSIDE
                 findings.num_newer += live and not remains[row]
                 continue
             kind = _kind(found[row], point)
             remains[row] = kind is not None
             if kind is not None:
-                topic = self._keys.topics[found["topic"][row]]
-                finished = None if committed is None else committed.get(Partition(topic, int(found["partition"][row])))
-                done = committed is None or (finished is not None and found["offset"][row] < finished)
-                kept["kind"][row] = kind if done else DifferenceKind.PENDING
+                is_finished = self._is_finished(found[row], committed)
+                kept["kind"][row] = kind if is_finished else DifferenceKind.PENDING
                 kept["stored"][row] = -1 if point is None else point.version
         return np.asarray(kept[remains])
 
-    def _origin(self, point: StoredPoint) -> Origin:
-        return self._source.origin_of(str(point.payload.get("_source", "")))
+    def _is_finished(self, record: np.void, committed: Mapping[Partition, int] | None) -> bool:
+        """Whether the pipeline has committed a record, of ENTRY or FAULT."""
+        if committed is None:
+            return True
+        place = Partition(self._keys.topics[record["topic"]], int(record["partition"]))
+        return int(record["offset"]) < committed.get(place, 0)
 
 
 class _Sampler:

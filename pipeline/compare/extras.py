@@ -1,6 +1,6 @@
 """Whether extra points may be deleted: what cannot be undone is counted, asked for and bounded first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.compare.findings import DifferenceKind, TaskFindings
@@ -8,6 +8,10 @@ from pipeline.errors import ConfigError
 
 MAX_SHARE = 0.1
 """Of a collection's live points. More extras than that are rather a sign of a wrong source than of lost deletes."""
+
+
+_SHOWN = 5
+"""Sources that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,27 @@ Approve = Callable[[Sequence[Extras]], bool]
 """Is asked before extras are deleted; False keeps them."""
 
 
-def approved(findings: Sequence[TaskFindings], approve: Approve, *, force: bool) -> bool:
-    """Whether the extras of the findings are to be deleted.
+def approved(
+    findings: Sequence[TaskFindings], not_compared: Mapping[str, Sequence[str]], approve: Approve, *, force: bool
+) -> bool:
+    """Whether the extras of the findings are to be deleted; `not_compared` are further sources, by task.
 
-    Raises ConfigError where more than a tenth of a collection is extra and `force` does not say that it is meant.
+    Raises ConfigError where a source that may hold their records was not compared, or more than a tenth of a collection
+    is extra, and `force` does not say that it is meant.
     """
     found = [Extras(one.task.name, len(one.select(DifferenceKind.EXTRA)), one.num_points) for one in findings]
     found = [extras for extras in found if extras.number]
     if not found:
         return False
+    unproven = next((extras for extras in found if not_compared.get(extras.task)), None)
+    if unproven is not None and not force:
+        sources = not_compared[unproven.task]
+        more = f" and {len(sources) - _SHOWN:,} more" if len(sources) > _SHOWN else ""
+        raise ConfigError(
+            f"{unproven}, but their records may be in what was not compared: {', '.join(sources[:_SHOWN])}{more}. "
+            "Nothing was deleted or written. Compare with all sources at once (several --input, or none), or say "
+            "--force where these points are to go all the same"
+        )
     most = max(found, key=lambda extras: extras.number / max(extras.points, 1))
     if most.number > MAX_SHARE * most.points and not force:
         raise ConfigError(

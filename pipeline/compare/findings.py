@@ -1,7 +1,7 @@
 """What a comparison has found, as it works with it; `report` turns it into figures."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from uuid import UUID
@@ -12,6 +12,7 @@ from pipeline.binding import Task
 from pipeline.compare.accounting import Undecodable
 from pipeline.compare.report import TaskReport
 from pipeline.compare.source_keys import ENTRY, Entries
+from pipeline.records.record import place_of
 
 
 class DifferenceKind(IntEnum):
@@ -34,6 +35,10 @@ FAULT = np.dtype([*ENTRY.descr, ("kind", "<u1"), ("stored", "<i8")])
 version only."""
 
 
+MAX_SOURCES = 1_000
+"""Names of sources that a task's findings keep."""
+
+
 @dataclass(slots=True)
 class TaskFindings:
     """What the comparison has found of one task so far."""
@@ -47,6 +52,9 @@ class TaskFindings:
     """Points whose record lies beyond the range, or is no longer retained."""
     num_elsewhere: int = 0
     """Points of other sources, whose keys this source does not have."""
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """Live points by the source they name: those of sources that are not compared, whether or not this one has their
+    keys. `file@hash`, or a topic."""
     num_points: int = 0
     """Live points of the collection."""
     num_checked: int = 0
@@ -75,7 +83,15 @@ class TaskFindings:
         rows = rows[np.isin(rows["kind"], kinds)]
         return np.asarray(rows[np.argsort(rows["id"])])
 
-    def examples(self, limit: int, topics: Sequence[str]) -> list[dict[str, object]]:
+    def note_elsewhere(self, sources: Iterable[str]) -> None:
+        """Counts points by the source that their `_source` names."""
+        for source in sources:
+            found = place_of(source)
+            name = source.partition("#")[0] if found is None else found[0].topic
+            if len(self.elsewhere) < MAX_SOURCES or name in self.elsewhere:
+                self.elsewhere[name] += 1
+
+    def examples(self, limit: int, place: Callable[[np.void], str]) -> list[dict[str, object]]:
         """Returns the first faults of each kind: id, versions and the record's place, never its text."""
         rows = [row for kind in DifferenceKind for row in self.select(kind)[:limit]]
         return [
@@ -84,15 +100,13 @@ class TaskFindings:
                 "kind": DifferenceKind(row["kind"]).name.lower(),
                 "version": None if row["kind"] == DifferenceKind.EXTRA else int(row["version"]),
                 "stored_version": None if row["stored"] < 0 else int(row["stored"]),
-                "record": None
-                if row["kind"] == DifferenceKind.EXTRA
-                else f"{topics[row['topic']]}:{row['partition']}:{row['offset']}",
+                "record": None if row["kind"] == DifferenceKind.EXTRA else place(row),
             }
             for row in rows
         ]
 
-    def report(self, limit: int, topics: Sequence[str]) -> TaskReport:
-        """Returns the findings in figures, with up to `limit` examples of each kind."""
+    def report(self, limit: int, place: Callable[[np.void], str], not_compared: Mapping[str, int]) -> TaskReport:
+        """Returns the findings in figures, with up to `limit` examples of each kind; `place` names their records."""
         return TaskReport(
             collection=self.task.collection,
             keys=self.num_keys,
@@ -101,9 +115,10 @@ class TaskFindings:
             tombstones=self.num_tombstones,
             newer=self.num_newer,
             elsewhere=self.num_elsewhere,
+            not_compared=not_compared,
             points=self.num_points,
             vectors_checked=self.num_checked,
-            examples=self.examples(limit, topics),
+            examples=self.examples(limit, place),
         )
 
 

@@ -16,7 +16,7 @@ class TaskReport:
     missing: int
     stale: int
     extra: int
-    """Points whose record must be in the source, by what they say themselves, and is not."""
+    """Points whose record must be in what was compared, by what they say themselves, and is not."""
     wrong_state: int
     """The right version, but live where the source deleted it or the other way round."""
     tombstone_missing: int
@@ -30,12 +30,22 @@ class TaskReport:
     newer: int
     """Points whose record lies beyond what was read of the source."""
     elsewhere: int
-    """Points of other sources, such as a backfilled file: this source says nothing about them."""
+    """Points of sources that were not compared, such as a file: what was compared says nothing about them."""
+    not_compared: Mapping[str, int]
+    """Sources that may hold records of this task and were not compared: by the configuration, the backfill's ledger or
+    the points themselves; each with the number of live points that name it. While there are any, no point is proven
+    to be extra."""
     points: int
     """Live points of the collection."""
     vectors_checked: int
     examples: Sequence[Mapping[str, Any]]
     """The first faults of each kind: point id, versions and the record's place, never its text."""
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether something differs that the pipeline will not put right by itself."""
+        found = (self.missing, self.stale, self.extra, self.wrong_state, self.tombstone_missing, self.wrong_vector)
+        return any(found) or self.wrong_fingerprint is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +54,12 @@ class VerifyReport:
 
     equal: bool
     """Whether every task's collection holds what the source says, and the dead-letter topic the rest."""
+    sources: Sequence[str]
+    """What was compared: topics as `kafka://TOPIC`, and files."""
+    unread: Mapping[str, str]
+    """Files that the backfill's ledger names and that could not be compared, with the reason."""
     records: int
-    """Records read from the source."""
+    """Records read from the sources."""
     dead_letters: Mapping[str, int]
     """Records that cannot be stored, by reason; of a file the rows that are rejected."""
     dead_letters_missing: int
@@ -54,10 +68,22 @@ class VerifyReport:
     """Records that the pipeline has not dead-lettered yet."""
     dead_letters_unknown: int
     """Records older than everything that the dead-letter topic retains."""
+    running: bool | None
+    """Whether a pipeline was running that will come to what is pending; None where nothing is."""
     missing_letters: Sequence[str]
     """The first lost records, as `topic:partition:offset`."""
     tasks: Mapping[str, TaskReport]
     """By the task's name."""
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether something differs that the pipeline will not put right by itself."""
+        return bool(self.dead_letters_missing) or any(task.has_faults for task in self.tasks.values())
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether the pipeline has not come to some records yet."""
+        return bool(self.dead_letters_pending) or any(task.pending for task in self.tasks.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,11 @@ class Revisit:
         self._encoder = encoder
         self._progress = progress
 
+    @property
+    def topics(self) -> Sequence[str]:
+        """Topics by the numbers that entries have."""
+        return self._keys.topics
+
     def embed(self, choices: Sequence[Chosen], doing: str) -> Iterator[Chunk]:
         """Reads the source once and yields the chosen records in chunks of one task, in no particular order.
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.formats import SchemaRegistryConfig
 from pipeline.config.pipeline import Config
-from pipeline.config.source import SecurityConfig
+from pipeline.config.security import SecurityConfig
 from pipeline.config.store import QdrantStoreConfig
 
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1", "auto", "local")
@@ -16,7 +17,10 @@ _LOOPBACK = ("127.", "localhost", "[::1]", "::1", "auto", "local")
 def file_faults(config: Config) -> list[str]:
     """Returns a line for every certificate or key file that cannot be read, has expired or does not fit."""
     security = config.source.security
-    faults = _authority_faults("source.security.ca_file", security.ca_file) + _pair_faults(security)
+    faults = _authority_faults("source.security.ca_file", security.ca_file) + _pair_faults("source.security", security)
+    if (registry := config.source.schema_registry) is not None:
+        faults += _authority_faults("source.schema_registry.ca_file", registry.ca_file)
+        faults += _pair_faults("source.schema_registry", registry)
     if isinstance(config.store, QdrantStoreConfig):
         faults += _authority_faults("store.ca_file", config.store.ca_file)
     return faults
@@ -71,7 +75,7 @@ def _authority_faults(place: str, path: Path | None) -> list[str]:
     return [f"{place}: {path} expired on {ends[0]}"] if ends and all(map(_is_past, ends)) else []
 
 
-def _pair_faults(security: SecurityConfig) -> list[str]:
+def _pair_faults(place: str, security: SecurityConfig | SchemaRegistryConfig) -> list[str]:
     if security.cert_file is None or security.key_file is None:
         return []
     password = security.key_password.get_secret_value() if security.key_password else ""
@@ -81,13 +85,13 @@ def _pair_faults(security: SecurityConfig) -> list[str]:
         context.load_cert_chain(security.cert_file, security.key_file, lambda: password)
     except ssl.SSLError as error:
         reason = "the key does not belong to the certificate" if error.reason == "KEY_VALUES_MISMATCH" else "not usable"
-        return [f"source.security.cert_file, key_file: {security.cert_file} and {security.key_file}: {reason}"]
+        return [f"{place}.cert_file, key_file: {security.cert_file} and {security.key_file}: {reason}"]
     except OSError as error:
-        return [f"source.security.cert_file, key_file: cannot be read ({error.strerror})"]
+        return [f"{place}.cert_file, key_file: cannot be read ({error.strerror})"]
     # The standard library has no public function that reads a certificate that is not an authority.
     certificate: Mapping[str, Any] = ssl._ssl._test_decode_cert(security.cert_file)  # type: ignore[attr-defined]  # noqa: SLF001 - as said above
     if _is_past(certificate["notAfter"]):
-        return [f"source.security.cert_file: {security.cert_file} expired on {certificate['notAfter']}"]
+        return [f"{place}.cert_file: {security.cert_file} expired on {certificate['notAfter']}"]
     return []
 
 

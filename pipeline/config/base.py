@@ -81,12 +81,16 @@ Url = Annotated[str, StringConstraints(pattern=_URL), AfterValidator(_with_host_
 Broker = Annotated[str, StringConstraints(pattern=_BROKER), AfterValidator(_with_port)]
 """`host:port` of a Kafka broker."""
 
+FIELD_PATH_MEANING = (
+    "a field path is names joined by single dots, for example customer.name; a name with a dot of its own is quoted: "
+    '"service.name"'
+)
+
 PATTERN_MEANINGS = {
     _NAME: "a name begins with a letter and holds up to 63 letters, digits, _ and -",
     _TOPIC_NAME: "a topic name holds up to 249 letters, digits, dots, _ and -. Patterns are not supported, because a "
     "pattern could match the dead-letter topic: name every topic",
-    _FIELD_PATH: "a field path is names joined by single dots, for example customer.name; a name with a dot of its "
-    'own is quoted: "service.name"',
+    _FIELD_PATH: FIELD_PATH_MEANING,
     _URL: "expected http://host:port or https://host:port, without user or password",
     _BROKER: "expected host:port, for example kafka-1.example.org:9092",
 }

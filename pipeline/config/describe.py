@@ -94,7 +94,7 @@ def _type(annotation: Any, field: FieldInfo) -> str:
         return " or ".join(words) if len(words) <= _MAX_WORDS else ", ".join(words)
     if origin in {Union, UnionType}:
         return " or ".join(dict.fromkeys(_type(argument, field) for argument in arguments if argument is not NoneType))
-    if origin is list:
+    if origin in {list, tuple}:
         return f"list of {_type(arguments[0], field)}s"
     if origin is dict:
         return "mapping"

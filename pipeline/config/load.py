@@ -21,6 +21,9 @@ SECRETS = (
     "source.security.password",
     "source.security.key_password",
     "source.security.oauth_client_secret",
+    "source.schema_registry.password",
+    "source.schema_registry.bearer_token",
+    "source.schema_registry.key_password",
     "store.api_key",
     "api.api_key",
 )

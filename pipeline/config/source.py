@@ -5,51 +5,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import Broker, FieldPath, FilePath, Name, Secret, Section, TopicName, Url, is_field_path
+from pipeline.config.base import Broker, FieldPath, FilePath, Name, Section, TopicName, is_field_path
+from pipeline.config.formats import Format, KeyFormat, PartFormat, SchemaRegistryConfig
+from pipeline.config.keys import KeyPaths, KeyType, shared_keys_fault
 from pipeline.config.payload_fields import PayloadField, is_stored_name, long_forms
+from pipeline.config.security import SecurityConfig
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 """A field path in `TopicConfig.text`; a trailing `?` marks a field that may be null or absent."""
-
-
-class SecurityConfig(Section):
-    """How to reach the brokers. Kafka's own names and values."""
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Kafka's security.protocol."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        None, description="Needed with SASL_PLAINTEXT and SASL_SSL."
-    )
-    username: str | None = Field(None, description="For PLAIN and SCRAM.")
-    password: Secret | None = Field(None, description="For PLAIN and SCRAM; write it as ${NAME}.")
-    oauth_token_url: Url | None = Field(
-        None, description="OAUTHBEARER: where client credentials are exchanged for a token."
-    )
-    oauth_client_id: str | None = Field(None, description="OAUTHBEARER: client id.")
-    oauth_client_secret: Secret | None = Field(None, description="OAUTHBEARER: client secret; write it as ${NAME}.")
-    oauth_scope: str | None = Field(None, description="OAUTHBEARER: scope asked for.")
-    ca_file: FilePath | None = Field(
-        None, description="PEM file of the authority that signed the brokers' certificates."
-    )
-    cert_file: FilePath | None = Field(None, description="PEM certificate of this client, for mutual TLS.")
-    key_file: FilePath | None = Field(None, description="PEM key of cert_file.")
-    key_password: Secret | None = Field(None, description="Password of key_file; write it as ${NAME}.")
-    check_hostname: bool = Field(True, description="Refuses brokers whose certificate names another host.")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.protocol.startswith("SASL") != (self.sasl_mechanism is not None):
-            raise ValueError("sasl_mechanism is needed with a SASL_* protocol, and only there")
-        if self.sasl_mechanism in {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} and not (self.username and self.password):
-            raise ValueError(f"{self.sasl_mechanism} needs username and password")
-        if self.sasl_mechanism == "OAUTHBEARER" and not (
-            self.oauth_token_url and self.oauth_client_id and self.oauth_client_secret
-        ):
-            raise ValueError("OAUTHBEARER needs oauth_token_url, oauth_client_id and oauth_client_secret")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
-        return self
 
 
 class DeleteMarker(Section):
@@ -65,27 +28,46 @@ class DeleteMarker(Section):
 class TopicConfig(Section):
     """How one topic's records become a key, a text, a version and a payload, and which tasks embed them."""
 
-    format: Literal["json"] = Field("json", description="How record values are encoded.")
-    key: FieldPath | None = Field(
-        None, description="Path of the field that identifies a record. Absent: the Kafka message key, as UTF-8."
+    format: Format = Field(
+        "json",
+        description="How record values are encoded. json: an object. json_schema, avro, protobuf: with a schema id in "
+        "front, or in a header, as Confluent's serializers write; the schema comes from `schema_registry`. string: "
+        "the value is the text, named {value}.",
     )
-    key_type: Literal["string", "integer"] = Field(
+    schema_file: FilePath | None = Field(
+        None,
+        description="avro, protobuf: values have no schema id, and all are of this schema: an .avsc file, or a .proto "
+        "file or a compiled descriptor set (.desc, .pb).",
+    )
+    message: str | None = Field(
+        None, description="protobuf with schema_file: full name of the values' message. Absent: the only one."
+    )
+    key: KeyPaths | None = Field(
+        None,
+        description="Path of the field that identifies a record, or a list of the paths of several that do together. "
+        "Absent: the Kafka message key, as `kafka_key` says; of an object with several fields all of them.",
+    )
+    key_type: KeyType | list[KeyType] = Field(
         "string",
-        description='What keys are: 1 and "1" are two keys, so a field of the other type is a dead letter. It also '
-        "says how the Kafka message key is read, which names what a record with a null value deletes.",
+        description='What keys are, or a list with the type of each field of `key`: 1 and "1" are two keys, so a field '
+        "of the other type is a dead letter. It also says how the Kafka message key is read, which names what a record "
+        "with a null value deletes.",
     )
     key_space: TopicName | None = Field(
         None,
         description="Records of topics with one key space share their points: an equal key is the same record, and "
         "its newest version wins. Absent: the topic's name, so that two topics never overwrite each other.",
     )
-    kafka_key: Literal["text", "json", "int32", "int64"] | None = Field(
+    kafka_key: KeyFormat | None = Field(
         None,
         description="How the Kafka message key spells the key. text: as UTF-8. json: a JSON string or integer, or an "
         "object that has it at the path `key`, as Kafka Connect's JsonConverter writes. int32, int64: big-endian, as "
-        "Kafka's own serializers write. Absent: text, but where `key` names a field a null value whose Kafka key looks "
+        "Kafka's own serializers write. json_schema, avro, protobuf: as `format`, and an object as with json. Absent: "
+        "text, but where `key` names a field a null value whose Kafka key looks "
         "like JSON or binary is a dead letter, because it would delete nothing.",
     )
+    key_schema_file: FilePath | None = Field(None, description="As schema_file, of Kafka keys.")
+    key_message: str | None = Field(None, description="As message, of Kafka keys.")
     binary_key: bool = Field(False, description="Kafka keys are not text: use their bytes, as hex.")
     text: str = Field(
         min_length=1,
@@ -150,6 +132,27 @@ class TopicConfig(Section):
         return tuple(path.removesuffix("?") for path in PLACEHOLDER.findall(self.text))
 
     @property
+    def key_paths(self) -> tuple[str, ...]:
+        """The fields that are the key; none where it is the Kafka key."""
+        return (self.key,) if isinstance(self.key, str) else self.key or ()
+
+    @property
+    def key_types(self) -> tuple[KeyType, ...]:
+        """The type of each field of `key`, or of the Kafka key."""
+        count = max(len(self.key_paths), 1)
+        return (self.key_type,) * count if isinstance(self.key_type, str) else tuple(self.key_type)
+
+    @property
+    def values_as(self) -> PartFormat:
+        """How values are encoded."""
+        return PartFormat("", "format", self.format, self.schema_file, self.message)
+
+    @property
+    def keys_as(self) -> PartFormat:
+        """How Kafka keys are encoded."""
+        return PartFormat("key_", "kafka_key", self.kafka_key, self.key_schema_file, self.key_message)
+
+    @property
     def payload_fields(self) -> dict[str, str]:
         """Stored name -> path."""
         return {name: field.path or name for name, field in self.payload.items()}
@@ -170,6 +173,16 @@ class TopicConfig(Section):
         return tuple(dict.fromkeys(paths))
 
     @model_validator(mode="after")
+    def _encoded(self) -> Self:
+        paths = [*self.watched_paths, *self.key_paths, *filter(None, (self.version,))]
+        for settings in (self.values_as, self.keys_as):
+            if fault := settings.fault(paths):
+                raise ValueError(fault)
+        if len(self.key_types) != max(len(self.key_paths), 1):
+            raise ValueError("key_type must be one type, or a list of as many as `key` has fields")
+        return self
+
+    @model_validator(mode="after")
     def _usable(self) -> Self:
         if not self.placeholders:
             raise ValueError(f"text {self.text!r} names no field; write for example '{{title}}\\n\\n{{body}}'")
@@ -186,11 +199,11 @@ class TopicConfig(Section):
             raise ValueError("tasks names a task twice")
         if self.binary_key and self.key is not None:
             raise ValueError("binary_key speaks of the Kafka key, but `key` names a field; drop one of them")
-        if self.binary_key and self.key_type == "integer":
+        if self.binary_key and self.key_type != "string":
             raise ValueError("binary_key takes bytes as they are; drop key_type: integer")
         if self.binary_key and self.kafka_key is not None:
             raise ValueError("binary_key takes bytes as they are; drop kafka_key")
-        if self.kafka_key in {"int32", "int64"} and self.key_type != "integer":
+        if self.kafka_key in {"int32", "int64"} and self.key_types != ("integer",):
             raise ValueError(f"kafka_key {self.kafka_key} spells integers; set key_type: integer")
         if self.version_type is not None and self.version is None:
             raise ValueError("version_type speaks of the field `version`, which is not given")
@@ -231,6 +244,9 @@ class SourceConfig(Section):
     client_id: str = Field("refract", description="Shown in the brokers' logs.")
     security: SecurityConfig = Field(default_factory=SecurityConfig, description="TLS and SASL.")
     topics: dict[TopicName, TopicConfig] = Field(min_length=1, description="Topics by name.")
+    schema_registry: SchemaRegistryConfig | None = Field(
+        None, description="The schema registry of topics whose `format` or `kafka_key` is avro or protobuf."
+    )
     dead_letter_topic: TopicName = Field(
         description="Receives the records that can never be stored, with a reason. Must exist, or be creatable.",
     )
@@ -295,6 +311,15 @@ class SourceConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def _schemas_known(self) -> Self:
+        if self.schema_registry is None:
+            for name, topic in self.topics.items():
+                for settings in (topic.values_as, topic.keys_as):
+                    if fault := settings.fault_without_registry(f"topics.{name}."):
+                        raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
@@ -308,26 +333,11 @@ class SourceConfig(Section):
                 f"dead_letter_topic {self.dead_letter_topic!r} is also a source topic: its records "
                 f"would go round in circles"
             )
-        self._check_shared_keys()
+        if fault := shared_keys_fault(self.topics):
+            raise ValueError(fault)
         for topic in (*self.topics, self.dead_letter_topic):
             if topic.startswith("__"):
                 raise ValueError(f"topic {topic!r} is internal to Kafka")
             if topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is not a valid topic name")
         return self
-
-    def _check_shared_keys(self) -> None:
-        """Topics that share keys compare their versions, so the versions must mean the same."""
-        first: dict[str, str] = {}
-        for name, space in self.key_spaces.items():
-            other = first.setdefault(space, name)
-            ours, theirs = self.topics[name], self.topics[other]
-            if other != name and (ours.version is None or theirs.version is None):
-                raise ValueError(
-                    f"topics {other!r} and {name!r} share the key space {space!r}, but Kafka offsets of two topics are "
-                    f"not comparable: give both a `version` field, or each its own key_space"
-                )
-            if ours.version_type != theirs.version_type:
-                raise ValueError(
-                    f"topics {other!r} and {name!r} share the key space {space!r}, so their version_type must be equal"
-                )

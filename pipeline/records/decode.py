@@ -1,7 +1,7 @@
 """Decides what the bytes of one Kafka record mean: its key, version, text and payload, or why it has none.
 
-Pure: no network, no state between records. `pipeline.records.formats` turns a value into fields;
-everything here works on fields, whatever their format was.
+`pipeline.records.formats` turns a value into fields, and may ask a schema registry for that; everything here works on
+fields, whatever their format was, and keeps no state between records.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +12,18 @@ from pipeline.config.paths import split_path
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import SourceConfig, TopicConfig
 from pipeline.errors import Reason, RecordError
-from pipeline.records.formats import FORMATS, Parser
+from pipeline.records.formats import parsers_of, registry_of
 from pipeline.records.headers import carried, decimal
 from pipeline.records.payload import PayloadReader
-from pipeline.records.record import Headers, InvalidName, Position, Record, offset_version
+from pipeline.records.record import MAX_VERSION, Headers, InvalidName, Position, Record, offset_version
+from pipeline.records.schemas.part import Parser
 from pipeline.records.values import (
     MISSING,
     Template,
     canonical_kafka_key,
-    canonical_key,
+    canonical_parsed_key,
     field_at,
+    key_of_fields,
     tombstone_version,
     version_of,
 )
@@ -51,6 +53,8 @@ class RecordDecoder(Protocol):
 
         Raises:
             RecordError: why it can never be one. The detail names fields and sizes, never text.
+            TransientError: a schema registry that must be asked does not answer.
+            EnvironmentFault: it refuses the credentials.
         """
 
     def from_fields(
@@ -76,15 +80,36 @@ class Decoders:
     """The decoders of a configuration's topics."""
 
     def __init__(self, source: SourceConfig, limits: LimitsConfig, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
-        """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions."""
-        self._decoders: dict[str, RecordDecoder] = {
-            name: TopicDecoder(topic, limits, FORMATS[topic.format](source, topic, limits), clock_ms)
-            for name, topic in source.topics.items()
-        }
+        """Builds one decoder per topic. `clock_ms` is the wall clock that bounds time versions.
+
+        Raises ConfigError for a schema file that cannot be used, or a package that a format needs and is missing.
+        """
+        registry = registry_of(source)
+        self._decoders: dict[str, RecordDecoder] = {}
+        self._row_decoders: dict[str, RecordDecoder] = {}
+        for name, topic in source.topics.items():
+            decoder = TopicDecoder(topic, limits, *parsers_of(topic, limits, registry), clock_ms)
+            self._decoders[name] = self._row_decoders[name] = decoder
+            if (as_rows := row_settings(topic)) is not topic:
+                self._row_decoders[name] = TopicDecoder(as_rows, limits, *parsers_of(as_rows, limits, None), clock_ms)
 
     def of(self, topic: str) -> RecordDecoder:
         """Returns the decoder of a topic of the configuration."""
         return self._decoders[topic]
+
+    def of_rows(self, topic: str) -> RecordDecoder:
+        """Returns the decoder of rows of files that stand for a topic's records: they are JSON in every format."""
+        return self._row_decoders[topic]
+
+
+def row_settings(topic: TopicConfig) -> TopicConfig:
+    """Returns by which settings rows of files are a topic's records: they have fields, and keys that JSON spells."""
+    changes: dict[str, Any] = {}
+    if topic.format != "json":
+        changes |= {"format": "json", "schema_file": None, "message": None}
+    if topic.keys_as.is_structured:
+        changes |= {"kafka_key": "json", "key_schema_file": None, "key_message": None}
+    return topic.model_copy(update=changes) if changes else topic
 
 
 class TopicDecoder:
@@ -104,15 +129,24 @@ class TopicDecoder:
     """
 
     def __init__(
-        self, config: TopicConfig, limits: LimitsConfig, parser: Parser, clock_ms: Callable[[], int] = wall_clock_ms
+        self,
+        config: TopicConfig,
+        limits: LimitsConfig,
+        parser: Parser,
+        key_parser: Parser | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
+        """Takes what turns values into fields; `key_parser` does the same for Kafka keys that have a schema."""
         self._config = config
         self._limits = limits
         self._parser = parser
+        self._key_parser = key_parser
+        self._is_json = config.format in {"json", "json_schema"}
         self._clock_ms = clock_ms
         self._template = Template(config.text)
-        self._key_path = split_path(config.key) if config.key else None
+        self._key_paths = tuple(map(split_path, config.key_paths))
         self._version_path = split_path(config.version) if config.version else None
+        self._integer_counts = config.version_type != "time"
         self._payload = PayloadReader(config, limits)
         self._marker = (split_path(config.delete_when.field), config.delete_when.equals) if config.delete_when else None
         schema = config.schema_version
@@ -134,11 +168,13 @@ class TopicDecoder:
         if headers and any(type(name) is InvalidName for name, _ in headers):
             raise RecordError(Reason.INVALID_HEADER, "the name of a header is not UTF-8")
         if value is None:
-            canonical = self._check_key(self._kafka_key(key))
+            canonical = self._check_key(self._kafka_key(key, headers))
             return self._delete(canonical, self._tombstone_version(position, headers), position)
         if not value:
             raise RecordError(Reason.EMPTY_VALUE, "the value has no bytes; a null value deletes")
-        return self.from_fields(self._parser(value), len(value), position, key, headers)
+        # Other formats write a text in fewer bytes than it has: a date, or the symbol of an enum.
+        num_bytes = len(value) if self._is_json else self._limits.max_text_bytes + 1
+        return self.from_fields(self._parser(value, headers), num_bytes, position, key, headers)
 
     def from_fields(
         self,
@@ -151,11 +187,12 @@ class TopicDecoder:
         """See `RecordDecoder.from_fields`."""
         if self._unseen:
             self._unseen = tuple(each for each in self._unseen if field_at(fields, each[1]) is MISSING)
-        self._check_schema(fields)
-        canonical = self._check_key(self._key(key, fields))
+        if self._schema is not None:
+            self._check_schema(fields, *self._schema)
+        canonical = self._check_key(self._key(key, headers, fields))
         version = self._version(fields, position, headers)
-        misspelt = key is not None and self._is_misspelt(key, canonical)
-        if self._marked_deleted(fields):
+        misspelt = key is not None and self._is_misspelt(key, headers, canonical)
+        if self._marker is not None and self._is_marked(fields, *self._marker):
             return self._delete(canonical, version, position, misspelt=misspelt)
         text = self._template.fill(fields)
         if text is None:
@@ -165,17 +202,17 @@ class TopicDecoder:
         self._check_text(text, num_value_bytes)
         payload, dropped = self._payload.read(fields, headers, position)
         stored = self._add_system_fields(payload, canonical, position)
-        return Record(canonical, version, text, stored, position, is_key_misspelt=misspelt, dropped=tuple(dropped))
+        return Record(canonical, version, text, stored, position, misspelt, tuple(dropped))
 
     def _delete(self, key: str, version: int, position: Position, *, misspelt: bool = False) -> Record:
         return Record(key, version, None, self._add_system_fields({}, key, position), position, misspelt)
 
-    def _is_misspelt(self, kafka_key: bytes, canonical: str) -> bool:
+    def _is_misspelt(self, kafka_key: bytes, headers: Headers, canonical: str) -> bool:
         """Whether the Kafka key, which a null value would come with, spells another key than the field."""
-        if self._key_path is None:
+        if not self._key_paths:
             return False
         try:
-            return canonical_kafka_key(kafka_key, self._config) != canonical
+            return self._kafka_key(kafka_key, headers) != canonical
         except RecordError:
             return True
 
@@ -184,13 +221,15 @@ class TopicDecoder:
         payload["_source"] = position.source
         return payload
 
-    def _kafka_key(self, key: bytes | None) -> str:
-        return canonical_kafka_key(key, self._config)
+    def _kafka_key(self, key: bytes | None, headers: Headers) -> str:
+        if self._key_parser is None or not key:
+            return canonical_kafka_key(key, self._config)
+        return canonical_parsed_key(self._key_parser(key, headers), self._config)
 
-    def _key(self, key: bytes | None, fields: dict[str, Any]) -> str:
-        if self._key_path is None:
-            return self._kafka_key(key)
-        return canonical_key(field_at(fields, self._key_path), self._config.key_type)
+    def _key(self, key: bytes | None, headers: Headers, fields: dict[str, Any]) -> str:
+        if not self._key_paths:
+            return self._kafka_key(key, headers)
+        return key_of_fields(fields, self._key_paths, self._config.key_types)
 
     def _check_key(self, key: str) -> str:
         # A character has at most four bytes, so most keys need no encoding to be measured.
@@ -198,10 +237,7 @@ class TopicDecoder:
             raise RecordError(Reason.KEY_TOO_LARGE, f"longer than max_key_bytes, {self._limits.max_key_bytes}")
         return key
 
-    def _check_schema(self, fields: dict[str, Any]) -> None:
-        if self._schema is None:
-            return
-        path, newest = self._schema
+    def _check_schema(self, fields: dict[str, Any], path: tuple[str, ...], newest: int) -> None:
         found = field_at(fields, path)
         if found is MISSING:
             return
@@ -213,7 +249,10 @@ class TopicDecoder:
     def _version(self, fields: dict[str, Any], position: Position, headers: Headers) -> int:
         if self._version_path is None:
             return self._offset_version(position, headers)
-        return version_of(field_at(fields, self._version_path), self._config.version_type, self._latest_ms())
+        value = field_at(fields, self._version_path)
+        if type(value) is int and self._integer_counts and 0 <= value <= MAX_VERSION:
+            return value
+        return version_of(value, self._config.version_type, self._latest_ms())
 
     def _tombstone_version(self, position: Position, headers: Headers) -> int:
         if self._version_path is None:
@@ -240,10 +279,7 @@ class TopicDecoder:
     def _latest_ms(self) -> int:
         return self._clock_ms() + self._config.max_version_ahead_s * 1000
 
-    def _marked_deleted(self, fields: dict[str, Any]) -> bool:
-        if self._marker is None:
-            return False
-        path, marker = self._marker
+    def _is_marked(self, fields: dict[str, Any], path: tuple[str, ...], marker: object) -> bool:
         found = field_at(fields, path)
         return type(found) is type(marker) and bool(found == marker)
 

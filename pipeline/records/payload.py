@@ -40,6 +40,7 @@ class PayloadReader:
     def __init__(self, config: TopicConfig, limits: LimitsConfig) -> None:
         self._config = config
         self._limits = limits
+        self._reads_source = bool(config.payload_headers) or config.payload_timestamp
         self._untyped = []
         self._typed = []
         for name, field in config.payload.items():
@@ -60,11 +61,12 @@ class PayloadReader:
         """
         payload: dict[str, Any] = {}
         for name, path in self._untyped:
-            value = field_at(fields, path)
+            value = fields.get(path[0], MISSING) if len(path) == 1 else field_at(fields, path)
             if value is not MISSING:
                 payload[name] = value
         dropped = self._read_typed(fields, payload) if self._typed else []
-        self._read_source(headers, position, payload)
+        if self._reads_source:
+            self._read_source(headers, position, payload)
         if payload:
             self._check_size(payload)
         return payload, dropped

@@ -13,6 +13,9 @@ from pipeline.records.digits import whole_number
 MAX_VERSION = 2**53 - 1
 """Qdrant compares payload numbers as float64, so a version must stay exactly representable."""
 
+LOWEST_VERSION = 0
+"""Of a file's row whose topic has no `version` field: below every live version of a generation from 1 on."""
+
 OFFSET_BITS = 40
 """`(generation << 40) | offset`: a partition holds a trillion offsets, and 8,191 generations fit below 2^53."""
 
@@ -58,7 +61,10 @@ class Record:
     """One decoded record: what to embed, under which key, and how new it is."""
 
     key: str
-    """Canonical key: `s:` + a string, `i:` + an integer or `b:` + hex, so that 1 and "1" stay apart."""
+    """Canonical key: `s:` + a string, `i:` + an integer, `b:` + hex, or of several fields `c:` + a JSON array.
+
+    So 1 and "1" stay apart.
+    """
     version: int
     text: str | None
     """None means the record deletes its key."""

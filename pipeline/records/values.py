@@ -1,6 +1,7 @@
 """Reads keys, versions and texts from parsed fields, by rules that never guess."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -102,18 +103,20 @@ def canonical_kafka_key(key: bytes | None, topic: TopicConfig) -> str:
     if topic.kafka_key in INTEGER_BYTES:
         if len(key) != INTEGER_BYTES[topic.kafka_key]:
             raise RecordError(Reason.INVALID_KEY, f"the Kafka key has {len(key)} bytes, kafka_key is {topic.kafka_key}")
-        return canonical_key(int.from_bytes(key, "big", signed=True), topic.key_type)
+        return canonical_key(int.from_bytes(key, "big", signed=True), "integer")
     try:
         text = key.decode()
     except UnicodeDecodeError:
         raise RecordError(Reason.INVALID_KEY, "the Kafka key is not UTF-8; see binary_key and kafka_key") from None
     if topic.kafka_key == "json":
-        return canonical_key(_json_key(text, topic.key), topic.key_type)
+        return canonical_parsed_key(_json_key(text), topic)
     return _text_key(text, topic)
 
 
 def _text_key(text: str, topic: TopicConfig) -> str:
-    if topic.key_type == "integer":
+    if len(topic.key_paths) > 1:
+        raise RecordError(Reason.INVALID_KEY, "a text cannot spell a key of several fields; see kafka_key")
+    if topic.key_types == ("integer",):
         if INTEGER.fullmatch(text) is None:
             raise RecordError(Reason.INVALID_KEY, "the Kafka key is not a decimal integer; see key_type and kafka_key")
         return f"i:{text}"
@@ -134,19 +137,44 @@ def kafka_key_of(value: str | int, kafka_key: str | None) -> bytes:
     return value.encode() if isinstance(value, str) and kafka_key != "json" else orjson.dumps(value)
 
 
-def _json_key(text: str, path: str | None) -> Any:
-    """Returns the key in a JSON text: the value itself, or the field of an object, in Kafka Connect's envelope or not.
+def canonical_parsed_key(value: Any, topic: TopicConfig) -> str:
+    """Returns the canonical key in a Kafka key that is parsed: the value itself, or the fields `key` of an object.
 
-    Raises RecordError for what is not JSON.
+    Where the topic has no `key`, all fields of an object are the key, in the order of their names.
+
+    Raises RecordError like `canonical_key`.
     """
+    if type(value) is not dict:
+        if len(topic.key_paths) > 1:
+            raise RecordError(Reason.INVALID_KEY, "the Kafka key is one value, the key has several fields")
+        return canonical_key(value, topic.key_types[0])
+    if topic.key_paths:
+        return key_of_fields(value, tuple(map(split_path, topic.key_paths)), topic.key_types)
+    names = sorted(value)
+    if len(names) == 1:
+        return canonical_key(value[names[0]], topic.key_types[0])
+    kinds = ["integer" if type(value[name]) is int else "string" for name in names]
+    return key_of_fields(value, [(name,) for name in names], kinds)
+
+
+def key_of_fields(fields: dict[str, Any], paths: Sequence[tuple[str, ...]], key_types: Sequence[str]) -> str:
+    """Returns the canonical key that the fields at some paths are: of several `c:` and a JSON array of them.
+
+    Raises RecordError like `canonical_key`, where any of them is none.
+    """
+    found = [field_at(fields, path) for path in paths]
+    keys = [canonical_key(value, kind) for value, kind in zip(found, key_types, strict=True)]
+    return keys[0] if len(keys) == 1 else f"c:{spelt(found).decode()}"
+
+
+def _json_key(text: str) -> Any:
+    """Returns the key in a JSON text, in Kafka Connect's envelope or not. Raises RecordError for what is not JSON."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise RecordError(Reason.INVALID_KEY, "the Kafka key is not JSON, as kafka_key says") from None
     if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
-        value = value["payload"]
-    if isinstance(value, dict) and path is not None:
-        return field_at(value, split_path(path))
+        return value["payload"]
     return value
 
 
@@ -201,6 +229,8 @@ def _microseconds(text: str) -> int:
 
 def is_blank(text: str) -> bool:
     """Whether the text shows nothing: only white space, control, zero-width and filler characters."""
+    if "!" <= text[:1] <= "~":
+        return False
     return not any(char.isprintable() and not char.isspace() and char not in _FILLERS for char in text)
 
 
@@ -225,7 +255,10 @@ class Template:
     def __init__(self, template: str) -> None:
         pieces = PLACEHOLDER.split(template)
         self._literals = pieces[::2]
-        self._fields = [(split_path(name.removesuffix("?")), name.endswith("?")) for name in pieces[1::2]]
+        self._fields = [
+            (split_path(name.removesuffix("?")), name.endswith("?"), literal)
+            for name, literal in zip(pieces[1::2], self._literals[1:], strict=True)
+        ]
         self.num_literal_bytes = len("".join(self._literals).encode())
         self.num_fields = len(self._fields)
 
@@ -237,8 +270,8 @@ class Template:
         """
         parts = [self._literals[0]]
         blank = True
-        for (path, optional), literal in zip(self._fields, self._literals[1:], strict=True):
-            value = field_at(fields, path)
+        for path, optional, literal in self._fields:
+            value = fields.get(path[0], MISSING) if len(path) == 1 else field_at(fields, path)
             if value is MISSING or value is None:
                 if not optional:
                     state = "missing" if value is MISSING else "null"

@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,8 +28,8 @@ SKIP_OFFSETS = 20_000
 class TopicRange:
     """The retained range of a pipeline's topics. Implements `pipeline.interfaces.RecordRange`. One thread."""
 
-    def __init__(self, config: SourceConfig, decoders: Decoders) -> None:
-        """Fixes the range.
+    def __init__(self, config: SourceConfig, decoders: Decoders, topics: Sequence[str] | None = None) -> None:
+        """Fixes the range of some topics; without a list, of all.
 
         Raises:
             ConfigError: a topic does not exist.
@@ -37,8 +37,9 @@ class TopicRange:
         """
         self._config = config
         self._decoders = decoders
+        self._topics = list(config.topics if topics is None else topics)
         with open_admin(config, "looking up offsets") as admin:
-            known = partitions_of(admin, list(config.topics))
+            known = partitions_of(admin, self._topics)
             begins = partition_offsets(admin, known, OffsetSpec.EARLIEST)
             # What open transactions hold back is not there yet, nor is it for the pipeline.
             ends = partition_offsets(admin, known, OffsetSpec.LATEST)
@@ -56,7 +57,7 @@ class TopicRange:
         if found is None:
             return Origin.ELSEWHERE if "#" in source else Origin.INSIDE
         place, offset = found
-        if place.topic not in self._config.topics:
+        if place.topic not in self._topics:
             return Origin.ELSEWHERE
         kept = place not in self.ends or self.begins[place] <= offset < self.ends[place]
         return Origin.INSIDE if kept else Origin.OUTSIDE
@@ -64,7 +65,7 @@ class TopicRange:
     def committed(self) -> Mapping[Partition, int]:
         """Returns the group's committed offsets as of now; 0 where it has none."""
         with open_admin(self._config, "looking up committed offsets") as admin:
-            known = partitions_of(admin, list(self._config.topics))
+            known = partitions_of(admin, self._topics)
             found = group_offsets(admin, self._config.group_id, known)
         return {Partition(*place): max(offset.offset, 0) for place, offset in found.items()}
 

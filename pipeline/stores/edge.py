@@ -113,6 +113,10 @@ class EdgeStore:
         """See `PointReader.count`."""
         return self._shard(collection).count()
 
+    def tombstones(self, collection: str, after: bytes | None, limit: int) -> list[StoredPoint]:
+        """See `Purgeable.tombstones`."""
+        return self._shard(collection).scroll(after, limit, with_vectors=False, matching=edge_filters.dead())
+
     def move_alias(self, task: Task) -> None:
         """Makes readers of the task's alias see the task's own collection, which must have been opened."""
         with self._lock:
@@ -124,10 +128,7 @@ class EdgeStore:
                 self._directory.point(task.alias, task.collection)
 
     def purge_tombstones(self, collection: str, ids_versions: Mapping[bytes, int]) -> int:
-        """Removes the tombstones among the ids that are no newer than the given versions; returns how many.
-
-        A point revived meanwhile, or deleted again by a newer record, stays.
-        """
+        """See `Purgeable.purge_tombstones`."""
         shard = self._shard(collection)
         self._check_space()
         items = [(point.hex(), version) for point, version in ids_versions.items()]

@@ -15,6 +15,11 @@ def live(conditions: Sequence[Condition]) -> edge.Filter:
     return edge.Filter(must=[_condition(condition) for condition in conditions], must_not=[_dead()])
 
 
+def dead() -> edge.Filter:
+    """Returns the filter of tombstones."""
+    return edge.Filter(must=[_dead()])
+
+
 def tombstones(ids: Sequence[str], versions: Sequence[int]) -> edge.Filter:
     """Returns the filter of the tombstones among the ids that are no newer than the given versions."""
     return edge.Filter(

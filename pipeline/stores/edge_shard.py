@@ -114,11 +114,14 @@ class EdgeShard:
         with edge_errors(f"reading collection {self.name!r}"), self._lock:
             return [_read(record) for record in self._shard.retrieve(list(ids), True, with_vectors)]
 
-    def scroll(self, after: bytes | None, limit: int, *, with_vectors: bool) -> list[StoredPoint]:
+    def scroll(
+        self, after: bytes | None, limit: int, *, with_vectors: bool, matching: edge.Filter | None = None
+    ) -> list[StoredPoint]:
         """Returns points with ids above `after`, ascending. The shard's own offset is inclusive: one is dropped."""
         request = edge.ScrollRequest(
             offset=after.hex() if after else None,
             limit=limit + 1 if after else limit,
+            filter=matching,
             with_payload=True,
             with_vector=with_vectors,
         )

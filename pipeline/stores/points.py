@@ -1,5 +1,6 @@
 """What all stores share: the system fields of a payload, ids as bytes, and which points may be sent at all."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,9 @@ VERSION_FIELD = "_version"
 STATE_FIELD = "_state"
 """Payload field with LIVE or DELETED. A string: Edge 0.9 turns a bool in a match into an integer."""
 
+DELETED_AT_FIELD = "_deleted_at"
+"""Payload field of a tombstone: Unix milliseconds of when it was written, by the writer's clock. A purge goes by it."""
+
 LIVE = "live"
 DELETED = "deleted"
 PURGED = "purged"
@@ -28,6 +32,9 @@ DEAD = (DELETED, PURGED)
 
 UNVERSIONED = -1
 """Version of a stored point that has no integer in VERSION_FIELD: older than every record."""
+
+_SHOWN = frozenset({VERSION_FIELD, STATE_FIELD, DELETED_AT_FIELD})
+"""Payload fields that a `StoredPoint` has as attributes."""
 
 MAX_NAMED_ROWS = 5
 """Row numbers an error message names before it stops counting."""
@@ -61,9 +68,15 @@ def checked(batch: PointBatch) -> PointBatch:
 
 
 def stored_payloads(batch: PointBatch, rows: slice) -> list[dict[str, Any]]:
-    """Returns the payloads of some rows as they are stored: with VERSION_FIELD and STATE_FIELD."""
+    """Returns the payloads of some rows as they are stored: with VERSION_FIELD and STATE_FIELD.
+
+    A tombstone has DELETED_AT_FIELD, too: now, unless its payload says when.
+    """
+    now_ms = round(time.time() * 1000)
     return [
-        {**payload, VERSION_FIELD: version, STATE_FIELD: DELETED if gone else LIVE}
+        {DELETED_AT_FIELD: now_ms, **payload, VERSION_FIELD: version, STATE_FIELD: DELETED}
+        if gone
+        else {**payload, VERSION_FIELD: version, STATE_FIELD: LIVE}
         for payload, version, gone in zip(
             batch.payloads[rows], batch.versions[rows].tolist(), batch.deleted[rows].tolist(), strict=True
         )
@@ -110,14 +123,17 @@ def stored_version(payload: Mapping[str, Any]) -> float:
 def stored_point(
     point: object, payload: Mapping[str, Any], vector: Float32 | None = None, score: float = 0.0
 ) -> StoredPoint:
-    """Returns a point as read back; its payload keeps `_key` and loses the two fields that the point itself shows."""
+    """Returns a point as read back; its payload keeps `_key` and loses the fields that the point itself shows."""
+    deleted = payload.get(STATE_FIELD) in DEAD
+    deleted_ms = payload.get(DELETED_AT_FIELD)
     return StoredPoint(
         id_bytes(point),
         int(stored_version(payload)),
-        payload.get(STATE_FIELD) in DEAD,
-        {name: value for name, value in payload.items() if name not in {VERSION_FIELD, STATE_FIELD}},
+        deleted,
+        {name: value for name, value in payload.items() if name not in _SHOWN},
         vector,
         score,
+        deleted_ms if deleted and type(deleted_ms) is int else None,
     )
 
 

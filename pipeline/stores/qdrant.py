@@ -147,13 +147,22 @@ class QdrantStore:
         self, collection: str, after: bytes | None, limit: int, *, with_vectors: bool = False
     ) -> list[StoredPoint]:
         """See `PointReader.scroll`."""
-        points: list[StoredPoint] = []
         request = qdrant.ScrollPoints(
             collection_name=collection,
-            offset=qdrant.PointId(uuid=uuid_text(after)) if after else None,
             with_payload=_ALL,
             with_vectors=qdrant.WithVectorsSelector(enable=with_vectors),
         )
+        return self._scroll(request, after, limit)
+
+    def tombstones(self, collection: str, after: bytes | None, limit: int) -> list[StoredPoint]:
+        """See `Purgeable.tombstones`."""
+        request = qdrant.ScrollPoints(collection_name=collection, with_payload=_ALL, filter=qdrant_filters.dead())
+        return self._scroll(request, after, limit)
+
+    def _scroll(self, request: qdrant.ScrollPoints, after: bytes | None, limit: int) -> list[StoredPoint]:
+        points: list[StoredPoint] = []
+        if after is not None:
+            request.offset.CopyFrom(qdrant.PointId(uuid=uuid_text(after)))
         # The server's offset is inclusive: one point more is asked for, and dropped.
         for page in self._pages(request, limit + 1 if after else limit):
             points += [point for point in map(_read, page) if point.id != after]
@@ -192,10 +201,7 @@ class QdrantStore:
             self._aliases.pop(task.alias, None)
 
     def purge_tombstones(self, collection: str, ids_versions: Mapping[bytes, int]) -> int:
-        """Removes the tombstones among the ids that are no newer than the given versions; returns how many.
-
-        A point revived meanwhile, or deleted again by a newer record, stays.
-        """
+        """See `Purgeable.purge_tombstones`."""
         items = [(uuid_text(point), version) for point, version in ids_versions.items()]
         size = self._batch_points(collection)
         chunks = (dict(items[start : start + size]) for start in range(0, len(items), size))

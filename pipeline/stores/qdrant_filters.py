@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]  # generated code
+from google.protobuf.timestamp_pb2 import Timestamp
 from qdrant_client import grpc as qdrant
 
 from pipeline.filters import AnyOf, Between, Condition, During, Equals, HasWords, IsNull, payload_path
@@ -14,6 +14,11 @@ from pipeline.stores.points import DEAD, PURGED, STATE_FIELD, VERSION_FIELD
 def live(conditions: Sequence[Condition]) -> qdrant.Filter:
     """Returns the filter of live points that meet the conditions."""
     return qdrant.Filter(must=[_condition(condition) for condition in conditions], must_not=[_state(*DEAD)])
+
+
+def dead() -> qdrant.Filter:
+    """Returns the filter of tombstones."""
+    return qdrant.Filter(must=[_state(*DEAD)])
 
 
 def not_newer_tombstones(texts_versions: Iterable[tuple[str, int]]) -> qdrant.Filter:

@@ -20,7 +20,7 @@ from pipeline.engine.spec import ENCODER_TYPES, ModelSpec
 from pipeline.engine.st_files import Dense
 from pipeline.engine.tokenizer import PromptTokenizer
 from pipeline.engine.weights import load_dense, load_transformer
-from pipeline.records.batches import Float32
+from pipeline.records.batches import Float32, TokenBatch
 from pipeline.tuning.settings import LoraSettings
 
 _CHUNK_TOKENS = 8_192
@@ -103,13 +103,23 @@ class LoraEncoder:
 
     def rows(self, texts: Sequence[str], prompts: Sequence[str]) -> list[Tensor]:
         """Returns a (num_texts, dimension) tensor of unit vectors per prompt, cut to nothing."""
-        tokens = self._tokenizer.encode(texts, prompts)
-        items = assemble([tokens], self._tokenizer.prompts)
+        return self._rows([self._tokenizer.encode(texts, prompts)])[0]
+
+    def rows_each(self, texts: Sequence[str], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
+        """Returns the same where every text has prompts of its own, as many as any other: a tensor per place."""
+        batches = [self._tokenizer.encode([text], own) for text, own in zip(texts, prompts, strict=True)]
+        return [torch.cat(rows) for rows in zip(*self._rows(batches), strict=True)]
+
+    def _rows(self, batches: Sequence[TokenBatch]) -> list[list[Tensor]]:
+        """Returns a tensor per batch and prompt."""
+        items = assemble(batches, self._tokenizer.prompts)
         order = np.argsort(items.lengths, kind="stable")
         parts = [self._forward(items.pack(group, reuse=False)) for group in _chunks(order, items.lengths)]
         found = torch.cat(parts)[torch.from_numpy(np.argsort(order))]
         unit = nn.functional.normalize(found, dim=-1)
-        return [unit[items.of(0, row)] for row in range(len(prompts))]
+        return [
+            [unit[items.of(number, row)] for row in range(len(batch.prompts))] for number, batch in enumerate(batches)
+        ]
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], prompts: Sequence[str]) -> dict[str, Float32]:

@@ -39,14 +39,14 @@ class LabelLesson:
     settings: LoraSettings
 
     def loss(self, encoder: LoraEncoder, number: int, random: np.random.Generator) -> Tensor:
-        """See Lesson."""
+        """See Lesson. Each text of a batch has wordings of its own, so that texts are compared across wordings."""
         settings = self.settings
         rows = GridSampler(list(self.labels.values()), self.train, settings.texts, seed=settings.seed).draw(number)
         texts = [self.texts[row] for row in rows]
         if self.has_plain and random.random() < settings.plain_share:
             return _keeping(encoder, texts, settings, random)
-        prompts = [self.wordings.draw(task, random) for task in self.labels]
-        found = encoder.rows(texts, prompts)
+        prompts = [[self.wordings.draw(task, random) for task in self.labels] for _ in texts]
+        found = encoder.rows_each(texts, prompts)
         losses = []
         for part, (task, label) in zip(found, self.labels.items(), strict=True):
             codes = torch.from_numpy(label.codes[rows]).to(part.device)

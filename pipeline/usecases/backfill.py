@@ -3,7 +3,7 @@
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ from pathlib import Path
 from pipeline.backfill.bulk import finish_index
 from pipeline.backfill.counts import BackfillReport, BackfillStatus, TaskStatus
 from pipeline.backfill.executor import BackfillExecutor, RunState
+from pipeline.backfill.inputs import Fragment
 from pipeline.backfill.ledger import Ledger, read_progress
+from pipeline.backfill.losses import find_losses
 from pipeline.backfill.outcome import Outcome
 from pipeline.backfill.selection import checked_inputs, chosen_tasks, chosen_topic, unresolved_words, warnings
 from pipeline.backfill.watch import BackfillWatch, Unwatched
@@ -68,15 +70,10 @@ def backfill(
         check_output(job.output, tasks, watch.step)
     began_s = time.monotonic()
     folder = ledger_folder(context.config, job.output)
-    with closing(Ledger(folder, tasks)) as ledger:
-        lefts = [ledger.left_of(fragment) for fragment in fragments]
-        works = [work for work in lefts if work.tasks]
-        run = _Bookkeeper(ledger, watch, BackfillReport(fragments_skipped=len(fragments) - len(works)))
-        if num_changed := sum(work.changed for work in lefts):
-            watch.note(f"{num_changed} fragments changed since they were read; they are read again.")
+    with closing(Ledger(folder, tasks, job.topic)) as ledger:
+        run = _Bookkeeper(ledger, watch, BackfillReport())
+        works = _works(context, job, run, fragments)
         watch.note(f"{len(works)} of {len(fragments)} fragments to do; ledger in {folder}")
-        if job.output is None and not job.share:
-            _prepare_store(context, tasks, fills=bool(works))
         if works:
             watch.begin(works)
             executor.run(job, works, run)
@@ -123,8 +120,35 @@ class _Bookkeeper:
         self.report = report
         self._ledger = ledger
         self._watch = watch
+        self._withdrawn: set[str] = set()
         self._began_s: float | None = None
         self._resolved = Counter[str]()
+
+    def left(self, fragments: Sequence[Fragment]) -> list[Work]:
+        """Returns what is to be done of the fragments, and counts the others."""
+        lefts = [self._ledger.left_of(fragment) for fragment in fragments]
+        works = [work for work in lefts if work.tasks]
+        if num_changed := sum(work.changed for work in lefts):
+            self._watch.note(f"{num_changed} fragments changed since they were read; they are read again.")
+        self.report.fragments_skipped = len({work.name for work in lefts if not work.tasks} - self._withdrawn)
+        return works
+
+    def notice_losses(self, fragments: Sequence[Fragment], tasks: Mapping[str, Task], store: Store) -> None:
+        """Forgets what was finished and is not in the store any more, so that it is done again."""
+        losses = find_losses(self._ledger.noted_points(fragments), tasks, store)
+        if losses.gone:
+            self._ledger.forget(losses.gone)
+            number = len({point.fragment for point in losses.gone})
+            names = ", ".join(sorted({point.task for point in losses.gone}))
+            self._watch.note(f"{number} fragments that were read have lost their points of {names}; read again.")
+        for point in losses.withdrawn:
+            self._withdrawn.add(point.fragment)
+            uri = point.fragment.rpartition("#")[0]
+            self.report.failed[point.fragment] = (
+                f"its points of task {point.task!r} were deleted as extras, under versions that a backfill does not "
+                f"beat: `refract repair CONFIG --input {uri}` brings them back"
+            )
+            self._watch.note(f"{point.fragment}: {self.report.failed[point.fragment]}")
 
     def doing(self, what: str) -> None:
         self._watch.doing(what)
@@ -162,19 +186,26 @@ def _job(context: Context, request: BackfillRequest) -> BackfillJob:
     return BackfillJob(context.source, topic, tasks, request.output, request.share)
 
 
-def _prepare_store(context: Context, tasks: Sequence[Task], *, fills: bool) -> None:
-    """Opens the tasks' collections from here: what is wrong is told before anything starts.
+def _works(context: Context, job: BackfillJob, run: "_Bookkeeper", fragments: Sequence[Fragment]) -> list[Work]:
+    """Returns what is to be done. The tasks' collections are opened: what is wrong is told before anything starts.
 
     Where points are to come, the index of an empty collection is put off, as far as the store can do that.
     """
-    for name, model in context.config.models.items():
-        own = {task.name: task.config for task in tasks if task.config.model == name}
-        if own:
-            check_tasks(name, model, own)
-    with _opened_store(context, tasks) as store:
-        if fills and isinstance(store, DeferrableIndex):
-            for task in tasks:
+    if job.output is not None or (job.share and isinstance(context.config.store, EdgeStoreConfig)):
+        return run.left(fragments)  # there is no store, or it is in other hands
+    tasks = {name: context.tasks[name] for name in job.tasks}
+    if not job.share:
+        for name, model in context.config.models.items():
+            own = {task.name: task.config for task in tasks.values() if task.config.model == name}
+            if own:
+                check_tasks(name, model, own)
+    with _opened_store(context, list(tasks.values())) as store:
+        run.notice_losses(fragments, tasks, store)
+        works = run.left(fragments)
+        if works and not job.share and isinstance(store, DeferrableIndex):
+            for task in tasks.values():
                 store.defer_index(task)
+    return works
 
 
 def _finish_index(context: Context, tasks: Sequence[Task], watch: BackfillWatch) -> None:

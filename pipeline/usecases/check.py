@@ -18,6 +18,7 @@ from pipeline.engine.entry import check_tasks, identify, instruction_form
 from pipeline.errors import ConfigError, EnvironmentFault, RefractError, TransientError
 from pipeline.interfaces import Inspectable
 from pipeline.quality.instructions import Asked, instruction_advice
+from pipeline.usecases.check_formats import check_formats
 from pipeline.usecases.tasks import Prompter, load_prompter
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -116,6 +117,7 @@ def check(context: Context, *, offline: bool = False) -> CheckReport:
         for name, task in config.tasks.items()
         if task.model in identities
     }
+    check_formats(config, report, offline=offline)
     states: Mapping[str, str] = {}
     if offline:
         report.skipped += ["brokers and topics (--offline)", "store and collections (--offline)"]

@@ -122,7 +122,7 @@ def _demo(path: Path, request: DemoRequest, note: Note) -> Demo:
     from pipeline.records.files.topic_files import TopicFiles  # pyarrow
 
     tickets = _tickets()
-    row_number = settings.key if request.data is not None and request.key is None else None
+    row_number = settings.key_paths[0] if request.data is not None and request.key is None else None
     keys = keys_of(topic, settings, request.key, row_number)
     names = [request.data] if request.data else [str(path) for path in tickets]
     files = TopicFiles(names, settings, config.limits, keys, all_columns=True)

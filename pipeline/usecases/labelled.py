@@ -122,7 +122,8 @@ class _Reading:
         self._columns = source.columns
         self._draw = draw
         self._reader = FragmentReader(_with_labels(config, source), source.topic)
-        kind = "i" if config.source.topics[source.topic].key_type == "integer" else "s"
+        topic = config.source.topics[source.topic]
+        kind = "c" if len(topic.key_paths) > 1 else "i" if topic.key_types == ("integer",) else "s"
         always = [f"{kind}:{key}".encode() for key in draw.always]
         self._sample: KeySample[_Row] = KeySample(draw.max_texts, seed=draw.seed, always=always)
         self._found: set[str] = set()

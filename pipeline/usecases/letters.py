@@ -10,6 +10,7 @@ from pipeline.context import Context
 from pipeline.errors import ConfigError, Reason, nearest
 from pipeline.interfaces import Progress
 from pipeline.records.decode import Decoders
+from pipeline.records.formats import Shown
 
 if TYPE_CHECKING:
     from pipeline.sources.letters.letter_reader import StoredLetter
@@ -29,7 +30,7 @@ class ListedLetter:
     task: str
     detail: str
     key: str | None
-    """`hex:` and hex digits where the bytes are not UTF-8; the value too."""
+    """As JSON where the topic's format has schemas; `hex:` and digits where the bytes are no text. The value too."""
     bytes: int
     """Size of the record's value."""
     value: str | None
@@ -102,7 +103,8 @@ def list_letters(
 
     _check_choice(context.config, topic, reason)
     found = read_dead_letters(context.config.source, topic=topic, reason=reason, limit=limit)
-    return [_listed(letter) for letter in found]
+    shown = Shown(context.config.source, context.config.limits)
+    return [_listed(letter, shown) for letter in found]
 
 
 class LetterReplay:
@@ -141,7 +143,13 @@ def _report(survey: "Survey", num_sent: int, *, dry_run: bool) -> ReplayReport:
     for (topic, reason, fate), count in sorted(survey.counts.items()):
         row = rows.setdefault((topic, reason), {"topic": topic, "reason": reason} | dict.fromkeys(map(str, Fate), 0))
         row[fate] = count
-    return ReplayReport(list(rows.values()), dict(survey.reasons_again), survey.num_copies, num_sent, dry_run)
+    return ReplayReport(
+        list(rows.values()),
+        {str(reason): count for reason, count in survey.reasons_again.items()},
+        survey.num_copies,
+        num_sent,
+        dry_run,
+    )
 
 
 def _check_choice(config: Config, topic: str | None, reason: str | None) -> None:
@@ -152,25 +160,17 @@ def _check_choice(config: Config, topic: str | None, reason: str | None) -> None
         config.topic_named(topic)
 
 
-def _listed(letter: "StoredLetter") -> ListedLetter:
+def _listed(letter: "StoredLetter", shown: Shown) -> ListedLetter:
+    topic = letter.position.topic
     return ListedLetter(
         written=dt.datetime.fromtimestamp(letter.written_ms / 1000, dt.UTC).isoformat(timespec="seconds"),
-        topic=letter.position.topic,
+        topic=topic,
         partition=letter.position.partition,
         offset=letter.position.offset,
         reason=letter.reason,
         task=letter.task,
         detail=letter.detail,
-        key=_text(letter.key),
+        key=shown.key(topic, letter.key, letter.headers),
         bytes=letter.num_value_bytes,
-        value=_text(letter.value),
+        value=shown.value(topic, letter.value, letter.headers),
     )
-
-
-def _text(value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return f"hex:{value.hex()}"

@@ -93,6 +93,8 @@ def produce(context: Context, request: ProduceRequest, progress: Progress, note:
     config = context.config
     topic = config.topic_named(request.topic)
     settings = config.source.topics[topic]
+    if other := next((part for part in (settings.values_as, settings.keys_as) if not part.is_plain), None):
+        raise ConfigError(f"source.topics.{topic}.{other.setting}: {other.encoding}: rows are sent as JSON only")
     keys = keys_of(topic, settings, request.key, request.row_number)
     files = TopicFiles([str(request.file)], settings, config.limits, keys, all_columns=True)
     if left_out := left_out_words(files.listing):
@@ -121,16 +123,20 @@ class FileMessages:
     """Part of a file -> why it cannot be read to its end."""
 
     def __iter__(self) -> Iterator[Message]:
+        from pipeline.sources.client.producer import MAX_REQUEST_BYTES  # Kafka
+
         messages = Messages(self.keys, self.max_depth)
-        for found in self.files.rows(self._fail):
+        max_bytes = MAX_REQUEST_BYTES - _OVERHEAD_BYTES
+        for number, file, row in self.files.rows(self._fail):
             try:
-                message = messages.of(found.row, found.number)
-                _check_size(message)
+                message = messages.of(row, number)
+                if len(message.key or b"") + len(message.value or b"") > max_bytes:
+                    raise _longer_than(MAX_REQUEST_BYTES)
                 yield message
             except RecordError as error:
                 self.rejected[str(error.reason)] += 1
                 if self.rejected.total() <= _NAMED:
-                    self.note(f"not sent: {found.place}: {error}")
+                    self.note(f"not sent: {file}, {row.place}: {error}")
 
     def _fail(self, fault: FileFault) -> None:
         name, _, why = str(fault).partition(": ")
@@ -138,13 +144,9 @@ class FileMessages:
         self.note(str(fault))
 
 
-def _check_size(message: Message) -> None:
-    """Raises RecordError for a message that the client would not send."""
-    from pipeline.sources.client.producer import MAX_REQUEST_BYTES  # Kafka
-
-    num_bytes = len(message.key or b"") + len(message.value or b"") + _OVERHEAD_BYTES
-    if num_bytes > MAX_REQUEST_BYTES:
-        raise RecordError(Reason.RECORD_TOO_LARGE, f"longer than a request to the brokers, {MAX_REQUEST_BYTES} bytes")
+def _longer_than(request_bytes: int) -> RecordError:
+    """Returns the error of a message that the client would not send."""
+    return RecordError(Reason.RECORD_TOO_LARGE, f"longer than a request to the brokers, {request_bytes} bytes")
 
 
 def pace(

@@ -67,6 +67,7 @@ class Stream:
         topic: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         store: PointStore | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         place.patch.setattr("pipeline.live.worker.POLL_TIMEOUT_S", 0.1)
         place.patch.setattr("pipeline.live.worker.TAKE_TIMEOUT_S", 0.01)
@@ -81,6 +82,7 @@ class Stream:
                 "group_id": "g",
                 "topics": {"t": self.settings},
                 "dead_letter_topic": "dead",
+                **(source or {}),
             }
         )
         self._decoders = Decoders(self.config, self.limits, lambda: NOW_MS)

@@ -1,4 +1,4 @@
-"""The whole table: what each of the 129 rows is about, and every case of it."""
+"""The whole table: what each of the 134 rows is about, and every case of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,19 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.bad_input import files, formats, fragments, histories, messages, queries, reported, settings, texts, typed
+from tests.bad_input import (
+    files,
+    formats,
+    fragments,
+    histories,
+    messages,
+    queries,
+    reported,
+    schemas,
+    settings,
+    texts,
+    typed,
+)
 from tests.bad_input.case import Case, Place
 
 TITLES = {
@@ -141,7 +153,12 @@ keys in a query
 what OpenAI's clients send
 odd characters and numbers in a query
 numbers that are none in headers
-addresses and names that cannot be meant""".splitlines(),
+addresses and names that cannot be meant
+schema ids that are missing, unknown or of another kind
+Avro that is damaged
+schemas and values that are hostile
+Protobuf that is damaged
+Kafka keys whose schema changes""".splitlines(),
         start=1,
     )
 }
@@ -170,6 +187,7 @@ def cases() -> list[Case]:
         *queries.CASES,
         *typed.CASES,
         *reported.CASES,
+        *schemas.CASES,
     ]
     return sorted(found, key=lambda case: case.row)
 

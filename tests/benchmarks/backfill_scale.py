@@ -208,7 +208,7 @@ def run(source: ConfigTree, rows: Path, count: int) -> tuple[list[Sample], float
     """Returns a table of memory, seconds in the ledger, seconds from the first rows on, and points that arrived."""
     with TemporaryDirectory(prefix="refract-bench-") as folder:
         tasks = list(Context(source).tasks.values())
-        ledger = Ledger(Path(folder) / "ledger", tasks)
+        ledger = Ledger(Path(folder) / "ledger", tasks, "tickets")
         events = _Memory(ledger, count)
         works = [Work(each, [task.name for task in tasks], 0) for each in list_inputs([str(rows)]).fragments]
         backfill = BackfillRun(BackfillJob(source, "bench", list(harness.TASKS)))

@@ -81,7 +81,8 @@ class ListSource:
         self._paused = False
         self._partition = Partition(TOPIC, 0)
         topic = TopicConfig(key="id", text="{text}", version="v", version_type="integer", tasks=list(TASK_CONFIGS))
-        self._decoder = TopicDecoder(topic, LIMITS, partial(parse_object, max_depth=LIMITS.max_depth), lambda: 1)
+        parser = partial(parse_object, max_depth=LIMITS.max_depth)
+        self._decoder = TopicDecoder(topic, LIMITS, lambda data, _: parser(data), clock_ms=lambda: 1)
         tracker.assign(self._partition, 0)
         self.worker: StreamWorker | None = None
 

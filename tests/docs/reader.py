@@ -29,7 +29,13 @@ from tests.docs.markdown import Block
 PATIENCE_S = 240.0
 NUM_COLUMNS = 120
 PROGRAMS = Path(sys.executable).parent
-ENVIRON = {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "QDRANT_API_KEY": "q", "REFRACT_API_KEY": "r"}
+ENVIRON = {
+    "KAFKA_USERNAME": "u",
+    "KAFKA_PASSWORD": "p",
+    "QDRANT_API_KEY": "q",
+    "REFRACT_API_KEY": "r",
+    "SCHEMA_REGISTRY_SECRET": "s",
+}
 """What the examples take from the environment."""
 
 _PORT = 8000

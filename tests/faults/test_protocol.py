@@ -62,7 +62,7 @@ def test_coordinator_moves(rig: Rig) -> None:
     with fault_run(12) as run, rig.worker() as member:
         member.wait_ready()
         for broker in (2, 3, 1):
-            rig.send(300)
+            rig.send(900)
             rig.wait_midstream()
             rig.ground.broker.move_coordinator(group, broker)
             rig.ground.broker.fail(OFFSET_COMMIT, [LOADING, NOT_AVAILABLE, NOT_COORDINATOR])

@@ -165,6 +165,8 @@ def test_aborted_and_open_transactions(rig: Rig) -> None:
             rig.send(100)
             rig.check(run)
 
+            num_ended = 200 + 2 * NUM_PARTITIONS  # records, and of each partition a ghost and its transaction's marker
+            wait_until(lambda: rig.num_committed() == num_ended, "the markers of the aborted one are behind the group")
             producer.begin_transaction()
             send_ghosts(rig, producer)
             before = rig.num_committed()

@@ -14,10 +14,10 @@ from pipeline.errors import ConfigError, EnvironmentFault, RecordError
 from pipeline.records.files.csv_rows import CsvRow, CsvTable
 from pipeline.records.files.filesystems import open_filesystem
 from pipeline.records.files.folders import hive_columns
-from pipeline.records.files.json_rows import JsonArray, JsonText, read_lines
+from pipeline.records.files.json_rows import JsonArray, read_lines
 from pipeline.records.files.kinds import kind_of
 from pipeline.records.files.listing import list_files
-from pipeline.records.files.reading import FileFault
+from pipeline.records.files.reading import FileFault, Row
 from pipeline.records.files.streams import BOM, Lines
 from tests.fuzz.target import Target, choice
 
@@ -95,21 +95,21 @@ def check_json_array(data: bytes) -> None:
     max_bytes = MAX_BYTES[number % 2]
     found = array(content, max(len(content), 1), max_bytes)
     assert list(map(str, found)) == list(map(str, array(content, number % 7 + 1, max_bytes)))
-    lines = [int(each.at[1]) for each in found if isinstance(each, JsonText)]
+    lines = [int(each.at[1]) for each in found if isinstance(each, Row)]
     assert lines == sorted(lines)
     try:
         expected = json.loads(content)
     except (ValueError, RecursionError):
         return
     if isinstance(expected, list) and max_bytes > len(content) and not any(isinstance(each, str) for each in found):
-        texts = [each.text for each in found if isinstance(each, JsonText) and isinstance(each.text, bytes)]
+        texts = [each.text for each in found if isinstance(each, Row) and each.text is not None]
         if len(texts) == len(found):
             assert [json.loads(text) for text in texts] == expected
 
 
-def array(content: bytes, size: int, max_bytes: int) -> list[JsonText | str]:
+def array(content: bytes, size: int, max_bytes: int) -> list[Row | str]:
     """Values of an array, and at last what is wrong with the file."""
-    found: list[JsonText | str] = []
+    found: list[Row | str] = []
     try:
         found += JsonArray(partial(blocks_at, content, size), max_bytes)
     except FileFault as fault:
@@ -121,7 +121,7 @@ def check_json_lines(data: bytes) -> None:
     """JSON Lines: ranges of bytes have each line once, and no line is lost."""
     number, content = choice(data)
     max_bytes = MAX_BYTES[number % 2]
-    whole = [each.text for each in read_lines(io.BytesIO(content), 0, None, max_bytes)]
+    whole = [each.text or each.error for each in read_lines(io.BytesIO(content), 0, None, max_bytes)]
     longest = max_bytes + 2
     lines = content.split(b"\n")
     blank = [not line.strip() for line in (lines[0].removeprefix(BOM), *lines[1:])]
@@ -129,11 +129,11 @@ def check_json_lines(data: bytes) -> None:
         1 for line, is_blank in zip(lines, blank, strict=True) if not is_blank or len(line) >= longest
     )
     size = number % 50 + 1
-    parts: list[bytes | RecordError] = []
+    parts: list[bytes | RecordError | None] = []
     for begin in range(0, max(len(content), 1), size):
         file = io.BytesIO(content)
         file.seek(max(begin - 1, 0))
-        parts += [each.text for each in read_lines(file, begin, begin + size, max_bytes)]
+        parts += [each.text or each.error for each in read_lines(file, begin, begin + size, max_bytes)]
     assert list(map(str, parts)) == list(map(str, whole))
 
 

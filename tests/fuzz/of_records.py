@@ -12,10 +12,10 @@ from pipeline.config.source import TopicConfig
 from pipeline.errors import Reason, RecordError
 from pipeline.records.batches import PointBatch
 from pipeline.records.decode import RecordDecoder
-from pipeline.records.files.meaning import Expected, Meaning, value_of
 from pipeline.records.files.messages import Keys, Messages, RowDecoder
 from pipeline.records.files.reading import Row
 from pipeline.records.headers import decimal
+from pipeline.records.meaning import Expected, Meaning, value_of
 from pipeline.records.record import MAX_VERSION, Position, Record, point_id
 from pipeline.records.times import moment
 from pipeline.records.values import MISSING, Template, field_at, tombstone_version, version_of

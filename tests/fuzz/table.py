@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.fuzz import of_files, of_headers, of_queries, of_records
+from tests.fuzz import of_files, of_headers, of_queries, of_records, of_schemas
 from tests.fuzz.target import Target
 
 TARGETS: Mapping[str, Target] = {
     "values": of_records.VALUES,
     "versions": of_records.VERSIONS,
     "paths": of_records.PATHS,
+    "schemas": of_schemas.SCHEMA_RECORDS,
     "csv": of_files.CSV,
     "json_array": of_files.JSON_ARRAY,
     "json_lines": of_files.JSON_LINES,

@@ -8,12 +8,14 @@ import numpy as np
 from pipeline.binding import Task
 from pipeline.compare.comparison import Comparison, note_source
 from pipeline.compare.findings import TaskFindings
+from pipeline.compare.joined import Reading
 from pipeline.compare.mending import mend
 from pipeline.compare.patience import ComparedStore
 from pipeline.compare.report import RepairedTask
 from pipeline.compare.revisit import Revisit
 from pipeline.compare.source_keys import SourceKeys
 from pipeline.compare.vector_check import check_vectors
+from pipeline.compare.waiting import Waiting
 from pipeline.errors import EnvironmentFault, Reason, TransientError
 from pipeline.interfaces import CollectionState, Found, Letters, Origin, RecordRange, StoredPoint, Written
 from pipeline.records.batches import Float32, Int64, PointBatch, Priority
@@ -138,6 +140,8 @@ class World:
         self.range: RecordRange = self.source
         self.keys = SourceKeys(directory, IDS, ["tickets"])
         self.wait_s = 0.0
+        self.told: list[tuple[str, int, int]] = []
+        """What the waits said of themselves."""
         for item in records:
             if isinstance(item, Record):
                 self.put(item)
@@ -150,10 +154,9 @@ class World:
 
     def verify(self, sample: int | None = None) -> TaskFindings:
         self.dead_letters = note_source(self.range, self.keys, quiet).dead_letters
-        self.comparison = Comparison(
-            self.keys, self.range, self.compared or self.store, wait_s=self.wait_s, progress=quiet
-        )
-        found = self.comparison.compare(TASK, ["tickets"], sample)
+        waiting = Waiting(self.wait_s, lambda: True, lambda *step: self.told.append(step))
+        self.comparison = Comparison(self.keys, self.range, self.compared or self.store, waiting, quiet)
+        found = self.comparison.compare(TASK, Reading(["tickets"], [], [self.range]), sample)
         check_vectors([found], self.revisit, self.compared or self.store)
         return found
 

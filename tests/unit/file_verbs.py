@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.backfill.rows import FragmentFault, FragmentReader
 from pipeline.backfill.sample import measure_size, take_sample
 from pipeline.backfill.selection import checked_inputs
-from pipeline.compare.file_range import open_file
+from pipeline.compare.file_range import FileRange
 from pipeline.config.pipeline import Config
 from pipeline.errors import ConfigError, Reason, RecordError
 from pipeline.records.decode import Decoders
@@ -127,7 +127,7 @@ def _produced(path: str, config: Config) -> Iterator[Outcome]:
 
 def _compared(path: str, config: Config) -> Iterator[Outcome]:
     try:
-        for found in open_file(path, config, "tickets", None, None).read():
+        for found in FileRange([path], "tickets", keys_of("tickets", config.source.topics["tickets"]), config).read():
             yield _seen(found.record, versioned=True) if found.record is not None else str(found.error)
     except FileFault:
         yield "failed"

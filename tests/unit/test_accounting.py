@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.compare.accounting import BATCH_LETTERS, Accounts, Undecodable, account, write_missing
 from pipeline.compare.patience import patient
+from pipeline.compare.waiting import Waiting
 from pipeline.errors import Reason
 from pipeline.interfaces import PLACE, Found, Letters, Origin
 from pipeline.records.batches import Int64
@@ -55,7 +56,7 @@ def accounts_of(source: LetterRange, *, wait_s: float = 0.0) -> Accounts:
     undecodable = Undecodable()
     for offset in range(source.num_records):
         undecodable.add(Position("tickets", 0, offset, offset * 100))
-    return account(source, undecodable, wait_s=wait_s, progress=quiet)
+    return account(source, undecodable, Waiting(wait_s, lambda: True, quiet))
 
 
 def lost(accounts: Accounts) -> list[int]:
@@ -95,7 +96,7 @@ def test_a_letter_that_is_written_meanwhile_is_waited_for(monkeypatch: pytest.Mo
         source.written.append((1, 100))
         source.finished = 2
 
-    monkeypatch.setattr("pipeline.compare.accounting.time.sleep", write)
+    monkeypatch.setattr("pipeline.compare.waiting.time.sleep", write)
     assert accounts_of(source, wait_s=10).complete
 
 
@@ -106,7 +107,7 @@ def test_what_is_lost_later_is_added_to_what_was_lost_before(monkeypatch: pytest
     def go_on(_: float) -> None:
         source.finished = 4
 
-    monkeypatch.setattr("pipeline.compare.accounting.time.sleep", go_on)
+    monkeypatch.setattr("pipeline.compare.waiting.time.sleep", go_on)
     accounts = accounts_of(source, wait_s=10)
     assert (lost(accounts), accounts.num_pending) == ([1, 2, 3], 0)
 

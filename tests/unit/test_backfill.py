@@ -208,13 +208,13 @@ def task_of(context: Context) -> Task:
 
 def test_what_is_finished_is_remembered_until_the_file_or_the_task_changes(context: Context, tmp_path: Path) -> None:
     task, fragment = task_of(context), FilePart("a.jsonl", 10, 1, 0)
-    ledger = Ledger(tmp_path / "ledger", [task])
+    ledger = Ledger(tmp_path / "ledger", [task], "tickets")
     assert ledger.left_of(fragment) == Work(fragment, ["one"], 0)
     ledger.note(Work(fragment, ["one"], 0), Outcome(Counts(3), 3, []), done=False)
     assert ledger.left_of(fragment) == Work(fragment, ["one"], 3)
     ledger.note(Work(fragment, ["one"], 3), Outcome(Counts(2), 5, []), done=True)
     ledger.close()
-    again = Ledger(tmp_path / "ledger", [task])
+    again = Ledger(tmp_path / "ledger", [task], "tickets")
     assert again.left_of(fragment) == Work(fragment, [], 0)
     other, newer = FilePart("a.jsonl", 10, 1, 1), FilePart("a.jsonl", 11, 2, 0)
     assert again.left_of(other) == Work(other, ["one"], 0)
@@ -225,17 +225,17 @@ def test_what_is_finished_is_remembered_until_the_file_or_the_task_changes(conte
 
 
 def test_two_backfills_of_one_task_are_refused(context: Context, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger", [task_of(context)])
+    ledger = Ledger(tmp_path / "ledger", [task_of(context)], "tickets")
     with pytest.raises(EnvironmentFault, match="'one': another backfill"):
-        Ledger(tmp_path / "ledger", [task_of(context)])
+        Ledger(tmp_path / "ledger", [task_of(context)], "tickets")
     ledger.close()
-    Ledger(tmp_path / "ledger", [task_of(context)]).close()
+    Ledger(tmp_path / "ledger", [task_of(context)], "tickets").close()
 
 
 def test_a_ledger_that_cannot_be_written_is_named(context: Context, tmp_path: Path) -> None:
     (tmp_path / "ledger").write_text("a file")
     with pytest.raises(EnvironmentFault, match="cannot be used"):
-        Ledger(tmp_path / "ledger", [task_of(context)])
+        Ledger(tmp_path / "ledger", [task_of(context)], "tickets")
 
 
 def test_rejects_are_parquet_beside_the_ledger(tmp_path: Path) -> None:

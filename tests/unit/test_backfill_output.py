@@ -183,7 +183,7 @@ def test_an_unknown_scheme_and_an_unreadable_place_are_named() -> None:
 
 
 def test_a_ledger_without_space_ends_the_run_and_notes_nothing(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger", [TASKS[0]])
+    ledger = Ledger(tmp_path / "ledger", [TASKS[0]], "tickets")
     [[pages]] = ledger._db.execute("PRAGMA page_count").fetchall()
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(EnvironmentFault, match=r"cannot be written.*full"):
@@ -192,7 +192,7 @@ def test_a_ledger_without_space_ends_the_run_and_notes_nothing(tmp_path: Path) -
 
 
 def test_rejects_of_an_interrupted_fragment_are_kept_beside_the_later_ones(tmp_path: Path) -> None:
-    ledger, fragment = Ledger(tmp_path, [TASKS[0]]), FilePart("a.jsonl", 10, 1, 0)
+    ledger, fragment = Ledger(tmp_path, [TASKS[0]], "tickets"), FilePart("a.jsonl", 10, 1, 0)
     first, second = (Work(fragment, ["one"], start) for start in (0, 5))
     ledger.note(first, Outcome(Counts(5), 5, [Reject(1, "no_key", "", "")]), done=False)
     ledger.note(second, Outcome(Counts(5), 10, [Reject(7, "no_key", "", "")]), done=True)
@@ -331,7 +331,7 @@ def test_status_shows_tasks_and_fingerprints_of_old(tmp_path: Path, capsys: pyte
     assert "nothing is noted" in capsys.readouterr().out
     now = Context(ConfigTree.read(config)).tasks["one"]
     for each in (now, TASKS[1]):
-        ledger = Ledger(tmp_path / "store.backfill", [each])
+        ledger = Ledger(tmp_path / "store.backfill", [each], "tickets")
         ledger.note(Work(FilePart("a.jsonl", 10, 1, 0), [each.name], 0), Outcome(Counts(5), 5, []), done=each is now)
         ledger.close()
     assert invoke(["backfill", str(config), "--status", "--json"]) == ExitCode.OK

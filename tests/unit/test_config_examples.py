@@ -20,7 +20,7 @@ from tests.unit.engine import tiny_models
 
 ENVIRON = {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "QDRANT_API_KEY": "q", "REFRACT_API_KEY": "r"}
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-LOCAL = ["demo", "laptop", "null", "stack"]
+LOCAL = ["avro", "demo", "laptop", "null", "stack"]
 FAMILIES = {"cluster": "qwen3", "e5": "bert-e5", "instructor": "t5-instructor", "qwen3": "qwen3"}
 """Of the files whose model comes from a hub: a tiny model that is built like it."""
 

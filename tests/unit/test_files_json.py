@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import RecordError
 from pipeline.records.files.json_rows import JsonArray, read_lines
-from pipeline.records.files.reading import FileFault
+from pipeline.records.files.reading import FileFault, Row
 
 MAX_BYTES = 1_000
 
@@ -34,12 +33,15 @@ def blocks_of(content: bytes, block: int) -> Any:
     return blocks_at
 
 
+def shown(row: Row) -> bytes | str:
+    return (row.text or b"") if row.error is None else row.error.detail
+
+
 def values(content: bytes, block: int = 7, max_bytes: int = MAX_BYTES) -> list[Seen]:
     """The values by place: their text, or why they have none; last, what is wrong with the file."""
     found: list[Seen] = []
     try:
-        for (unit, number), text in JsonArray(blocks_of(content, block), max_bytes):
-            found.append((f"{unit} {number}", text.detail if isinstance(text, RecordError) else text))
+        found += ((row.place, shown(row)) for row in JsonArray(blocks_of(content, block), max_bytes))
     except FileFault as fault:
         found.append(("file", str(fault)))
     return found
@@ -125,7 +127,7 @@ def lines(content: bytes, begin: int, end: int | None, max_bytes: int = MAX_BYTE
     file = io.BytesIO(content)
     file.seek(max(begin - 1, 0))
     found = read_lines(file, begin, end, max_bytes)
-    return [text.detail if isinstance(text, RecordError) else text for _, text in found]
+    return list(map(shown, found))
 
 
 @given(
@@ -155,6 +157,9 @@ def test_a_long_line_is_named_once_whichever_ranges_it_spans(size: int) -> None:
 def test_places_are_lines_from_the_start_of_a_file_and_bytes_within_it() -> None:
     content = b'\xef\xbb\xbf{"id": 0}\n\n{"id": 1}\n'
     file = io.BytesIO(content)
-    assert list(read_lines(file, 0, None, MAX_BYTES)) == [(("line", 1), b'{"id": 0}'), (("line", 3), b'{"id": 1}')]
+    assert [(row.at, row.text) for row in read_lines(file, 0, None, MAX_BYTES)] == [
+        (("line", 1), b'{"id": 0}'),
+        (("line", 3), b'{"id": 1}'),
+    ]
     file.seek(4)
-    assert list(read_lines(file, 5, None, MAX_BYTES)) == [(("byte", 14), b'{"id": 1}')]
+    assert [(row.at, row.text) for row in read_lines(file, 5, None, MAX_BYTES)] == [(("byte", 14), b'{"id": 1}')]

@@ -31,11 +31,11 @@ def messages(path: Path, keys: Keys = BY_ID, **changes: Any) -> list[Message | s
     limits = LimitsConfig()
     made = Messages(keys, limits.max_depth)
     found: list[Message | str] = []
-    for row in TopicFiles([str(path)], topic(**changes), limits, keys, all_columns=True).rows():
+    for number, _, row in TopicFiles([str(path)], topic(**changes), limits, keys, all_columns=True).rows():
         try:
-            found.append(made.of(row.row, row.number))
+            found.append(made.of(row, number))
         except RecordError as error:
-            found.append(f"{row.row.place}: {error}")
+            found.append(f"{row.place}: {error}")
     return found
 
 
@@ -209,7 +209,9 @@ def test_the_demo_takes_keys_of_either_type(ids: list[Any], key_type: str | None
     assert settings.get("key_type") == key_type
     assert settings["payload"] == ["title", "body"]
     config = TopicConfig.model_validate(settings)
-    decoder = RowDecoder(TopicDecoder(config, LimitsConfig(), lambda _: {}), BY_ID, config, LimitsConfig())
+    decoder = RowDecoder(
+        TopicDecoder(config, LimitsConfig(), lambda _data, _headers: {}), BY_ID, config, LimitsConfig()
+    )
     rows = TopicFiles([str(path)], config, LimitsConfig(), BY_ID, all_columns=True).rows()
     position = Position("t", 0, 0, -1)
-    assert [decoder.record_of(row.row, row.number, position).text for row in rows] == ["a", "b c"]
+    assert [decoder.record_of(row, number, position).text for number, _, row in rows] == ["a", "b c"]

@@ -24,16 +24,25 @@ def test_a_short_verb_says_nothing(clock: list[float], capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_pipe_gets_a_line_every_two_seconds_on_stderr(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_lines_on_stderr_more_and_more_seldom(
+    clock: list[float], capfd: pytest.CaptureFixture[str]
+) -> None:
     with progress() as step:
-        for done in range(0, 2_000, 100):
-            clock[0] += 0.25
-            step("reading", done, 2_000)
+        for done in range(1, 301):
+            clock[0] += 1
+            step("reading", done, 300)
+        for done in range(1, 7):
+            clock[0] += 1
+            step("checking", done, 10)
         clock[0] += 3
+        step("waiting", 0, 0)
+        clock[0] += 2
         step("waiting", 0, 0)
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.splitlines() == ["reading: 700 of 2,000", "reading: 1,500 of 2,000", "waiting"]
+    read = [line for line in err.splitlines() if line.startswith("reading")]
+    assert read == [f"reading: {done} of 300" for done in (2, 6, 14, 30, 62, 122, 182, 242)]
+    assert err.splitlines()[len(read) :] == ["checking: 2 of 10", "checking: 6 of 10", "waiting"]
 
 
 def test_a_terminal_gets_a_bar_that_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from ray import serve
 
+from actors.callers import Wait
 from actors.monitor import Monitor
+from actors.remote import RemoteStore
 from actors.store_owner import StoreOwner
 from pipeline.binding import Task
 from pipeline.config.load import ConfigTree
@@ -90,3 +93,31 @@ def test_the_app_hears_how_full_the_disk_of_its_store_is(source: ConfigTree, mon
     [size] = samples([report.snapshot], "refract_store_size_bytes", path=str(path))
     assert 0 < free.value <= size.value
     owner._reporter.close()
+
+
+class LocalCaller:
+    """Implements Caller: the owner in this process."""
+
+    def __init__(self, owner: StoreOwner) -> None:
+        self._owner = owner
+
+    def ask(self, method: str, *args: Any, **kwargs: Any) -> Wait:
+        answer = asyncio.run(getattr(self._owner, method)(*args, **kwargs))
+        return lambda _timeout_s: answer
+
+
+def test_tombstones_are_listed_dated_and_purged_through_the_owner(source: ConfigTree) -> None:
+    (task, *_) = Context(source).tasks.values()
+    store = RemoteStore(LocalCaller(StoreOwner(source)))
+    assert not store.inspect([task])[task.name].exists
+    store.open([task])
+    assert store.inspect([task])[task.name].exists
+    dead = replace(batch_of(task), deleted=np.ones(1, np.bool_), payloads=[{"_deleted_at": 1_000}])
+    store.upsert(dead)
+    assert [point.deleted_ms for point in store.tombstones(task.collection, None, 9)] == [1_000]
+    store.repair(replace(dead, payloads=[{"_deleted_at": 2_000}]))
+    assert [point.deleted_ms for point in store.tombstones(task.collection, None, 9)] == [2_000]
+    assert store.tombstones(task.collection, POINT, 9) == []
+    assert store.purge_tombstones(task.collection, {POINT: 0}) == 0
+    assert store.purge_tombstones(task.collection, {POINT: 1}) == 1
+    assert store.retrieve(task.collection, [POINT]) == []

@@ -41,7 +41,7 @@ def batch_of(payloads: list[dict[str, Any]], *, dimension: int = 5, deleted: int
         rng.integers(0, 256, (num, 16), dtype=np.uint8),
         rng.integers(0, MAX_VERSION, num),
         np.arange(num) < deleted,
-        payloads,
+        [{**payload, "_deleted_at": 1_700_000_000_000} for payload in payloads[:deleted]] + payloads[deleted:],
         {"tickets": rng.standard_normal((num, dimension)).astype(np.float32)},
     )
 

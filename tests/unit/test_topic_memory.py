@@ -7,7 +7,8 @@ import kafka.errors as kafka_errors
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 
-from pipeline.config.source import SecurityConfig, SourceConfig
+from pipeline.config.security import SecurityConfig
+from pipeline.config.source import SourceConfig
 from pipeline.records.record import Witness
 from pipeline.sources.client.connection import client_settings
 from pipeline.sources.client.oauth import ClientCredentials

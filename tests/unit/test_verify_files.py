@@ -17,12 +17,14 @@ from pipeline.cli.main import invoke
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.session import Session
-from pipeline.usecases.compare import CompareRequest, DeleteExtras, repair, verify
+from pipeline.usecases.compare import DeleteExtras, repair, verify
+from pipeline.usecases.compared_sources import CompareRequest
 from tests.broker import free_port
 
 Row = dict[str, Any]
 
-DELETE = ("--delete-extras", "--yes")
+DELETE = ("--delete-extras", "--yes", "--force")
+"""A file alone proves nothing to be extra: the topic may have its record."""
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -112,11 +114,11 @@ def quiet(doing: str, done: int, total: int) -> None:
 def test_from_python_the_reports_have_the_fields_that_json_prints(
     config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    request = CompareRequest(file=tmp_path / "rows.jsonl", sample=None)
+    request = CompareRequest(tmp_path / "rows.jsonl", sample=None)
     write_lines(tmp_path / "rows.jsonl", rows(1, 2))
     found = verify(Context.open(config), request, quiet)
     assert (found.equal, found.records, found.tasks["topic"].missing) == (False, 2, 2)
-    invoke(["verify", str(config), "--input", str(request.file), "--sample", "all", "--json"])
+    invoke(["verify", str(config), "--input", str(request.inputs), "--sample", "all", "--json"])
     assert json.loads(capfd.readouterr().out) == asdict(found)
 
     repaired = repair(Context.open(config), request, quiet)
@@ -129,12 +131,12 @@ def test_from_python_the_reports_have_the_fields_that_json_prints(
     write_lines(tmp_path / "rows.jsonl", rows(1))
     left = repair(Context.open(config), request, quiet)
     assert (left.complete, left.repaired["topic"].left) == (False, 1)
-    invoke(["repair", str(config), "--input", str(request.file), *DELETE, "--force", "--json"])
+    invoke(["repair", str(config), "--input", str(request.inputs), *DELETE, "--json"])
     printed = json.loads(capfd.readouterr().out)
     assert printed["repaired"]["topic"] == {"written": 0, "deleted": 1, "left": 0}
     assert printed["letters_written"] == 0
     with Session.open(config) as refract:
-        assert refract.repair(request, extras=DeleteExtras()).complete
+        assert refract.repair(request, extras=DeleteExtras(force=True)).complete
 
 
 def test_options_of_a_file_need_a_file(config: Path) -> None:
@@ -143,7 +145,7 @@ def test_options_of_a_file_need_a_file(config: Path) -> None:
 
 
 def test_a_bad_row_is_rejected_and_not_pending_for_ever(config: Path, tmp_path: Path) -> None:
-    request = CompareRequest(file=tmp_path / "rows.jsonl", sample=0)
+    request = CompareRequest(tmp_path / "rows.jsonl", sample=0)
     write_lines(tmp_path / "rows.jsonl", [*rows(1, 2), {"id": "k3", "at": 1}])
     assert repair(Context.open(config), request, quiet).complete
     found = verify(Context.open(config), request, quiet)
@@ -156,8 +158,8 @@ def test_points_of_another_file_are_never_extra(config: Path, tmp_path: Path, ot
     write_lines(tmp_path / other, rows(1, 2, 3))
     write_lines(tmp_path / "rows.jsonl", rows(3, 4))
     for file in (other, "rows.jsonl"):
-        repair(Context.open(config), CompareRequest(file=tmp_path / file, sample=0), quiet)
-    found = verify(Context.open(config), CompareRequest(file=tmp_path / "rows.jsonl", sample=0), quiet)
+        repair(Context.open(config), CompareRequest(tmp_path / file, sample=0), quiet)
+    found = verify(Context.open(config), CompareRequest(tmp_path / "rows.jsonl", sample=0), quiet)
     task = found.tasks["topic"]
     assert (found.equal, task.extra, task.elsewhere, task.points) == (True, 0, 2, 4)
 
@@ -171,12 +173,13 @@ def test_extras_are_not_deleted_where_nobody_can_answer(
     assert invoke(arguments) == ExitCode.OK
     write_lines(file, rows(*range(29)))
     capfd.readouterr()
-    assert invoke([*arguments, "--delete-extras"]) == ExitCode.CONFIG
+    assert invoke([*arguments, "--delete-extras", "--yes"]) == ExitCode.CONFIG
+    assert "may be in what was not compared: kafka://rows" in capfd.readouterr().err
+    assert invoke([*arguments, "--delete-extras", "--force"]) == ExitCode.CONFIG
     shown = capfd.readouterr().err
     assert "'topic': 1 of 30 points are extra" in shown
     assert "say --yes" in shown
     assert invoke([*arguments, *DELETE]) == ExitCode.OK
     write_lines(file, rows(*range(20)))
-    assert invoke([*arguments, *DELETE]) == ExitCode.CONFIG
-    assert "--force" in capfd.readouterr().err
-    assert invoke([*arguments, *DELETE, "--force"]) == ExitCode.OK
+    assert invoke([*arguments, "--delete-extras", "--yes"]) == ExitCode.CONFIG
+    assert invoke([*arguments, *DELETE]) == ExitCode.OK

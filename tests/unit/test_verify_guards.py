@@ -114,10 +114,10 @@ def test_more_than_a_tenth_of_a_collection_is_deleted_by_force_only() -> None:
         asked.extend(found)
         return True
 
-    assert approved([extras_of(4, 40), extras_of(0, 9)], approve, force=False)
+    assert approved([extras_of(4, 40), extras_of(0, 9)], {}, approve, force=False)
     assert asked == [Extras("urgency", 4, 40)]
     with pytest.raises(ConfigError, match="5 of 40 points are extra, more than a tenth"):
-        approved([extras_of(1, 40), extras_of(5, 40)], approve, force=False)
-    assert approved([extras_of(5, 40)], approve, force=True)
-    assert not approved([extras_of(1, 40)], lambda _: False, force=True)
-    assert not approved([extras_of(0, 40)], approve, force=True)
+        approved([extras_of(1, 40), extras_of(5, 40)], {}, approve, force=False)
+    assert approved([extras_of(5, 40)], {}, approve, force=True)
+    assert not approved([extras_of(1, 40)], {}, lambda _: False, force=True)
+    assert not approved([extras_of(0, 40)], {}, approve, force=True)

@@ -3,8 +3,6 @@
 Nothing is rounded, and nothing depends on the time zones or packages of the machine that reads.
 """
 
-import datetime as dt
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,15 +10,9 @@ import orjson
 import pyarrow as pa
 
 from pipeline.errors import Reason, RecordError
+from pipeline.records.spelling import NS, date, duration, moment, number_or_null, text, time_of_day, uuid
 
-_EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - zones are told apart by the column's type
-_EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _DAY_MS = 86_400_000
-_DAY_NS = _DAY_MS * 1_000_000
-_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-"""Nanoseconds of a unit."""
-
-_INFINITY = float("inf")
 
 Values = list[Any]
 
@@ -85,15 +77,17 @@ def _plain(column: Any) -> Values:
 
 
 def _texts(column: Any) -> Values:
+    is_decoded = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     try:
-        return [value.decode() if type(value) is bytes else value for value in column.to_pylist()]
+        if is_decoded:
+            return _plain(column)
+        return [text(value) if type(value) is bytes else value for value in column.to_pylist()]
     except UnicodeDecodeError:  # Parquet's strings are whatever their writer called so
         raise RecordError(Reason.INVALID_ROW, "not UTF-8") from None
 
 
 def _floats(column: Any) -> Values:
-    # NaN is how many tools write a missing number; JSON has neither it nor the infinities.
-    return [value if value is not None and -_INFINITY < value < _INFINITY else None for value in column.to_pylist()]
+    return [None if value is None else number_or_null(value) for value in column.to_pylist()]
 
 
 def _decimals(column: Any) -> Values:
@@ -103,69 +97,26 @@ def _decimals(column: Any) -> Values:
 def _dates(column: Any) -> Values:
     in_days = pa.types.is_date32(column.type)
     numbers = column.cast(pa.int32() if in_days else pa.int64()).to_pylist()
-    return [None if number is None else _date(number if in_days else number // _DAY_MS) for number in numbers]
-
-
-def _date(day: int) -> str:
-    try:
-        return dt.date.fromordinal(_EPOCH_DAY + day).isoformat()
-    except (ValueError, OverflowError):
-        raise RecordError(Reason.INVALID_ROW, "a date outside the years 1 to 9999") from None
+    return [None if number is None else date(number if in_days else number // _DAY_MS) for number in numbers]
 
 
 def _times(column: Any) -> Values:
-    unit = _NS[column.type.unit]
+    unit = NS[column.type.unit]
     numbers = column.cast(pa.int32() if pa.types.is_time32(column.type) else pa.int64()).to_pylist()
-    return [None if number is None else _time(number * unit) for number in numbers]
-
-
-def _time(ns: int) -> str:
-    if not 0 <= ns < _DAY_NS:
-        raise RecordError(Reason.INVALID_ROW, "a time of day of 24 hours or more")
-    us, rest = divmod(ns, 1_000)
-    return _with_ns((_EPOCH + dt.timedelta(microseconds=us)).time().isoformat(), rest)
+    return [None if number is None else time_of_day(number * unit) for number in numbers]
 
 
 def _timestamps(column: Any) -> Values:
-    unit = _NS[column.type.unit]
+    unit = NS[column.type.unit]
     # An instant whatever the zone's name: it is written in UTC. Without a zone it is a time of an unknown place.
     offset = "" if column.type.tz is None else "+00:00"
     numbers = column.cast(pa.int64()).to_pylist()
-    return [None if number is None else _moment(number * unit) + offset for number in numbers]
-
-
-def _moment(ns: int) -> str:
-    us, rest = divmod(ns, 1_000)
-    try:
-        return _with_ns((_EPOCH + dt.timedelta(microseconds=us)).isoformat(), rest)
-    except OverflowError:
-        raise RecordError(Reason.INVALID_ROW, "a time outside the years 1 to 9999") from None
-
-
-def _with_ns(text: str, rest: int) -> str:
-    """Adds nanoseconds, if there are any, to a text that ends in seconds or microseconds."""
-    if not rest:
-        return text
-    return f"{text}{rest:03}" if "." in text else f"{text}.000000{rest:03}"
+    return [None if number is None else moment(number * unit) + offset for number in numbers]
 
 
 def _durations(column: Any) -> Values:
-    unit = _NS[column.type.unit]
-    return [None if number is None else _duration(number * unit) for number in column.cast(pa.int64()).to_pylist()]
-
-
-def _duration(ns: int) -> str:
-    """Returns ISO 8601's text of a duration, such as -P1DT2H3M4.5S."""
-    sign, ns = ("-", -ns) if ns < 0 else ("", ns)
-    seconds, fraction = divmod(ns, _NS["s"])
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    second = f"{seconds}.{fraction:09}".rstrip("0") if fraction else str(seconds)
-    parts = [(hours, f"{hours}H"), (minutes, f"{minutes}M"), (seconds or fraction, f"{second}S")]
-    clock = "".join(text for number, text in parts if number)
-    day = f"{days}D" if days else ""
-    return f"{sign}P{day}T{clock}" if clock else f"{sign}P{day or 'T0S'}"
+    unit = NS[column.type.unit]
+    return [None if number is None else duration(number * unit) for number in column.cast(pa.int64()).to_pylist()]
 
 
 def _lists(column: Any) -> Values:
@@ -234,7 +185,7 @@ def _structs(column: Any) -> Values:
 def _extensions(column: Any) -> Values:
     name = _extension_name(column.type)
     if name == "arrow.uuid":
-        return [None if value is None else str(uuid.UUID(bytes=value)) for value in column.storage.to_pylist()]
+        return [None if value is None else uuid(value) for value in column.storage.to_pylist()]
     if name == "arrow.bool8":
         return [None if value is None else value != 0 for value in column.storage.to_pylist()]
     return values_of(column.storage)

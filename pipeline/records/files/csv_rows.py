@@ -4,6 +4,9 @@ Python's `csv` parses; here is what it does not do: rows have a bounded size, a 
 UTF-8 and broken quotes cost one row each, and a quote that is never closed swallows nothing. Where a
 quoted field turns out broken, its row is rejected up to the end of the line on which the row begins,
 and reading goes on with the next line.
+
+Ordinary rows are parsed many at once from the lines in memory; a row that is odd in any way is parsed
+again by itself, with all of that care.
 """
 
 import csv
@@ -11,8 +14,8 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from pipeline.errors import Reason, RecordError
 from pipeline.records.files.reading import FileFault
@@ -27,7 +30,8 @@ _END = "unexpected end of data"
 """How the parser says that quotes are open at the end of a file."""
 
 
-class CsvRow(NamedTuple):
+@dataclass(slots=True)
+class CsvRow:
     """One row behind the header; blank lines are no rows."""
 
     line: int
@@ -35,7 +39,7 @@ class CsvRow(NamedTuple):
     values: Sequence[str] | RecordError
     """As many as the header has. Bytes that are not UTF-8 are surrogates, see `is_broken`."""
     num_bytes: int
-    is_broken: bool
+    is_broken: bool = False
     """Whether some value is not UTF-8."""
 
 
@@ -57,25 +61,57 @@ class CsvTable:
         """Empty for a file without a line."""
 
     def __iter__(self) -> Iterator[CsvRow]:
-        feed, width = self._feed, len(self.names)
         while True:
-            feed.begin()
+            yield from self._ordinary_rows()
             try:
-                values = next(self._reader)
+                row = self._row()
             except StopIteration:
                 return
-            except _TooLongError:
-                error = self._long_row()
-            except csv.Error as fault:
-                error = self._malformed(str(fault))
-            else:
-                if len(values) == width:
-                    yield CsvRow(feed.line, values, feed.num_bytes, feed.is_broken)
-                    continue
-                if not values:
-                    continue
-                error = self._ragged(len(values))
-            yield CsvRow(feed.line, error, feed.num_bytes, is_broken=False)
+            if row is not None:
+                yield row
+
+    def _ordinary_rows(self) -> Iterator[CsvRow]:
+        """Yields the rows up to the first that is not ordinary, or whose lines are not all in memory.
+
+        What is not ordinary is left to `_row`, from the first line of that row on.
+        """
+        feed, width, max_bytes = self._feed, len(self.names), self._max_bytes
+        lines, first = feed.ahead()
+        line = feed.next_line - first
+        # Without a copy of the lines: there may be as many calls as there are bad rows.
+        texts = map(bytes.decode, map(lines.__getitem__, range(first, len(lines))))
+        reader = csv.reader(texts, delimiter=self._delimiter, strict=True)
+        begin = first
+        try:
+            for values in reader:
+                end = first + reader.line_num
+                num_bytes = len(lines[begin]) if end == begin + 1 else sum(map(len, lines[begin:end]))
+                if num_bytes > max_bytes or (len(values) != width and values):
+                    break
+                if values:
+                    yield CsvRow(line + begin, values, num_bytes)
+                begin = end
+        except (csv.Error, UnicodeDecodeError):
+            pass
+        feed.skip(begin - first)
+
+    def _row(self) -> CsvRow | None:
+        """Returns the next row, None for a blank line. Raises StopIteration behind the last."""
+        feed = self._feed
+        feed.begin()
+        try:
+            values = next(self._reader)
+        except _TooLongError:
+            error = self._long_row()
+        except csv.Error as fault:
+            error = self._malformed(str(fault))
+        else:
+            if len(values) == len(self.names):
+                return CsvRow(feed.line, values, feed.num_bytes, feed.is_broken)
+            if not values:
+                return None
+            error = self._ragged(len(values))
+        return CsvRow(feed.line, error, feed.num_bytes)
 
     def _header(self) -> Sequence[str]:
         names: Sequence[str] = ()
@@ -151,13 +187,27 @@ class _Feed:
         self._lines = lines
         self._max_bytes = max_bytes
         self._again: deque[bytes] = deque()
-        self._next_line = 1
+        self.next_line = 1
+        """Number of the line that comes next."""
         self._place = 0
         self.begin()
 
+    def ahead(self) -> tuple[Sequence[bytes], int]:
+        """Returns lines in memory, and the place among them of the next one; none where some are to be read again."""
+        return ((), 0) if self._again else (self._lines.held, self._lines.place)
+
+    def skip(self, number: int) -> None:
+        """Goes over some of the lines that `ahead` returned."""
+        if not number:
+            return
+        lines, place = self._lines.held, self._lines.place
+        self._place += sum(map(len, lines[place : place + number]))
+        self.next_line += number - (not is_whole(lines[place + number - 1]))
+        self._lines.place += number
+
     def begin(self) -> None:
         """Begins a row with the next line."""
-        self.line = self._next_line
+        self.line = self.next_line
         self._begins = self._place
         self.held: list[bytes] = []
         self.num_bytes = 0
@@ -185,7 +235,7 @@ class _Feed:
         lines = self.held[1:]
         self._again.extendleft(reversed(lines))
         self._place -= sum(map(len, lines))
-        self._next_line = self.line + 1
+        self.next_line = self.line + 1
 
     def rest(self) -> Iterator[bytes]:
         """Yields the row's lines and all that follow, in pieces that are not held."""
@@ -201,12 +251,12 @@ class _Feed:
         self._again.clear()
         self._place = self._begins + num_first
         self._lines.seek(self._place)
-        self._next_line = self.line + 1
+        self.next_line = self.line + 1
 
     def _piece(self) -> bytes:
         piece = self._again.popleft() if self._again else next(self._lines)
         self._place += len(piece)
-        self._next_line += is_whole(piece)
+        self.next_line += is_whole(piece)
         return piece
 
 

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 from pipeline.errors import RecordError
 from pipeline.records.files.columns import num_constant_bytes
-from pipeline.records.files.meaning import value_of
 from pipeline.records.files.reading import Reading
+from pipeline.records.meaning import value_of
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 """How they spell the folder of rows whose partition value is null."""

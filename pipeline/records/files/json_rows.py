@@ -5,11 +5,12 @@ alone, so that a value that is not JSON costs itself only.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.errors import Reason, RecordError
-from pipeline.records.files.reading import At, FileFault
+from pipeline.records.files.reading import FileFault, Row
 from pipeline.records.files.streams import BOM, Lines, is_whole, too_long
 
 _BETWEEN = re.compile(rb"[\s,]*")
@@ -31,16 +32,10 @@ _DEEPEST = 1_000
 """Open brackets at which a value is given up: more than `limits.max_depth` may be."""
 
 
-class JsonText(NamedTuple):
-    """One value."""
-
-    at: At
-    """The line it begins on, or where lines are not counted the byte."""
-    text: bytes | RecordError
-
-
-def read_lines(file: Any, begin: int, end: int | None, max_bytes: int) -> Iterator[JsonText]:
+def read_lines(file: Any, begin: int, end: int | None, max_bytes: int) -> Iterator[Row]:
     """Yields the lines that begin in a range of bytes, blank ones left out; the last one may end behind the range.
+
+    A line's place is its number, within a file its first byte.
 
     Args:
         file: A buffered file that stands at the byte before `begin`, or at 0.
@@ -49,23 +44,24 @@ def read_lines(file: Any, begin: int, end: int | None, max_bytes: int) -> Iterat
         max_bytes: Of a longer line no more is ever held: what calls itself JSON Lines may be one array.
     """
     longest = max_bytes + len(b"\r\n")
+    end = sys.maxsize if end is None else end
     place, number = max(begin - 1, 0), 0
     if begin:
-        place += _skip_line(file, None if end is None else end - place)
-    while (end is None or place < end) and (line := file.readline(longest)):
+        place += _skip_line(file, end - place)
+    while place < end and (line := file.readline(longest)):
         begins, place, number = place, place + len(line), number + 1
-        text: bytes | RecordError = line.strip() if begins else line.removeprefix(BOM).strip()
+        at = ("byte", begins) if begin else ("line", number)
         if len(line) == longest and not line.endswith(b"\n"):
-            place += _skip_line(file, None if end is None else end - place)
-            text = too_long(max_bytes)
-        if text:
-            yield JsonText(("byte", begins) if begin else ("line", number), text)
+            place += _skip_line(file, end - place)
+            yield Row(at, error=too_long(max_bytes))
+        elif text := line.strip() if begins else line.removeprefix(BOM).strip():
+            yield Row(at, len(text), None, text)
 
 
-def _skip_line(file: Any, most: int | None) -> int:
+def _skip_line(file: Any, most: int) -> int:
     """Moves behind the line, or by `most` bytes or more: no line of the range begins there. Returns how far."""
     skipped = 0
-    while (most is None or skipped < most) and (part := file.readline(_SKIPPED_BYTES)):
+    while skipped < most and (part := file.readline(_SKIPPED_BYTES)):
         skipped += len(part)
         if part.endswith(b"\n"):
             break
@@ -139,26 +135,28 @@ class JsonArray:
             self._block += more
         self._place = len(BOM) if self._block.startswith(BOM) else 0
 
-    def __iter__(self) -> Iterator[JsonText]:
+    def __iter__(self) -> Iterator[Row]:
         while (sign := self._next_sign()) is not None:
             if sign in {b"[", b"]"} and self._in_array == (sign == b"]"):
                 self._in_array = not self._in_array
                 self._move(self._place + 1)
                 continue
             line, begins = self._line, self._line_begins
+            at = "line", line
             try:
                 text = self._value(sign)
             except _BrokenError as error:
-                text = RecordError(Reason.INVALID_JSON, str(error))
                 self._resume(begins, line)
-            yield JsonText(("line", line), text)
+                yield Row(at, error=RecordError(Reason.INVALID_JSON, str(error)))
+            else:
+                yield Row(at, error=too_long(self._max_bytes)) if text is None else Row(at, len(text), None, text)
             if self._fault:
                 raise FileFault(self._fault)
         if self._in_array:
             raise FileFault("its array is not closed; is the file cut short?")
 
-    def _value(self, sign: bytes) -> bytes | RecordError:
-        """Reads over a value. Raises _BrokenError where it never ends."""
+    def _value(self, sign: bytes) -> bytes | None:
+        """Reads over a value; None for one that is too long. Raises _BrokenError where it never ends."""
         nesting = _Nesting() if sign in {b"{", b"[", b'"'} else None
         pieces: list[bytes] = []
         num_bytes = 0
@@ -173,7 +171,7 @@ class JsonArray:
                 pieces.append(piece)
             self._move(len(self._block) if end is None else end)
             if end is not None or (not self._fill() and nesting is None):
-                return b"".join(pieces) if num_bytes <= self._max_bytes else too_long(self._max_bytes)
+                return b"".join(pieces) if num_bytes <= self._max_bytes else None
             if not self._block:
                 raise _BrokenError("it is not closed")
 

@@ -8,7 +8,7 @@ from pipeline.config.paths import top_names
 from pipeline.config.pipeline import LimitsConfig
 from pipeline.config.source import TopicConfig
 from pipeline.errors import EnvironmentFault, RecordError
-from pipeline.records.files.meaning import Expected, expected_by
+from pipeline.records.meaning import Expected, expected_by
 
 RAW = "_raw"
 """Field of a JSON object that stands for a whole message, see `pipeline.records.files.messages`."""
@@ -67,7 +67,9 @@ def reading_of(
     topic: TopicConfig, limits: LimitsConfig, *, all_columns: bool = False, also: Iterable[str] = ()
 ) -> Reading:
     """Returns how a topic's files are read. `also`: paths that are needed besides those of the configuration."""
-    paths = [*topic.placeholders, *topic.payload_fields.values(), *filter(None, (topic.key, topic.version)), *also]
+    paths = [*topic.placeholders, *topic.payload_fields.values(), *topic.key_paths, *also]
+    if topic.version is not None:
+        paths.append(topic.version)
     if topic.delete_when is not None:
         paths.append(topic.delete_when.field)
     if topic.schema_version is not None:

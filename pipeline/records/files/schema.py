@@ -35,18 +35,21 @@ class Need(NamedTuple):
     """Whether a file without such a column is refused."""
 
 
-def check_columns(parts: Iterable[FilePart], topic: TopicConfig, extra: Collection[str] = (), key: str = "") -> None:
+def check_columns(
+    parts: Iterable[FilePart], topic: TopicConfig, extra: Collection[str] = (), keys: Iterable[str] = ()
+) -> None:
     """Raises ConfigError for a file whose columns cannot make records. Files that cannot be opened pass.
 
     Args:
         parts: Parts of the files.
         topic: By whose rules they are read.
         extra: Columns that every row gets besides those of its file.
-        key: Path of the field that becomes the Kafka message key, where the command line names one.
+        keys: Paths of the fields that become the Kafka message key, where the command line names one.
     """
     needs = needs_of(topic)
-    if key:
-        needs.append(Need(key, "the message key", lambda kind: is_written_as_text(kind) or pa.types.is_integer(kind)))
+    needs += [
+        Need(key, "the message key", lambda kind: is_written_as_text(kind) or pa.types.is_integer(kind)) for key in keys
+    ]
     stored = [name for path in topic.payload_fields.values() for name in top_names(path)]
     for part in {part.uri: part for part in reversed(list(parts))}.values():
         try:
@@ -125,9 +128,8 @@ def needs_of(topic: TopicConfig) -> list[Need]:
     optional = [path.removesuffix("?") for path in PLACEHOLDER.findall(topic.text) if path.endswith("?")]
     needs = [Need(path, "`text`", is_written_as_text) for path in required]
     needs += [Need(path, "`text`", is_written_as_text, required=False) for path in optional]
-    if topic.key is not None:
-        fits = is_written_as_text if topic.key_type == "string" else _is_integer
-        needs.append(Need(topic.key, f"`key` ({topic.key_type})", fits))
+    for path, kind in zip(topic.key_paths, topic.key_types, strict=False):  # a Kafka key has a type and no path
+        needs.append(Need(path, f"`key` ({kind})", is_written_as_text if kind == "string" else _is_integer))
     if topic.version is not None:
         fits = _is_integer if topic.version_type == "integer" else _is_integer_or_time
         needs.append(Need(topic.version, "`version`", fits))

@@ -1,6 +1,6 @@
 """The bytes of a file from any place on, decompressed, in blocks and in lines of bounded length."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,36 +47,40 @@ class Lines:
         """Takes what returns the blocks from an offset on."""
         self._blocks_at = blocks_at
         self._max_bytes = max_bytes
-        self._pieces = self._split(blocks_at(0))
-        self.offset = 0
-        """Where the next line begins."""
+        self.held: Sequence[bytes] = ()
+        """Lines in memory. Those from `place` on are still to come; who takes some of them at once moves it."""
+        self.place = 0
+        self._batches: Iterator[Sequence[bytes]] = iter(())
+        self.seek(0)
 
     def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> bytes:
-        piece = next(self._pieces)
-        self.offset += len(piece)
-        return piece
+        if self.place == len(self.held):
+            self.held, self.place = next(self._batches), 0
+        self.place += 1
+        return self.held[self.place - 1]
 
     def seek(self, offset: int) -> None:
         """Goes on from where a line begins, before or behind this place."""
-        self._pieces = self._split(self._blocks_at(offset))
-        self.offset = offset
+        self._batches = self._split(self._blocks_at(offset))
+        self.held, self.place = (), 0
 
-    def _split(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    def _split(self, blocks: Iterator[bytes]) -> Iterator[Sequence[bytes]]:
         rest = b""
         for block in blocks:
             pieces = (rest + block).splitlines(keepends=True)
             # A CR at the end may be half of a CR LF.
             rest = pieces.pop() if pieces and not pieces[-1].endswith(b"\n") else b""
-            yield from pieces
             cut = len(rest) - rest.endswith(b"\r")
             if cut > self._max_bytes:
-                yield rest[:cut]
+                pieces.append(rest[:cut])
                 rest = rest[cut:]
+            if pieces:
+                yield pieces
         if rest:
-            yield rest
+            yield [rest]
 
 
 def too_long(max_bytes: int) -> RecordError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.config.paths import split_path, top_names
 from pipeline.config.pipeline import LimitsConfig
@@ -15,20 +15,6 @@ from pipeline.records.files.reading import FileFault, Reading, Row, reading_of
 from pipeline.records.files.row_counts import RowCounts, count_rows
 from pipeline.records.files.schema import check_columns
 from pipeline.records.values import MISSING, field_at
-
-
-class NumberedRow(NamedTuple):
-    """A row, and where it stands."""
-
-    number: int
-    """Through all files, from 1. Blank lines are no rows; bad rows count."""
-    file: str
-    row: Row
-
-    @property
-    def place(self) -> str:
-        """Names the row in messages."""
-        return f"{self.file}, {self.row.place}"
 
 
 class TopicFiles:
@@ -50,24 +36,27 @@ class TopicFiles:
         """
         self.listing = list_files(inputs)
         extra = [] if keys.row_number is None else [keys.row_number]
-        check_columns(self.listing.parts, topic, extra, "" if keys.field == topic.key else keys.field)
-        self._reading = reading_of(topic, limits, all_columns=all_columns, also=[keys.field])
+        check_columns(self.listing.parts, topic, extra, () if keys.field == topic.key else keys.paths)
+        self._reading = reading_of(topic, limits, all_columns=all_columns, also=keys.paths)
 
     def count(self) -> RowCounts:
         """Returns how many rows there are, or about how many."""
         return count_rows(self.listing.parts)
 
-    def rows(self, on_fault: Callable[[FileFault], None] | None = None) -> Iterator[NumberedRow]:
-        """Yields all rows.
+    def rows(self, on_fault: Callable[[FileFault], None] | None = None) -> Iterator[tuple[int, str, Row]]:
+        """Yields all rows, each with its number and the address of its file.
+
+        Numbers go through all files, from 1. Blank lines are no rows; bad rows count.
 
         A file that cannot be read to its end is told to `on_fault`; without that, raises FileFault.
         """
         number = 0
         for part in self.listing.parts:
+            file = part.uri
             try:
                 for row in read_rows(part, self._reading):
                     number += 1
-                    yield NumberedRow(number, part.uri, row)
+                    yield number, file, row
             except FileFault as fault:
                 if on_fault is None:
                     raise

@@ -13,7 +13,7 @@ from kafka.protocol.consumer import IsolationLevel
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline.config.source import SourceConfig
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, EnvironmentFault, nearest
 from pipeline.records.record import Partition
 from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.connection import client_settings, connect
@@ -155,12 +155,31 @@ def group_offsets(admin: Any, group: str, partitions: list[TopicPartition]) -> M
 
 def cleanup_policy(admin: Any, topic: str) -> str:
     """Returns the topic's `cleanup.policy`; "delete", Kafka's default, where the brokers do not say."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
     try:
-        described = admin.describe_configs([resource], config_filter="all")
+        found = _setting(admin, topic, "cleanup.policy")
     except (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConnectionError):
         return "delete"  # unknown: brokers hang up on requests they do not know
-    return str(described["topic"][topic].get("cleanup.policy", {}).get("value", "delete"))
+    return "delete" if found is None else found
+
+
+def delete_retention_ms(config: SourceConfig) -> dict[str, int]:
+    """Returns for how long each source topic keeps a delete marker after it is compacted, in milliseconds.
+
+    Raises:
+        ConfigError: a topic does not exist.
+        EnvironmentFault: the brokers do not say.
+        TransientError: they do not answer.
+    """
+    with open_admin(config, "asking for delete.retention.ms") as admin:
+        partitions_of(admin, config.topics)
+        found = {topic: _setting(admin, topic, "delete.retention.ms") for topic in config.topics}
+    unknown = next((topic for topic, value in found.items() if value is None), None)
+    if unknown is not None:
+        raise EnvironmentFault(
+            f"topic {unknown!r}: the brokers do not say its delete.retention.ms; this client needs to describe its "
+            "configuration"
+        )
+    return {topic: int(value or 0) for topic, value in found.items()}
 
 
 def partition_offsets(admin: Any, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
@@ -169,6 +188,14 @@ def partition_offsets(admin: Any, partitions: list[TopicPartition], spec: Any) -
         dict.fromkeys(partitions, spec), isolation_level=IsolationLevel.READ_COMMITTED
     )
     return {topic_partition: int(answers[topic_partition].offset) for topic_partition in partitions}
+
+
+def _setting(admin: Any, topic: str, name: str) -> str | None:
+    """Returns a topic's setting; None where the brokers do not have it. Raises KafkaError."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {name: None})
+    described = admin.describe_configs([resource], config_filter="all")
+    found = described["topic"][topic].get(name, {}).get("value")
+    return None if found is None else str(found)
 
 
 def _create(admin: Any, topic: str, count: int, configs: Mapping[str, str]) -> None:

@@ -9,7 +9,8 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
-from pipeline.config.source import SecurityConfig, SourceConfig
+from pipeline.config.security import SecurityConfig
+from pipeline.config.source import SourceConfig
 from pipeline.errors import ConfigError, EnvironmentFault
 from pipeline.sources.client.broker_errors import error_from_kafka
 from pipeline.sources.client.header_names import read_any_header_name

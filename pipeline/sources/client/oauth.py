@@ -7,7 +7,7 @@ import httpx
 import kafka.errors as kafka_errors
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
-from pipeline.config.source import SecurityConfig
+from pipeline.config.security import SecurityConfig
 
 TIMEOUT_S = 5.0
 """The client's IO thread waits for the answer, and heartbeats wait with it."""

@@ -128,10 +128,13 @@ def test_every_variable_that_is_used_is_there_and_the_other_way_round() -> None:
 
 def test_it_is_what_grafanas_own_schema_knows() -> None:
     register_default_plugins()
-    read = orjson.loads(json.dumps(Dashboard.from_json(BOARD), cls=JSONEncoder))
-    assert {place.rpartition(".")[2] for place in _lost(BOARD, read)} == BEYOND_THE_SCHEMA
+    assert {place.rpartition(".")[2] for place in _unknown(BOARD)} == BEYOND_THE_SCHEMA
     wrong = {**BOARD, "panels": [{**GRAPHS[0], "titel": "x"}]}
-    assert _lost(wrong, orjson.loads(json.dumps(Dashboard.from_json(wrong), cls=JSONEncoder))) == ["panels.0.titel"]
+    assert "panels.0.titel" in _unknown(wrong)
+
+
+def _unknown(board: dict[str, Any]) -> list[str]:
+    return _lost(board, orjson.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder)))
 
 
 def _lost(given: Any, read: Any, path: str = "") -> list[str]:

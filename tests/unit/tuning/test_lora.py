@@ -1,5 +1,6 @@
 """The LoRA loop on a tiny model: it learns, repeats, resumes, and what it writes is what is served."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,33 @@ def test_prompts_that_ask_the_same_have_rows_each(base: Path) -> None:
     assert one.shape == two.shape == (5, 32)
     assert torch.equal(one, again)
     assert not torch.equal(one, two)
+
+
+def test_texts_with_prompts_of_their_own_have_the_rows_they_have_together(base: Path) -> None:
+    encoder = encoder_of(base)
+    names = list(prompts_of(WORDINGS))
+    own = [[names[number % len(names)], names[(3 * number + 1) % len(names)]] for number in range(12)]
+    with encoder.untrained():
+        together = encoder.embed(TEXTS[:12], names)
+        found = [rows.numpy() for rows in encoder.rows_each(TEXTS[:12], own)]
+    for place, rows in enumerate(found):
+        expected = np.stack([together[prompts[place]][number] for number, prompts in enumerate(own)])
+        np.testing.assert_allclose(rows, expected, atol=1e-2)  # sums of other batches, in bfloat16 where a CPU has it
+
+
+def test_texts_of_one_batch_are_asked_in_different_wordings(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = encoder_of(base)
+    asked: list[tuple[str, ...]] = []
+
+    def spied(texts: Sequence[str], prompts: Sequence[Sequence[str]]) -> list[torch.Tensor]:
+        asked.extend(zip(*prompts, strict=True))
+        return LoraEncoder.rows_each(encoder, texts, prompts)
+
+    monkeypatch.setattr(encoder, "rows_each", spied)
+    plain_never = replace(LESSON, settings=replace(SETTINGS, plain_share=0.0))
+    plain_never.loss(encoder, 0, np.random.default_rng(0))
+    assert [len(of_task) for of_task in asked] == [SETTINGS.texts] * len(LABELS)
+    assert all(len(set(of_task)) > 3 for of_task in asked)
 
 
 def test_equal_steps_and_seed_give_equal_weights(base: Path, tmp_path: Path) -> None:

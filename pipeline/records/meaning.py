@@ -45,6 +45,9 @@ class Meaning(StrEnum):
     """`delete_when.field` compared with null."""
 
 
+_COUNTED = (Meaning.INTEGER, Meaning.INTEGER_OR_TEXT)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What the cells of a column are read as."""
@@ -64,24 +67,25 @@ def expected_by(topic: TopicConfig) -> Mapping[str, Expected]:
     if topic.version is not None:
         meaning = Meaning.INTEGER if topic.version_type == "integer" else Meaning.INTEGER_OR_TEXT
         found[flat_name(topic.version)] = Expected(meaning, Reason.INVALID_VERSION)
-    if topic.key is not None and topic.key_type == "integer":
-        found[flat_name(topic.key)] = Expected(Meaning.INTEGER, Reason.INVALID_KEY)
+    for path, kind in zip(topic.key_paths, topic.key_types, strict=False):  # a Kafka key has a type and no path
+        if kind == "integer":
+            found[flat_name(path)] = Expected(Meaning.INTEGER, Reason.INVALID_KEY)
     return found
 
 
 def value_of(text: str, expected: Expected) -> Any:
     """Returns what a text means. Raises RecordError where it means nothing of the kind."""
-    meaning = expected.meaning
     if not text:
         return None
+    meaning = expected.meaning
     found: Any = text
-    if meaning is Meaning.BOOLEAN:
+    if meaning in _COUNTED:
+        found = int(text) if len(text) < _MAX_DIGITS - 1 and text.isascii() and text.isdigit() else _integer(text)
+    elif meaning is Meaning.BOOLEAN:
         found = _BOOLEANS.get(text.lower(), text)
     elif meaning is Meaning.NUMBER:
         found = _number(text)
-    elif meaning is not Meaning.NULLABLE:
-        found = _integer(text)
-    if found is text and meaning in {Meaning.INTEGER, Meaning.BOOLEAN}:
+    if found is text and (meaning is Meaning.INTEGER or meaning is Meaning.BOOLEAN):
         raise RecordError(expected.reason, f"not {meaning}")
     return found
 

@@ -10,6 +10,7 @@ from pipeline.errors import Reason, RecordError
 from pipeline.records.decode import Decoders
 from pipeline.records.formats import FORMATS
 from pipeline.records.record import Position
+from pipeline.records.schemas.part import Part
 from tests.unit.decoding import body, decode
 
 
@@ -26,12 +27,15 @@ def source(*topics: str) -> SourceConfig:
 
 
 def test_another_format_needs_its_parser_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(config: SourceConfig, _topic: object, _limits: object) -> Any:
-        return lambda value: {"id": value.decode(), "text": config.group_id}
+    def make(part: Part) -> Any:
+        return lambda value, headers: {
+            "id": value.decode(),
+            "text": f"{part.settings.setting} {headers[0][1].decode()}",
+        }
 
     monkeypatch.setitem(FORMATS, "json", make)
-    record = decode(b"T-1")
-    assert (record.key, record.text) == ("s:T-1", "g")
+    record = decode(b"T-1", headers=[("h", b"x")])
+    assert (record.key, record.text) == ("s:T-1", "format x")
 
 
 def test_each_topic_has_one_decoder_and_an_unknown_one_has_none() -> None:
