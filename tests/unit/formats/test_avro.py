@@ -316,10 +316,4 @@ def test_a_text_is_measured_where_its_bytes_say_nothing_of_its_size(tmp_path: Pa
         None, {"max_text_bytes": 1_000}, format="avro", schema_file=in_file(tmp_path, schema), text="{x}"
     )
     with pytest.raises(RecordError, match="text_too_large"):
-        decoder(
-            None,
-            {"max_text_bytes": 1_000},
-            format="avro",
-            schema_file=in_file(tmp_path, schema_of(("x", states))),
-            text="{x}",
-        ).decode(None, data, PLACE, ())
+        by_limits.decode(None, data, PLACE, ())
