@@ -23,7 +23,7 @@ flock 9
 if [[ ! -f $schema ]]; then
   command -v go >/dev/null || { say "go is missing: the test of the RayService by its schema will be skipped"; exit 3; }
   say "fetching $module"
-  GOMODCACHE=$PWD/part GOFLAGS=-modcacherw go mod download "$module" >&2 || { say "Go could not fetch it"; exit 1; }
+  GOMODCACHE=$PWD/part GOFLAGS=-modcacherw timeout 180 go mod download "$module" >&2 || { say "Go could not fetch it"; exit 1; }
   mv "part/$module/config/crd/bases/ray.io_rayservices.yaml" "$schema"
   rm -rf part
 fi

@@ -24,8 +24,8 @@ if [[ ! -x $promtool ]]; then
     { say "this is no Debian or Ubuntu; install Prometheus 2.42 or later, which brings promtool"; exit 3; }
   say "fetching the package prometheus"
   cd "$PROMTOOL_HOME"
-  if [[ $(id -u) == 0 ]]; then apt-get update -qq >&2 || true; fi
-  apt-get download -qq prometheus >&2 || { say "the package prometheus could not be downloaded"; exit 3; }
+  if [[ $(id -u) == 0 ]]; then timeout 120 apt-get update -qq >&2 || true; fi
+  timeout 180 apt-get download -qq prometheus >&2 || { say "the package prometheus could not be downloaded"; exit 3; }
   dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
   rm -f prometheus_*.deb
 fi
